@@ -1,0 +1,49 @@
+# make demo    everything from text to a generated story, in .venv, nothing to set up before
+# make test    every test, formatter, linter and the type checker
+# make dev     an editable install with an optimised Rust core, for people who change it
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+RUST   := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
+
+.PHONY: demo test dev lint format bench clean
+
+demo: $(VENV)/.installed
+	$(BIN)/cs336lm demo --out demo/
+
+test: $(VENV)/.installed lint
+	cargo test --quiet --package bpe
+	$(BIN)/pytest
+
+lint: $(VENV)/.installed
+	cargo fmt --check
+	cargo clippy --quiet --all-targets --all-features -- -D warnings
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed
+	cargo fmt
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+dev: $(VENV)/.installed
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "cs336lm needs Python 3.11 or newer; say which with: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.tools: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --group dev
+	touch $@
+
+# `maturin develop` installs the package in place with what it depends on: an edit in python/ is
+# live at once, an edit in crates/ at the next `make`.
+$(VENV)/.installed: $(VENV)/.tools $(RUST)
+	. $(BIN)/activate && maturin develop --release --quiet
+	touch $@
+
+clean:
+	rm -rf target $(VENV) demo

@@ -1,0 +1,72 @@
+//! Many byte strings in one allocation: what a `Vec<Vec<u8>>` would be, without an allocation
+//! each, in the order of pushing.
+
+/// A list of byte strings, stored end to end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ByteStrings {
+    bytes: Vec<u8>,
+    /// `ends[i]` is where string `i` ends in `bytes`; it starts where string `i - 1` ends.
+    ends: Vec<usize>,
+}
+
+impl ByteStrings {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub fn with_capacity(strings: usize, bytes: usize) -> Self {
+        Self { bytes: Vec::with_capacity(bytes), ends: Vec::with_capacity(strings) }
+    }
+
+    pub fn push(&mut self, string: &[u8]) {
+        self.bytes.extend_from_slice(string);
+        self.ends.push(self.bytes.len());
+    }
+
+    /// Panics if `index` is not below [`len`](Self::len), like a slice.
+    #[inline]
+    pub fn get(&self, index: usize) -> &[u8] {
+        let start = if index == 0 { 0 } else { self.ends[index - 1] };
+        &self.bytes[start..self.ends[index]]
+    }
+
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// The sum of all lengths, in bytes.
+    pub fn total_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+        (0..self.len()).map(|index| self.get(index))
+    }
+}
+
+impl<S: AsRef<[u8]>> FromIterator<S> for ByteStrings {
+    fn from_iter<I: IntoIterator<Item = S>>(strings: I) -> Self {
+        let mut list = Self::new();
+        for string in strings {
+            list.push(string.as_ref());
+        }
+        list
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holds_what_was_pushed() {
+        let strings: ByteStrings = ["", "a", "", "bcd"].into_iter().collect();
+        let back: Vec<&[u8]> = strings.iter().collect();
+        assert_eq!(back, [b"".as_slice(), b"a", b"", b"bcd"]);
+        assert_eq!((strings.len(), strings.total_bytes()), (4, 4));
+    }
+}

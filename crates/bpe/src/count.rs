@@ -1,0 +1,1 @@
+//! Chunks -> how often each pretoken occurs.

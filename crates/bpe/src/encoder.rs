@@ -1,0 +1,1 @@
+//! Text -> ids: special tokens, pretokenize, cache, merge.

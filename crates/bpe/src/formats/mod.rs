@@ -1,0 +1,1 @@
+//! Read and write tokenizer files.

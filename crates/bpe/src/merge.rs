@@ -1,0 +1,1 @@
+//! One pretoken's bytes -> its ids.

@@ -1,0 +1,1 @@
+//! Files -> chunks that may be processed apart without changing any result.

@@ -1,0 +1,1 @@
+//! Special tokens: find them, longest first.

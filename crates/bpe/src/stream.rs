@@ -1,0 +1,1 @@
+//! Text -> ids, fed piece by piece.

@@ -1,0 +1,92 @@
+"""``cs336lm COMMAND ...``: finds the command, runs it, turns errors into one line and a status.
+
+A command is a module in this package with ``main(argv) -> int | None``. Only the module of the
+command that was asked for is imported, so that the tokenizer commands start without PyTorch.
+"""
+
+import os
+import sys
+from importlib import import_module
+
+from cs336lm import __version__
+
+# command: (module, what it does)
+COMMANDS = {
+    "train-bpe": ("train_bpe", "text files -> tokenizer"),
+    "tokenize": ("tokenize", "text files + tokenizer -> tokens.npy"),
+    "inspect": ("inspect", "look into a tokenizer or a token file"),
+    "train": ("train", "tokens + configuration -> run directory"),
+    "evaluate": ("evaluate", "run directory + tokens -> loss, perplexity, bits per byte"),
+    "generate": ("generate", "run directory + prompt -> text"),
+    "plot": ("plot", "run directories -> learning curves"),
+    "stories": ("stories", "the built-in corpus, with its exact entropy"),
+    "demo": ("demo", "all of it, in two minutes, on a laptop"),
+}
+
+_EPILOG = """\
+Text to model, in order:
+  cs336lm stories --megabytes 20 --seed 1 --out stories.txt
+  cs336lm train-bpe stories.txt --vocab-size 2000 --special-token '<|endoftext|>' --out tokenizer/
+  cs336lm tokenize stories.txt --tokenizer tokenizer/ --out tokens.npy
+  cs336lm train --data.train tokens.npy --data.tokenizer tokenizer/ --run-dir runs/a
+  cs336lm generate runs/a --prompt 'Once upon a time'
+
+'cs336lm COMMAND --help' says what a command takes, with examples."""
+
+
+def usage() -> str:
+    """The text of ``cs336lm --help``."""
+    width = max(map(len, COMMANDS))
+    rows = (f"  {name:<{width}}  {what}" for name, (_, what) in COMMANDS.items())
+    head = "usage: cs336lm COMMAND [options]\n\nRaw text in, a trained language model out."
+    return "\n".join([head, "", "Commands:", *rows, "", _EPILOG])
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs a command; returns 0 (done), 1 (it failed), 2 (it was asked wrongly) or 130 (Ctrl-C)."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0 if argv else 2
+    if argv[0] in ("-V", "--version"):
+        print(f"cs336lm {__version__}")
+        return 0
+    name, *rest = argv
+    if name not in COMMANDS:
+        known = ", ".join(COMMANDS)
+        return _complain(f"there is no command {name!r}; the commands are {known}", status=2)
+    try:
+        command = import_module(f"cs336lm.cli.{COMMANDS[name][0]}")
+        return command.main(rest) or 0
+    except KeyboardInterrupt:
+        return _complain("stopped on request", status=130)
+    except BrokenPipeError:
+        # Who reads us has gone (`cs336lm ... | head`); that is no failure to report.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (OSError, ValueError) as error:
+        if os.environ.get("CS336LM_TRACEBACK"):
+            raise
+        return _complain(_one_line(error), status=_status(error))
+
+
+def _status(error: Exception) -> int:
+    from cs336lm.errors import UsageError
+
+    return 2 if isinstance(error, UsageError) else 1
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}"
+    return " ".join(str(error).split())
+
+
+def _complain(message: str, status: int) -> int:
+    print(f"cs336lm: {message}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

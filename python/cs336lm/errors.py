@@ -1,0 +1,9 @@
+"""The one error of our own: a call that could never have worked."""
+
+
+class UsageError(ValueError):
+    """The caller asked wrongly: an unknown key, an impossible value, flags that contradict.
+
+    The command line answers it with exit status 2; every other failure (a missing or corrupt
+    file, a full disk: ``OSError`` or ``ValueError`` with one clear line) with 1.
+    """
