@@ -35,6 +35,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.tools: pyproject.toml | $(BIN)/python
+	@echo "Installing the tools into $(VENV) ..."
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet --group dev
 	touch $@
@@ -42,7 +43,8 @@ $(VENV)/.tools: pyproject.toml | $(BIN)/python
 # `maturin develop` installs the package in place with what it depends on: an edit in python/ is
 # live at once, an edit in crates/ at the next `make`.
 $(VENV)/.installed: $(VENV)/.tools $(RUST)
-	. $(BIN)/activate && maturin develop --release --quiet
+	@echo "Building the Rust core and installing what the package needs (PyTorch is large) ..."
+	. $(BIN)/activate && PIP_QUIET=1 maturin develop --release --quiet
 	touch $@
 
 clean:
