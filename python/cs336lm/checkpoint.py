@@ -1,0 +1,197 @@
+"""Checkpoints: everything that training needs to go on, whole on the disk or not there.
+
+A checkpoint is one ``torch.save`` archive of plain tensors and numbers::
+
+    {"model": state_dict, "optimizer": state_dict, "iteration": int, ...}
+
+It is loaded with ``weights_only=True``, so that a file from a stranger cannot run code. In a run
+directory it also carries ``"progress"`` (see ``trainer``), and every tensor's CRC is checked before
+it is believed: a truncated or altered file is refused by name.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
+
+if TYPE_CHECKING:
+    import torch
+
+State = dict[str, Any]
+
+
+@contextmanager
+def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
+    """A binary file that appears under ``path`` once the block ends well, complete and synced.
+
+    It is written beside its place and renamed. If anything fails, the disk filling up included,
+    what stood under ``path`` is untouched and nothing is left behind. An ``OSError`` names
+    ``path``.
+    """
+    path = Path(path)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with beside.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+        _sync_directory(path.parent)
+    except BaseException as error:
+        beside.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None:
+            error.filename, error.filename2 = str(path), None
+        raise
+
+
+def _sync_directory(directory: Path) -> None:
+    """Makes a rename survive a power cut, where the system can."""
+    try:
+        handle = os.open(directory, os.O_RDONLY)
+    except OSError:  # Windows opens no directories
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class _Target:
+    """A file that remembers why a write failed: ``torch.save`` reports only that one did."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+def write_state(state: State, path: str | Path) -> None:
+    """Writes a checkpoint's content atomically. Raises ``OSError`` (disk full, say) naming it."""
+    import torch
+
+    with atomic_write(path) as file:
+        target = _Target(file)
+        try:
+            torch.save(state, cast("IO[bytes]", target))
+        except RuntimeError:
+            if target.error is None:
+                raise
+            raise target.error from None
+
+
+def read_state(path: str | Path, *, verify: bool = True) -> State:
+    """A checkpoint's content, on the CPU.
+
+    ``verify`` compares every entry with its CRC first, at about a gigabyte a second. Raises
+    ``OSError`` if the file cannot be read and ``ValueError`` if it is damaged or no checkpoint.
+    """
+    path = Path(path)
+    if verify:
+        _verify_archive(path)
+    with path.open("rb") as file:
+        return _load(file, str(path))
+
+
+def _verify_archive(path: Path) -> None:
+    try:
+        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+            broken = archive.testzip()
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError) as error:
+        raise ValueError(f"{path} is truncated, damaged or no checkpoint ({error})") from None
+    if broken is not None:
+        raise ValueError(f"{path} is damaged: the checksum of {broken!r} does not match")
+
+
+def _load(file: IO[bytes], name: str) -> State:
+    import torch
+
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except (RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
+        first_line = str(error).strip().partition("\n")[0]
+        raise ValueError(f"{name} is truncated, damaged or no checkpoint ({first_line})") from None
+    if not isinstance(state, dict) or not {"model", "optimizer", "iteration"} <= state.keys():
+        raise ValueError(f"{name} is no checkpoint: it lacks model, optimizer or iteration")
+    return state
+
+
+def pack(
+    model: torch.nn.Module, optimizer: torch.optim.Optimizer, iteration: int, **extra: Any
+) -> State:
+    """The content of a checkpoint; its tensors are the live ones, not copies."""
+    return {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "iteration": iteration,
+        **extra,
+    }
+
+
+def unpack_model(state: State, model: torch.nn.Module, name: str) -> None:
+    """Loads the weights. Raises ``ValueError`` if they are those of another model."""
+    try:
+        model.load_state_dict(state["model"])
+    except RuntimeError as error:
+        reasons = [line.strip() for line in str(error).splitlines()[1:]]
+        raise ValueError(f"{name} holds another model than this one: {reasons[0]}") from None
+
+
+def unpack(
+    state: State, model: torch.nn.Module, optimizer: torch.optim.Optimizer, name: str
+) -> int:
+    """Loads weights and optimizer state, and returns the iteration they are of."""
+    unpack_model(state, model, name)
+    try:
+        optimizer.load_state_dict(state["optimizer"])
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"{name} holds another optimizer's state: {error}") from None
+    return int(state["iteration"])
+
+
+def save_checkpoint(
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    iteration: int,
+    out: str | os.PathLike[str] | BinaryIO | IO[bytes],
+) -> None:
+    """Saves model, optimizer and iteration to a path (atomically) or an open binary file.
+
+    CS336 assignment 1, section 5.2.
+    """
+    state = pack(model, optimizer, iteration)
+    if isinstance(out, str | os.PathLike):
+        write_state(state, Path(out))
+    else:
+        import torch
+
+        torch.save(state, out)
+
+
+def load_checkpoint(
+    src: str | os.PathLike[str] | BinaryIO | IO[bytes],
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+) -> int:
+    """Restores model and optimizer in place from a path or an open binary file.
+
+    Returns the iteration. Raises ``OSError`` if the file cannot be read, ``ValueError`` if it is
+    truncated, damaged, no checkpoint, or one of another model.
+    """
+    if isinstance(src, str | os.PathLike):
+        return unpack(read_state(Path(src)), model, optimizer, str(src))
+    name = str(getattr(src, "name", "the file given"))
+    return unpack(_load(src, name), model, optimizer, name)

@@ -1,0 +1,168 @@
+"""A checkpoint restores training exactly, and is whole or not there."""
+
+import copy
+import io
+import random
+import resource
+import subprocess
+import sys
+
+import pytest
+import torch
+from cs336lm.checkpoint import (
+    atomic_write,
+    load_checkpoint,
+    pack,
+    read_state,
+    save_checkpoint,
+    write_state,
+)
+
+
+def make_model(width=8, seed=0):
+    torch.manual_seed(seed)
+    model = torch.nn.Sequential(torch.nn.Linear(width, width), torch.nn.Linear(width, 1))
+    return model, torch.optim.AdamW(model.parameters(), lr=0.01)
+
+
+def train(model, optimizer, steps, seed):
+    generator = torch.Generator().manual_seed(seed)
+    losses = []
+    for _ in range(steps):
+        loss = model(torch.randn(4, 8, generator=generator)).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+@pytest.mark.parametrize("kind", ["path", "str", "file", "buffer"])
+def test_going_on_from_a_checkpoint_gives_the_same_losses(tmp_path, kind):
+    model, optimizer = make_model()
+    train(model, optimizer, 5, seed=1)
+    path = tmp_path / "c.pt"
+    buffer = io.BytesIO()
+    if kind == "file":
+        with path.open("wb") as file:
+            save_checkpoint(model, optimizer, 5, file)
+    else:
+        save_checkpoint(
+            model, optimizer, 5, {"path": path, "str": str(path), "buffer": buffer}[kind]
+        )
+    expected = train(model, optimizer, 5, seed=2)
+
+    other, other_optimizer = make_model(seed=9)
+    train(other, other_optimizer, 2, seed=3)
+    if kind == "file":
+        with path.open("rb") as file:
+            assert load_checkpoint(file, other, other_optimizer) == 5
+    else:
+        buffer.seek(0)
+        source = {"path": path, "str": str(path), "buffer": buffer}[kind]
+        assert load_checkpoint(source, other, other_optimizer) == 5
+    assert train(other, other_optimizer, 5, seed=2) == expected
+    if kind == "path":
+        assert [p.name for p in tmp_path.iterdir()] == ["c.pt"]
+
+
+@pytest.fixture
+def saved(tmp_path):
+    model, optimizer = make_model()
+    train(model, optimizer, 1, seed=1)
+    path = tmp_path / "c.pt"
+    save_checkpoint(model, optimizer, 1, path)
+    return path
+
+
+def test_truncation_anywhere_is_refused_by_name(saved):
+    model, optimizer = make_model(seed=5)
+    before = copy.deepcopy(model.state_dict())
+    whole = saved.read_bytes()
+    for length in sorted({0, 1, 3, len(whole) - 1, *range(7, len(whole), 577)}):
+        saved.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match=r"c\.pt is truncated") as caught:
+            load_checkpoint(saved, model, optimizer)
+        assert "\n" not in str(caught.value)
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+
+
+def test_a_flipped_bit_in_any_tensor_is_refused_by_name(saved):
+    model, optimizer = make_model()
+    whole = bytearray(saved.read_bytes())
+    weights = model.state_dict()["0.weight"]
+    train(model, optimizer, 1, seed=1)
+    at = bytes(whole).index(model.state_dict()["0.weight"].numpy().tobytes())
+    for offset in random.Random(0).sample(range(weights.numel() * 4), 20):
+        damaged = bytearray(whole)
+        damaged[at + offset] ^= 1
+        saved.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"c\.pt is damaged"):
+            load_checkpoint(saved, model, optimizer)
+
+
+def test_refuses_other_files_and_other_models(tmp_path, saved):
+    model, optimizer = make_model()
+    torch.save([1, 2], tmp_path / "list.pt")
+    with pytest.raises(ValueError, match="is no checkpoint: it lacks"):
+        load_checkpoint(tmp_path / "list.pt", model, optimizer)
+    with pytest.raises(FileNotFoundError):
+        load_checkpoint(tmp_path / "missing.pt", model, optimizer)
+    wide, wide_optimizer = make_model(width=9)
+    with pytest.raises(ValueError, match=r"another model than this one: size mismatch.*0\.weight"):
+        load_checkpoint(saved, wide, wide_optimizer)
+    with pytest.raises(ValueError, match="the file given is truncated"):
+        load_checkpoint(io.BytesIO(b"no"), model, optimizer)
+
+
+class RunsCode:
+    def __reduce__(self):
+        return print, ("a checkpoint ran code",)
+
+
+def test_a_checkpoint_cannot_run_code(tmp_path, capsys):
+    model, optimizer = make_model()
+    state = pack(model, optimizer, 1, extra=RunsCode())
+    write_state(state, tmp_path / "evil.pt")
+    with pytest.raises(ValueError, match=r"evil\.pt"):
+        read_state(tmp_path / "evil.pt")
+    assert capsys.readouterr().out == ""
+
+
+def test_atomic_write_leaves_the_old_file_when_it_fails(tmp_path):
+    path = tmp_path / "file"
+    with atomic_write(path) as file:
+        file.write(b"old")
+
+    def fail():
+        with atomic_write(path) as file:
+            file.write(b"half of the new")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def _limit_file_size():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+
+
+def test_a_full_disk_names_the_file_and_keeps_the_old_checkpoint(tmp_path):
+    path = tmp_path / "c.pt"
+    path.write_bytes(b"old")
+    code = (
+        "import torch; from cs336lm.checkpoint import write_state\n"
+        f"try: write_state({{'model': torch.zeros(10**5)}}, {str(path)!r})\n"
+        "except OSError as error: print(error.filename, '|', error.strerror)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        preexec_fn=_limit_file_size,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == f"{path} | File too large\n", done.stderr
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
