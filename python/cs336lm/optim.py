@@ -1,0 +1,204 @@
+"""Optimizers, from the ``torch.optim.Optimizer`` base class up, and gradient clipping.
+
+What an optimizer remembers lies in ``state`` as tensors of the parameter's dtype and device and as
+plain integers, so ``state_dict`` -> ``load_state_dict`` gives back exactly the same optimizer.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from cs336lm.errors import UsageError
+
+Closure = Callable[[], float] | None
+
+
+class _GradientDescent(Optimizer):
+    """The loop that all optimizers here share; a subclass says what happens to a group."""
+
+    @torch.no_grad()
+    def step(self, closure: Closure = None) -> float | None:  # type: ignore[override]
+        """Updates every parameter that has a gradient; returns the loss of ``closure``, if any."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            if params:
+                self._update(params, [p.grad for p in params], group)
+        return loss
+
+    def _update(self, params: list[Tensor], grads: list[Tensor], group: dict[str, Any]) -> None:
+        raise NotImplementedError
+
+
+class SGD(_GradientDescent):
+    """p <- p - lr / sqrt(t + 1) * grad, with t = 0, 1, ... (handout, "An SGD optimizer")."""
+
+    def __init__(self, params: Any, lr: float = 1e-3) -> None:
+        super().__init__(params, {"lr": _at_least_zero("lr", lr)})
+
+    def _update(self, params: list[Tensor], grads: list[Tensor], group: dict[str, Any]) -> None:
+        for param, grad in zip(params, grads, strict=True):
+            t = self.state[param].get("t", 0)
+            param.add_(grad, alpha=-group["lr"] / math.sqrt(t + 1))
+            self.state[param]["t"] = t + 1
+
+
+class AdaGrad(_GradientDescent):
+    """p <- p - lr * grad / (sqrt(sum of grad^2) + eps) (Duchi et al. 2011, diagonal form)."""
+
+    def __init__(self, params: Any, lr: float = 1e-2, eps: float = 1e-10) -> None:
+        super().__init__(
+            params, {"lr": _at_least_zero("lr", lr), "eps": _at_least_zero("eps", eps)}
+        )
+
+    def _update(self, params: list[Tensor], grads: list[Tensor], group: dict[str, Any]) -> None:
+        for param, grad in zip(params, grads, strict=True):
+            state = self.state[param]
+            if not state:
+                state["sum"] = torch.zeros_like(param)
+            state["sum"].addcmul_(grad, grad)
+            param.addcdiv_(grad, state["sum"].sqrt().add_(group["eps"]), value=-group["lr"])
+
+
+class AdamW(_GradientDescent):
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2017, algorithm 2).
+
+        m <- b1 m + (1 - b1) g                p <- p - lr * weight_decay * p
+        v <- b2 v + (1 - b2) g^2              p <- p - lr * m^ / (sqrt(v^) + eps)
+
+    with m^ = m / (1 - b1^t) and v^ = v / (1 - b2^t): step for step what ``torch.optim.AdamW`` does.
+
+    Args:
+        params: parameters or groups of them.
+        lr: the learning rate.
+        betas: how much of the running means of g and g^2 a step keeps.
+        eps: keeps the quotient finite.
+        weight_decay: share of a parameter, per unit of learning rate, that a step takes off.
+        foreach: work on all tensors of a group at once, in a dozen launches on a GPU, rather
+            than on one after the other; the results are the same.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+        *,
+        foreach: bool = True,
+    ) -> None:
+        for beta in betas:
+            if not 0 <= beta < 1:
+                raise UsageError(f"betas must be at least 0 and below 1, not {tuple(betas)!r}")
+        defaults = {
+            "lr": _at_least_zero("lr", lr),
+            "betas": tuple(betas),
+            "eps": _at_least_zero("eps", eps),
+            "weight_decay": _at_least_zero("weight_decay", weight_decay),
+        }
+        super().__init__(params, defaults)
+        self._update_tensors = _adamw_all_at_once if foreach else _adamw_one_by_one
+
+    def _update(self, params: list[Tensor], grads: list[Tensor], group: dict[str, Any]) -> None:
+        states = [self.state[param] for param in params]
+        for param, state in zip(params, states, strict=True):
+            if not state:
+                state["step"] = 0
+                state["exp_avg"] = torch.zeros_like(param)
+                state["exp_avg_sq"] = torch.zeros_like(param)
+            state["step"] += 1
+        self._update_tensors(
+            params,
+            grads,
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [state["step"] for state in states],
+            group,
+        )
+
+
+def _adamw_one_by_one(
+    params: list[Tensor],
+    grads: list[Tensor],
+    exp_avgs: list[Tensor],
+    exp_avg_sqs: list[Tensor],
+    steps: list[int],
+    group: dict[str, Any],
+) -> None:
+    """The formula, one parameter after the other."""
+    lr, (beta1, beta2) = group["lr"], group["betas"]
+    for param, grad, m, v, step in zip(params, grads, exp_avgs, exp_avg_sqs, steps, strict=True):
+        param.mul_(1 - lr * group["weight_decay"])
+        m.lerp_(grad, 1 - beta1)
+        v.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+        denominator = v.sqrt().div_(math.sqrt(1 - beta2**step)).add_(group["eps"])
+        param.addcdiv_(m, denominator, value=-lr / (1 - beta1**step))
+
+
+def _adamw_all_at_once(
+    params: list[Tensor],
+    grads: list[Tensor],
+    exp_avgs: list[Tensor],
+    exp_avg_sqs: list[Tensor],
+    steps: list[int],
+    group: dict[str, Any],
+) -> None:
+    """The same with one multi-tensor operation per term of the formula."""
+    lr, (beta1, beta2) = group["lr"], group["betas"]
+    torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
+    torch._foreach_lerp_(exp_avgs, grads, 1 - beta1)
+    torch._foreach_mul_(exp_avg_sqs, beta2)
+    torch._foreach_addcmul_(exp_avg_sqs, grads, grads, 1 - beta2)
+    denominators = torch._foreach_sqrt(exp_avg_sqs)
+    torch._foreach_div_(denominators, [math.sqrt(1 - beta2**step) for step in steps])
+    torch._foreach_add_(denominators, group["eps"])
+    step_sizes = [-lr / (1 - beta1**step) for step in steps]
+    torch._foreach_addcdiv_(params, exp_avgs, denominators, step_sizes)
+
+
+@torch.no_grad()
+def clip_gradients(
+    parameters: Iterable[Tensor] | Tensor, max_l2_norm: float, eps: float = 1e-6
+) -> Tensor:
+    """Scales all gradients, in place, so that together their L2 norm is at most ``max_l2_norm``.
+
+    (Pascanu et al. 2012.) Gradients are multiplied by min(1, max_l2_norm / (norm + eps)); that
+    multiplication happens on the device whatever the norm is, so nothing waits for its value.
+
+    Returns:
+        The norm before clipping, in float32 or better, as a scalar tensor on the gradients' device.
+        Reading it (``float(norm)``) is up to the caller.
+    """
+    parameters = [parameters] if isinstance(parameters, Tensor) else parameters
+    grads = [p.grad for p in parameters if p.grad is not None]
+    if not grads:
+        return torch.zeros(())
+    norms = [norm.to(grads[0].device) for norm in _l2_norms(grads)]
+    total = torch.linalg.vector_norm(torch.stack(norms))
+    if hasattr(total, "full_tensor"):  # each rank holds a shard: gather what they contribute
+        total = total.full_tensor()
+    scale = (max_l2_norm / (total + eps)).clamp(max=1.0)
+    for device in {grad.device for grad in grads}:
+        torch._foreach_mul_([g for g in grads if g.device == device], scale.to(device))
+    return total
+
+
+def _l2_norms(grads: list[Tensor]) -> list[Tensor]:
+    """One norm a tensor; half precision is summed in float32."""
+    half = (torch.float16, torch.bfloat16)
+    dtype = torch.float32 if any(grad.dtype in half for grad in grads) else None
+    return list(torch._foreach_norm(grads, 2, dtype=dtype))
+
+
+def _at_least_zero(name: str, value: float) -> float:
+    if not value >= 0:  # refuses NaN as well
+        raise UsageError(f"{name} must not be below 0: {value!r}")
+    return value
