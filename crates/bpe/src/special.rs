@@ -1,1 +1,188 @@
-//! Special tokens: find them, longest first.
+//! Special tokens: find them in text, leftmost first, of several at one place the longest.
+//!
+//! One pass of an Aho-Corasick automaton, whatever their number. Between them lies text, which
+//! is pretokenized apart: special tokens bound pretokens and never enter the counts.
+
+use aho_corasick::{AhoCorasick, MatchKind};
+
+use crate::error::{Error, Result};
+
+/// A list of distinct special tokens, and the automaton that finds them. Cloning is cheap for the
+/// automaton, not for the list.
+#[derive(Clone, Debug, Default)]
+pub struct SpecialTokens {
+    tokens: Vec<String>,
+    /// `None` if there are no tokens.
+    finder: Option<AhoCorasick>,
+    max_len: usize,
+}
+
+/// A piece of text, as [`SpecialTokens::for_each_segment`] cuts it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Segment<'t> {
+    /// Never empty, with no special token in it.
+    Text(&'t [u8]),
+    /// An index in [`SpecialTokens::tokens`].
+    Special(usize),
+}
+
+impl SpecialTokens {
+    /// Refuses empty tokens and duplicates.
+    pub fn new<S: AsRef<str>>(tokens: &[S]) -> Result<Self> {
+        let tokens: Vec<String> = tokens.iter().map(|token| token.as_ref().to_owned()).collect();
+        let mut seen = std::collections::HashSet::new();
+        for token in &tokens {
+            if token.is_empty() {
+                return Err(Error::invalid("special token \"\": must not be empty"));
+            }
+            if !seen.insert(token) {
+                return Err(Error::invalid(format!("special token {token:?}: given twice")));
+            }
+        }
+        let max_len = tokens.iter().map(String::len).max().unwrap_or(0);
+        let finder = match tokens.is_empty() {
+            true => None,
+            false => Some(
+                AhoCorasick::builder()
+                    .match_kind(MatchKind::LeftmostLongest)
+                    .build(&tokens)
+                    .map_err(|error| Error::invalid(format!("special tokens: {error}")))?,
+            ),
+        };
+        Ok(Self { tokens, finder, max_len })
+    }
+
+    /// In the order given.
+    pub fn tokens(&self) -> &[String] {
+        &self.tokens
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.tokens.is_empty()
+    }
+
+    /// The longest token's length in bytes; 0 if there are none.
+    pub fn max_len(&self) -> usize {
+        self.max_len
+    }
+
+    /// Calls `visit` with each special token of `text` and with what lies between, in order, and
+    /// stops at the first error of `visit`.
+    pub fn for_each_segment<'t>(
+        &self,
+        text: &'t [u8],
+        mut visit: impl FnMut(Segment<'t>) -> Result<()>,
+    ) -> Result<()> {
+        let mut from = 0;
+        if let Some(finder) = &self.finder {
+            for found in finder.find_iter(text) {
+                if found.start() > from {
+                    visit(Segment::Text(&text[from..found.start()]))?;
+                }
+                visit(Segment::Special(found.pattern().as_usize()))?;
+                from = found.end();
+            }
+        }
+        if from < text.len() { visit(Segment::Text(&text[from..])) } else { Ok(()) }
+    }
+
+    /// Whether some special token stands in `text` that starts before `at` and ends after it, even
+    /// if another one that overlaps it would be taken in its place.
+    pub fn straddles(&self, text: &[u8], at: usize) -> bool {
+        self.tokens.iter().map(String::as_bytes).any(|token| {
+            // The token's first byte stands at one of the `token.len() - 1` places before `at`.
+            let window = at.saturating_sub(token.len() - 1)..text.len().min(at + token.len() - 1);
+            window.len() >= token.len() && memchr::memmem::find(&text[window], token).is_some()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn segments(tokens: &[&str], text: &str) -> Vec<String> {
+        let special = SpecialTokens::new(tokens).expect("valid");
+        let mut seen = Vec::new();
+        let result = special.for_each_segment(text.as_bytes(), |segment| {
+            seen.push(match segment {
+                Segment::Text(text) => String::from_utf8_lossy(text).into_owned(),
+                Segment::Special(index) => format!("#{index}"),
+            });
+            Ok(())
+        });
+        result.expect("visit does not fail");
+        seen
+    }
+
+    /// The definition, letter by letter.
+    fn obvious(tokens: &[&str], text: &str) -> Vec<String> {
+        let (mut seen, mut pending, mut at) = (Vec::new(), String::new(), 0);
+        while at < text.len() {
+            let here = (0..tokens.len()).filter(|&index| text[at..].starts_with(tokens[index]));
+            match here.max_by_key(|&index| tokens[index].len()) {
+                Some(index) => {
+                    if !pending.is_empty() {
+                        seen.push(std::mem::take(&mut pending));
+                    }
+                    seen.push(format!("#{index}"));
+                    at += tokens[index].len();
+                }
+                None => {
+                    pending.push(text.as_bytes()[at].into());
+                    at += 1;
+                }
+            }
+        }
+        if !pending.is_empty() {
+            seen.push(pending);
+        }
+        seen
+    }
+
+    #[test]
+    fn the_longest_of_the_leftmost_wins() {
+        let tokens = ["<a>", "<a><a>", "a><", "x"];
+        assert_eq!(segments(&tokens, "<a><a><a>b"), ["#1", "#0", "b"]);
+        assert_eq!(segments(&tokens, "aa><xx"), ["a", "#2", "#3", "#3"]);
+        assert_eq!(segments(&tokens, ""), [""; 0]);
+        assert_eq!(segments(&[], "<a>"), ["<a>"]);
+    }
+
+    #[test]
+    fn refuses_empty_and_duplicate_tokens() {
+        assert!(SpecialTokens::new(&["a", ""]).is_err());
+        let error = SpecialTokens::new(&["a", "b", "a"]).expect_err("duplicate");
+        assert_eq!(error.to_string(), "special token \"a\": given twice");
+    }
+
+    proptest! {
+        #[test]
+        fn equals_the_definition(
+            tokens in prop::collection::btree_set("[ab]{1,4}", 0..5),
+            text in "[abc]{0,30}",
+        ) {
+            let tokens: Vec<&str> = tokens.iter().map(String::as_str).collect();
+            prop_assert_eq!(segments(&tokens, &text), obvious(&tokens, &text));
+        }
+
+        #[test]
+        fn straddles_is_what_it_says(
+            tokens in prop::collection::btree_set("[ab]{1,4}", 0..4),
+            text in "[abc]{0,16}",
+            at in 0usize..18,
+        ) {
+            let tokens: Vec<&str> = tokens.iter().map(String::as_str).collect();
+            let special = SpecialTokens::new(&tokens).expect("valid");
+            let obvious = tokens.iter().any(|token| {
+                text.match_indices(token).count() > 0
+                    && (0..text.len()).any(|start| {
+                        text[start..].starts_with(token) && start < at && at < start + token.len()
+                    })
+            });
+            prop_assert_eq!(special.straddles(text.as_bytes(), at), obvious);
+        }
+    }
+}
