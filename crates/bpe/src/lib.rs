@@ -19,13 +19,16 @@ pub mod count;
 pub mod encoder;
 pub mod error;
 pub mod formats;
+pub mod hash;
 pub mod merge;
+pub mod pair_table;
 pub mod pretokenize;
 pub mod progress;
 pub mod sink;
 pub mod source;
 pub mod special;
 pub mod stream;
+pub mod token_table;
 pub mod train;
 pub mod vocab;
 

@@ -1,0 +1,155 @@
+//! Ids <-> byte strings, both ways in one flat store: the bytes end to end, where each id's lie,
+//! and an open-addressed index from bytes back to ids.
+
+use crate::error::{Error, Result};
+use crate::hash::hash_bytes;
+
+pub type TokenId = u32;
+
+/// The largest id a vocabulary may hold. Eighty times the largest vocabulary in use, and small
+/// enough for a table indexed by id, and for an id and a count to share 32 bits.
+pub const MAX_TOKEN_ID: TokenId = (1 << 24) - 1;
+
+/// No id: an empty slot of the index.
+const EMPTY: TokenId = TokenId::MAX;
+
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    start: u32,
+    /// `u32::MAX` where the id belongs to no token.
+    len: u32,
+}
+
+const ABSENT: Span = Span { start: 0, len: u32::MAX };
+
+#[derive(Clone, Debug, Default)]
+pub struct TokenTable {
+    bytes: Vec<u8>,
+    spans: Vec<Span>,
+    len: usize,
+    /// A power of two slots, at most half of them taken; linear probing.
+    index: Vec<TokenId>,
+}
+
+impl TokenTable {
+    pub fn with_capacity(tokens: usize) -> Self {
+        let mut table = Self::default();
+        table.bytes.reserve(tokens * 8);
+        table.spans.reserve(tokens);
+        table.grow_index((tokens * 2).next_power_of_two().max(1024));
+        table
+    }
+
+    /// Adds a token. The same token with the same id may come twice; anything else that would
+    /// make ids or bytes ambiguous is refused.
+    pub fn insert(&mut self, id: TokenId, token: &[u8]) -> Result<()> {
+        if id > MAX_TOKEN_ID {
+            return Err(Error::invalid(format!(
+                "token {} has id {id}: ids above {MAX_TOKEN_ID} are not supported",
+                quoted(token)
+            )));
+        }
+        if token.is_empty() {
+            return Err(Error::invalid(format!("token {id} is empty: every token needs a byte")));
+        }
+        match self.get(id) {
+            Some(known) if known == token => return Ok(()),
+            Some(known) => {
+                return Err(Error::invalid(format!(
+                    "id {id} belongs to two tokens, {} and {}: give each its own",
+                    quoted(known),
+                    quoted(token)
+                )));
+            }
+            None => {}
+        }
+        if (self.len + 1) * 2 > self.index.len() {
+            self.grow_index((self.index.len() * 2).max(1024));
+        }
+        let slot = self.slot_of(token);
+        if self.index[slot] != EMPTY {
+            let known = self.index[slot];
+            return Err(Error::invalid(format!(
+                "token {} has two ids, {known} and {id}: remove one of them",
+                quoted(token)
+            )));
+        }
+        let start = u32::try_from(self.bytes.len() + token.len())
+            .map_err(|_| Error::invalid("the vocabulary's tokens are longer than 4 GiB in all"))?
+            - token.len() as u32;
+        if self.spans.len() <= id as usize {
+            self.spans.resize(id as usize + 1, ABSENT);
+        }
+        self.bytes.extend_from_slice(token);
+        self.spans[id as usize] = Span { start, len: token.len() as u32 };
+        self.index[slot] = id;
+        self.len += 1;
+        Ok(())
+    }
+
+    #[inline]
+    pub fn get(&self, id: TokenId) -> Option<&[u8]> {
+        let span = self.spans.get(id as usize)?;
+        // An absent span's end lies beyond all bytes (they end below u32::MAX).
+        self.bytes.get(span.start as usize..span.start as usize + span.len as usize)
+    }
+
+    #[inline]
+    pub fn id(&self, token: &[u8]) -> Option<TokenId> {
+        if self.index.is_empty() {
+            return None;
+        }
+        let id = self.index[self.slot_of(token)];
+        (id != EMPTY).then_some(id)
+    }
+
+    /// How many tokens there are; with gaps between ids this is less than the largest id.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub fn max_id(&self) -> Option<TokenId> {
+        self.spans.len().checked_sub(1).map(|id| id as TokenId)
+    }
+
+    /// Tokens by rising id.
+    pub fn iter(&self) -> impl Iterator<Item = (TokenId, &[u8])> {
+        (0..self.spans.len() as TokenId).filter_map(|id| Some((id, self.get(id)?)))
+    }
+
+    /// Where `token` is in the index, or the empty slot where it would go.
+    #[inline]
+    fn slot_of(&self, token: &[u8]) -> usize {
+        let mask = self.index.len() - 1;
+        let mut slot = hash_bytes(token) as usize & mask;
+        loop {
+            let id = self.index[slot];
+            if id == EMPTY || self.get(id) == Some(token) {
+                return slot;
+            }
+            slot = (slot + 1) & mask;
+        }
+    }
+
+    fn grow_index(&mut self, slots: usize) {
+        self.index = vec![EMPTY; slots];
+        for id in 0..self.spans.len() as TokenId {
+            if let Some(token) = self.get(id) {
+                let slot = self.slot_of(token);
+                self.index[slot] = id;
+            }
+        }
+    }
+}
+
+/// A token as an error message shows it: as text where it is text.
+pub fn quoted(token: &[u8]) -> String {
+    match std::str::from_utf8(token) {
+        Ok(text) => format!("{text:?}"),
+        Err(_) => format!("b\"{}\"", token.escape_ascii()),
+    }
+}
