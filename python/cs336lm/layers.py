@@ -189,7 +189,7 @@ class RotaryPositionalEmbedding(Module):
         """
         before = self.cos
         super()._apply(fn, recurse)
-        if self.cos.dtype != before.dtype or self.cos.device != before.device:
+        if self.cos is not before:
             wide = torch.float64 if self.cos.dtype == torch.float64 else torch.float32
             self._make_tables(self.cos.device, wide)
         return self

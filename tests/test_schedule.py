@@ -1,0 +1,56 @@
+"""Learning rate schedules: the assignment's figures, and what all of them have in common."""
+
+import math
+from itertools import pairwise
+
+import pytest
+from cs336lm.schedule import SCHEDULES, lr_cosine_schedule, lr_linear_schedule, lr_wsd_schedule
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+def test_cosine_by_hand():
+    """Warm-up over 7, cycle to 21: a quarter, half and three quarters of the wave by hand."""
+    rates = [lr_cosine_schedule(it, 1.0, 0.1, 7, 21) for it in range(25)]
+    assert rates[:7] == pytest.approx([it / 7 for it in range(7)])
+    assert rates[7] == 1.0
+    assert rates[14] == pytest.approx(0.55)
+    assert lr_cosine_schedule(10, 1.0, 0.0, 6, 22) == pytest.approx((1 + math.sqrt(0.5)) / 2)
+    assert lr_cosine_schedule(18, 1.0, 0.0, 6, 22) == pytest.approx((1 - math.sqrt(0.5)) / 2)
+    assert rates[21] == pytest.approx(0.1)
+    assert rates[22:] == [0.1] * 3
+
+
+def test_linear_and_wsd_by_hand():
+    assert [lr_linear_schedule(it, 1.0, 0.5, 2, 6) for it in range(8)] == pytest.approx(
+        [0, 0.5, 1, 0.875, 0.75, 0.625, 0.5, 0.5]
+    )
+    rates = [lr_wsd_schedule(it, 1.0, 0.0, 10, 110) for it in range(112)]
+    assert rates[10:91] == pytest.approx([1.0] * 81)
+    assert rates[91:111] == pytest.approx([1 - i / 20 for i in range(1, 21)], abs=1e-12)
+    assert rates[111] == 0.0
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@given(
+    highest=st.floats(1e-6, 10),
+    share=st.floats(0, 1),
+    warmup=st.integers(0, 50),
+    length=st.integers(0, 200),
+)
+def test_every_schedule_rises_then_falls(name, highest, share, warmup, length):
+    lowest, end = highest * share, warmup + length
+    rates = [SCHEDULES[name](it, highest, lowest, warmup, end) for it in range(end + 3)]
+    assert max(rates) == pytest.approx(rates[warmup])
+    assert rates[warmup] == pytest.approx(highest)
+    slack = 1e-9 * highest
+    assert all(a <= b + slack for a, b in pairwise(rates[: warmup + 1]))
+    assert all(a >= b - slack for a, b in pairwise(rates[warmup:]))
+    if warmup:
+        assert rates[0] == 0
+    if name == "constant":
+        assert rates[-1] == highest
+    else:
+        assert rates[-1] == lowest
+        if length:
+            assert rates[end] == pytest.approx(lowest, abs=slack)
