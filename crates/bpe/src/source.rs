@@ -1,1 +1,0 @@
-//! Files -> chunks that may be processed apart without changing any result.
