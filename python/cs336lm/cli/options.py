@@ -1,0 +1,71 @@
+"""Flags that the tokenizer commands share, and what they mean."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cs336lm.tokenizer import Tokenizer
+
+
+def parser_for(command: str, description: str, epilog: str) -> argparse.ArgumentParser:
+    """A parser whose help keeps the lines of ``epilog`` (the examples) as they are."""
+    return argparse.ArgumentParser(
+        prog=f"cs336lm {command}",
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def positive(text: str) -> int:
+    """The type of a flag that is a whole number of at least one."""
+    try:
+        value = int(text.replace("_", ""))
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    return value
+
+
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    """``--threads``, which changes no result."""
+    parser.add_argument(
+        "--threads", type=positive, metavar="N", help="how many to use (default: all cores)"
+    )
+
+
+def add_tokenizer(parser: argparse.ArgumentParser, *, required: bool) -> None:
+    """``--tokenizer`` and what its files may leave unsaid."""
+    parser.add_argument(
+        "--tokenizer",
+        required=required,
+        metavar="PATH",
+        help="a tokenizer's directory, tokenizer.json, vocab.json, merges.txt or .tiktoken file",
+    )
+    add_unsaid(parser)
+
+
+def add_unsaid(parser: argparse.ArgumentParser) -> None:
+    """``--special-token`` and ``--pattern``: what only tokenizer.json says by itself."""
+    parser.add_argument(
+        "--special-token",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="a special token beside those that the files name; may be given several times",
+    )
+    parser.add_argument(
+        "--pattern",
+        help="instead of the files' own (only tokenizer.json names one; else gpt2): gpt2, gpt4, "
+        "gpt4o, or a regular expression",
+    )
+
+
+def load_tokenizer(path: str, arguments: argparse.Namespace) -> Tokenizer:
+    """The tokenizer at ``path``, with the flags of :func:`add_unsaid`."""
+    from cs336lm.tokenizer import Tokenizer
+
+    return Tokenizer.load(path, arguments.special_token, pattern=arguments.pattern)
