@@ -15,7 +15,9 @@
 //! Python; the feature `python` adds the module that the package `cs336lm` imports.
 
 pub mod byte_strings;
+pub mod cache;
 pub mod count;
+pub mod cut_table;
 pub mod encoder;
 pub mod error;
 pub mod formats;
