@@ -14,8 +14,11 @@
 //! counts as a character that is no letter, number or space. The crate is complete without
 //! Python; the feature `python` adds the module that the package `cs336lm` imports.
 
+pub mod atomic_file;
 pub mod byte_strings;
+pub mod cache;
 pub mod count;
+pub mod cut_table;
 pub mod encoder;
 pub mod error;
 pub mod formats;

@@ -1,0 +1,188 @@
+//! Pretokens seen before -> their ids.
+//!
+//! Text repeats itself: in a novel 99 of 100 pretokens were seen before. A look-up is therefore
+//! what encoding mostly does, and it is made to touch one cache line: the pretoken's bytes and
+//! its ids lie side by side in a slot, two slots fill a line, and a hash chooses the line. A new
+//! entry pushes out the older of the two, so memory is bounded and no probe is long.
+
+use crate::hash::fold;
+use crate::token_table::TokenId;
+
+/// The longest pretoken that a slot takes, in bytes.
+pub const MAX_KEY: usize = 15;
+
+/// The most ids that a slot takes.
+pub const MAX_IDS: usize = 4;
+
+/// A pretoken of 1 to [`MAX_KEY`] bytes: the bytes below, their number in the topmost byte.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Key(u128);
+
+impl Key {
+    /// No pretoken: its length would be 0.
+    const NONE: Self = Self(0);
+
+    const HIGH_BITS: u128 = u128::from_le_bytes([
+        0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0,
+    ]);
+
+    /// `MASKS[len]` keeps the first `len` bytes.
+    const MASKS: [u128; 16] = {
+        let mut masks = [0; 16];
+        let mut len = 1;
+        while len < 16 {
+            masks[len] = masks[len - 1] << 8 | 0xFF;
+            len += 1;
+        }
+        masks
+    };
+
+    /// The key of `text[start..start + len]`. Where the text goes on, 16 bytes are read at once
+    /// and those behind the pretoken masked.
+    #[inline(always)]
+    pub fn at(text: &[u8], start: usize, len: usize) -> Self {
+        debug_assert!((1..=MAX_KEY).contains(&len));
+        let bytes = match text[start..].first_chunk::<16>() {
+            Some(bytes) => *bytes,
+            None => padded(&text[start..start + len]),
+        };
+        Self(u128::from_le_bytes(bytes) & Self::MASKS[len & MAX_KEY] | (len as u128) << 120)
+    }
+
+    #[inline(always)]
+    pub fn is_ascii(self) -> bool {
+        self.0 & Self::HIGH_BITS == 0
+    }
+
+    #[inline(always)]
+    fn hash(self) -> u64 {
+        fold(self.0 as u64, (self.0 >> 64) as u64)
+    }
+}
+
+#[cold]
+fn padded(bytes: &[u8]) -> [u8; 16] {
+    let mut block = [0; 16];
+    block[..bytes.len()].copy_from_slice(bytes);
+    block
+}
+
+/// Up to [`MAX_IDS`] ids (24 bits each), their number in the topmost byte of the first.
+#[derive(Clone, Copy)]
+pub struct Ids([TokenId; MAX_IDS]);
+
+impl Ids {
+    const ID_BITS: u32 = 24;
+
+    pub fn new(ids: &[TokenId]) -> Option<Self> {
+        let mut packed = [0; MAX_IDS];
+        packed.get_mut(..ids.len())?.copy_from_slice(ids);
+        packed[0] |= (ids.len() as u32) << Self::ID_BITS;
+        Some(Self(packed))
+    }
+
+    #[inline(always)]
+    pub fn len(self) -> usize {
+        (self.0[0] >> Self::ID_BITS) as usize
+    }
+
+    /// The ids, and after [`len`](Self::len) of them zeros: to be copied whole.
+    #[inline(always)]
+    pub fn padded(self) -> [TokenId; MAX_IDS] {
+        let [first, rest @ ..] = self.0;
+        let [second, third, fourth] = rest;
+        [first & ((1 << Self::ID_BITS) - 1), second, third, fourth]
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Slot {
+    key: Key,
+    ids: Ids,
+}
+
+const EMPTY: Slot = Slot { key: Key::NONE, ids: Ids([0; MAX_IDS]) };
+
+/// One cache line; the newer entry comes first.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([Slot; 2]);
+
+pub struct Cache {
+    lines: Box<[Line]>,
+    /// How far a hash is shifted right to become a line's number.
+    shift: u32,
+}
+
+impl Cache {
+    /// `1 << log_lines` lines of two entries, 64 bytes each.
+    pub fn new(log_lines: u32) -> Self {
+        let lines = vec![Line([EMPTY; 2]); 1 << log_lines].into_boxed_slice();
+        Self { lines, shift: 64 - log_lines }
+    }
+
+    #[inline(always)]
+    pub fn get(&self, key: Key) -> Option<Ids> {
+        let Line([first, second]) = &self.lines[self.line(key)];
+        if first.key == key {
+            Some(first.ids)
+        } else if second.key == key {
+            Some(second.ids)
+        } else {
+            None
+        }
+    }
+
+    pub fn insert(&mut self, key: Key, ids: Ids) {
+        let at = self.line(key);
+        let Line(line) = &mut self.lines[at];
+        *line = [Slot { key, ids }, line[0]];
+    }
+
+    #[inline(always)]
+    fn line(&self, key: Key) -> usize {
+        (key.hash() >> self.shift) as usize & (self.lines.len() - 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashMap;
+
+    proptest! {
+        /// Whatever a cache still holds is what was put there, however small it is.
+        #[test]
+        fn never_answers_for_another(
+            words in prop::collection::vec(prop::collection::vec(0u8..3, 1..=MAX_KEY), 1..200),
+            ids in prop::collection::vec(prop::collection::vec(0u32..1 << 24, 1..=MAX_IDS), 200),
+        ) {
+            let mut cache = Cache::new(3);
+            let mut known: HashMap<Vec<u8>, Vec<TokenId>> = HashMap::new();
+            for (i, word) in words.iter().enumerate() {
+                // The same word in the middle of a text and at its end has the same key.
+                let text = [b"..", word.as_slice(), b"tail of more than 16 bytes"].concat();
+                let key = Key::at(&text, 2, word.len());
+                prop_assert!(key == Key::at(word, 0, word.len()));
+                if let Some(found) = cache.get(key) {
+                    prop_assert_eq!(&found.padded()[..found.len()], known[word].as_slice());
+                }
+                cache.insert(key, Ids::new(&ids[i]).unwrap());
+                known.insert(word.clone(), ids[i].clone());
+                let found = cache.get(key).expect("just inserted");
+                prop_assert_eq!(&found.padded()[..found.len()], ids[i].as_slice());
+            }
+        }
+
+        #[test]
+        fn knows_ascii(word in prop::collection::vec(any::<u8>(), 1..=MAX_KEY)) {
+            prop_assert_eq!(Key::at(&word, 0, word.len()).is_ascii(), word.is_ascii());
+        }
+    }
+
+    #[test]
+    fn too_many_ids_are_refused() {
+        assert!(Ids::new(&[1; MAX_IDS + 1]).is_none());
+    }
+}

@@ -1,0 +1,151 @@
+//! Writes `tokenizer.json` so that `tokenizers` and `transformers` load it as it is and give the
+//! same ids, and the few lines of `tokenizer_config.json` by which `AutoTokenizer` knows what it
+//! has before it.
+
+use std::io::{self, Write};
+
+use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
+use serde_json::{Value, json};
+
+use super::alphabet;
+use crate::pretokenize::Pattern;
+use crate::vocab::{TokenId, Vocab};
+
+/// What ends a document in the tokenizers of GPT-2 and its heirs.
+const END_OF_TEXT: &str = "<|endoftext|>";
+
+/// `tokens` are all of the vocabulary as they are to be written, by rising id.
+pub fn write(
+    out: &mut impl Write,
+    vocab: &Vocab,
+    tokens: &[(TokenId, String)],
+    special_tokens: &[(TokenId, &str)],
+    pattern: &Pattern,
+) -> io::Result<()> {
+    let added: Vec<Value> = special_tokens.iter().map(added_token).collect();
+    let whole = TokenizerJson {
+        version: "1.0",
+        truncation: (),
+        padding: (),
+        added_tokens: added,
+        normalizer: (),
+        pre_tokenizer: pre_tokenizer(pattern),
+        post_processor: (),
+        decoder: byte_level(true, true),
+        model: Model {
+            kind: "BPE",
+            dropout: (),
+            unk_token: (),
+            continuing_subword_prefix: (),
+            end_of_word_suffix: (),
+            fuse_unk: false,
+            byte_fallback: false,
+            ignore_merges: vocab.whole_words_first(),
+            vocab: TokenMap(tokens),
+            merges: MergeList(vocab),
+        },
+    };
+    serde_json::to_writer_pretty(&mut *out, &whole)?;
+    out.write_all(b"\n")
+}
+
+pub fn write_config(out: &mut impl Write, special_tokens: &[(TokenId, &str)]) -> io::Result<()> {
+    let mut config = json!({
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": false,
+    });
+    if special_tokens.iter().any(|(_, token)| *token == END_OF_TEXT) {
+        config["eos_token"] = END_OF_TEXT.into();
+    }
+    serde_json::to_writer_pretty(&mut *out, &config)?;
+    out.write_all(b"\n")
+}
+
+#[derive(serde::Serialize)]
+struct TokenizerJson<'a> {
+    version: &'a str,
+    truncation: (),
+    padding: (),
+    added_tokens: Vec<Value>,
+    normalizer: (),
+    pre_tokenizer: Value,
+    post_processor: (),
+    decoder: Value,
+    model: Model<'a>,
+}
+
+#[derive(serde::Serialize)]
+struct Model<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    dropout: (),
+    unk_token: (),
+    continuing_subword_prefix: (),
+    end_of_word_suffix: (),
+    fuse_unk: bool,
+    byte_fallback: bool,
+    ignore_merges: bool,
+    vocab: TokenMap<'a>,
+    merges: MergeList<'a>,
+}
+
+fn added_token((id, token): &(TokenId, &str)) -> Value {
+    json!({
+        "id": id,
+        "content": token,
+        "single_word": false,
+        "lstrip": false,
+        "rstrip": false,
+        "normalized": false,
+        "special": true,
+    })
+}
+
+/// GPT-2's pattern is built into `ByteLevel`; any other is a `Split` before it.
+fn pre_tokenizer(pattern: &Pattern) -> Value {
+    if matches!(pattern, Pattern::Gpt2) {
+        return byte_level(false, true);
+    }
+    let split = json!({
+        "type": "Split",
+        "pattern": {"Regex": pattern.regex()},
+        "behavior": "Isolated",
+        "invert": false,
+    });
+    json!({"type": "Sequence", "pretokenizers": [split, byte_level(false, false)]})
+}
+
+fn byte_level(add_prefix_space: bool, use_regex: bool) -> Value {
+    json!({
+        "type": "ByteLevel",
+        "add_prefix_space": add_prefix_space,
+        "trim_offsets": true,
+        "use_regex": use_regex,
+    })
+}
+
+struct TokenMap<'a>(&'a [(TokenId, String)]);
+
+impl Serialize for TokenMap<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (id, token) in self.0 {
+            map.serialize_entry(token, id)?;
+        }
+        map.end()
+    }
+}
+
+/// As pairs: the older form, one string with a space, drops merges that begin with `#version`.
+struct MergeList<'a>(&'a Vocab);
+
+impl Serialize for MergeList<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let merges = self.0.merge_bytes();
+        let mut list = serializer.serialize_seq(Some(merges.len()))?;
+        for (left, right) in merges {
+            list.serialize_element(&[alphabet::spell(left), alphabet::spell(right)])?;
+        }
+        list.end()
+    }
+}
