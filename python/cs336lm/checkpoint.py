@@ -14,7 +14,8 @@ from __future__ import annotations
 import os
 import pickle
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
@@ -139,6 +140,45 @@ def pack(
         "iteration": iteration,
         **extra,
     }
+
+
+def snapshot(state: Any) -> Any:
+    """A copy of ``state`` on the CPU, which training on leaves alone."""
+    import torch
+
+    if isinstance(state, torch.Tensor):
+        return state.detach().to("cpu", copy=True)
+    if isinstance(state, dict):
+        return {key: snapshot(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(snapshot(value) for value in state)
+    return state
+
+
+class BackgroundWriter:
+    """Runs one write at a time on a thread, so that training goes on meanwhile.
+
+    A write that fails raises from the next call of ``submit`` or ``wait``.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
+        self._writing: Future[None] | None = None
+
+    def submit(self, write: Callable[[], None]) -> None:
+        """Waits for the write before, then starts this one."""
+        self.wait()
+        self._writing = self._thread.submit(write)
+
+    def wait(self) -> None:
+        """Returns once nothing is being written."""
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            writing.result()
+
+    def close(self) -> None:
+        """Lets a write that is under way end; its error, if nobody waited for it, is dropped."""
+        self._thread.shutdown()
 
 
 def unpack_model(state: State, model: torch.nn.Module, name: str) -> None:

@@ -1,0 +1,63 @@
+"""``cs336lm evaluate``: run directory + tokens -> loss, perplexity, bits per byte."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from cs336lm.cli.options import parser_for
+from cs336lm.errors import UsageError
+
+_EPILOG = """\
+examples:
+  cs336lm evaluate runs/a --data val.npy
+  cs336lm evaluate runs/a --data val.npy --json
+  cs336lm evaluate runs/a --checkpoint last --device cuda
+
+Every token of the file but the first is predicted once, in windows of the model's context length
+side by side. loss is in nats a token; bits per byte compares models with different tokenizers."""
+
+
+def main(argv: list[str]) -> int:
+    """Evaluates a run on a whole file and prints the figures."""
+    parser = parser_for("evaluate", "Measure how well a model predicts a token file.", _EPILOG)
+    parser.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="made by `cs336lm train`")
+    parser.add_argument(
+        "--data", type=Path, metavar="FILE.npy", help="token file (default: the run's data.val)"
+    )
+    parser.add_argument(
+        "--checkpoint",
+        choices=("best", "last"),
+        default="best",
+        help="best by validation loss (default), or last",
+    )
+    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
+    parser.add_argument(
+        "--dtype",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        default="float32",
+        help="precision of the matrix products (default: float32)",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    arguments = parser.parse_args(argv)
+
+    from cs336lm.data import TokenDataset
+    from cs336lm.devices import choose_device, choose_dtype
+    from cs336lm.evaluation import evaluate
+    from cs336lm.run_directory import load_run
+
+    device = choose_device(arguments.device)
+    config, model, tokenizer = load_run(arguments.run_dir, device, arguments.checkpoint)
+    path = arguments.data or config.data.val
+    if path is None:
+        raise UsageError(f"{arguments.run_dir} has no data.val: name a token file with --data")
+    dtype = choose_dtype(arguments.dtype, device)
+    figures = evaluate(model, TokenDataset(path), tokenizer=tokenizer, dtype=dtype)
+    if arguments.json:
+        print(json.dumps(asdict(figures)))
+        return 0
+    print(f"loss           {figures.loss:.4f} nats/token")
+    print(f"perplexity     {figures.perplexity:.3f}")
+    if figures.bits_per_byte is not None:
+        print(f"bits per byte  {figures.bits_per_byte:.4f}")
+    print(f"tokens         {figures.tokens:,}")
+    return 0

@@ -1,0 +1,156 @@
+"""``cs336lm train``: tokens + configuration -> run directory."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import io
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cs336lm.config import Config, load_config
+from cs336lm.errors import UsageError
+from cs336lm.run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    from cs336lm.trainer import Trainer, TrainResult
+
+_DESCRIPTION = """\
+Train a Transformer language model on a file of token ids.
+
+Every field of the configuration is a flag, and flags override --config. The run directory gets the
+resolved configuration, metrics.jsonl, checkpoints and the tokenizer: all that `evaluate`,
+`generate` and `plot` need. Ctrl-C saves before it stops; --resume goes on from the last checkpoint
+and needs --run-dir alone. With it any field but those of the model may be changed, train.steps for
+instance: the learning rate then follows the schedule of the new length.
+
+examples:
+  cs336lm train --data.train train.npy --data.val val.npy --data.tokenizer tokenizer/
+  cs336lm train --config run.toml --run-dir runs/a --model.d-model 512 --optim.lr 1e-3
+  cs336lm train --resume --run-dir runs/a
+  cs336lm train --resume --run-dir runs/a --train.steps 20000"""
+
+
+@dataclass(frozen=True)
+class Arguments(Config):
+    """What the command line says: the configuration, and where it comes from and goes to."""
+
+    config: Path | None = None
+    """TOML file with the sections [data], [model], [optim] and [train]."""
+    run_dir: Path | None = None
+    """Directory of the run; none means runs/ and the time of day."""
+    resume: bool = False
+    """Go on with the run in --run-dir (or start it, if there is none yet)."""
+
+
+def main(argv: list[str]) -> int:
+    """Trains, or goes on training, and says how it went."""
+    arguments = parse(argv)
+    from cs336lm.trainer import Trainer
+
+    run_dir = arguments.run_dir or Path("runs") / time.strftime("%Y-%m-%d-%H%M%S")
+    config = Config(arguments.data, arguments.model, arguments.optim, arguments.train)
+    trainer = Trainer(config, run_dir, resume=arguments.resume, console=True)
+    print(_opening(trainer), file=sys.stderr, flush=True)
+    result = trainer.train()
+    return _closing(trainer, result)
+
+
+def _opening(trainer: Trainer) -> str:
+    parameters = sum(p.numel() for p in trainer.model.parameters())
+    data, model = trainer.config.data, trainer.config.model
+    done = f"from step {trainer.progress.step:,} " if trainer.progress.step else ""
+    return (
+        f"{trainer.run.path}: training {done}{parameters / 1e6:.2f} M parameters on "
+        f"{trainer.device} in {str(trainer.dtype).removeprefix('torch.')}, "
+        f"{data.batch_size * model.context_length:,} tokens a step"
+    )
+
+
+def _closing(trainer: Trainer, result: TrainResult) -> int:
+    progress, steps, path = result.progress, trainer.config.train.steps, trainer.run.path
+    if result.stopped_by is not None and progress.step < steps:
+        print(
+            f"stopped by {result.stopped_by.name} at step {progress.step:,} of {steps:,}, and "
+            f"saved; go on with: cs336lm train --resume --run-dir {path}",
+            file=sys.stderr,
+        )
+        return 128 + result.stopped_by
+    if result.train_loss is None:
+        print(f"{path} is at step {progress.step:,} already; --train.steps says how far to go")
+        return 0
+    losses = f"train loss {result.train_loss:.4f}"
+    if result.val_loss is not None:
+        losses += f", validation loss {result.val_loss:.4f} (best {progress.best_val_loss:.4f})"
+    print(f"step {progress.step:,}: {losses}; {progress.seconds:.1f} s: {path}")
+    return 0
+
+
+def parse(argv: list[str]) -> Arguments:
+    """The command line over the file over the defaults (over the run's own, on ``--resume``)."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    first.add_argument("--config", type=Path)
+    first.add_argument("--run-dir", "--run_dir", type=Path)
+    first.add_argument("--resume", action="store_true")
+    try:
+        source, _ = first.parse_known_args(argv)
+    except argparse.ArgumentError as error:
+        raise UsageError(str(error)) from None
+    stored = _stored_config(source.run_dir) if source.resume else None
+    base = stored or Config()
+    if source.config is not None:
+        base = load_config(source.config, base)
+    arguments = _parse_flags(argv, base)
+    if stored is not None:
+        _refuse_another_model(stored, arguments)
+    return arguments
+
+
+def _stored_config(run_dir: Path | None) -> Config | None:
+    if run_dir is None:
+        raise UsageError("--resume needs --run-dir: which run is to go on?")
+    run = RunDirectory(run_dir)
+    return run.load_config() if run.holds_run() else None
+
+
+def _refuse_another_model(stored: Config, asked: Config) -> None:
+    before, now = dataclasses.asdict(stored.model), dataclasses.asdict(asked.model)
+    for name, value in before.items():
+        if now[name] != value:
+            raise UsageError(
+                f"model.{name} cannot become {now[name]} on --resume: the run's weights were made "
+                f"with {value}"
+            )
+
+
+def _parse_flags(argv: list[str], base: Config) -> Arguments:
+    import tyro
+
+    defaults = Arguments(base.data, base.model, base.optim, base.train)
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(
+                Arguments,
+                prog="cs336lm train",
+                description=_DESCRIPTION,
+                args=argv,
+                default=defaults,
+            )
+    except SystemExit as stop:
+        if not stop.code:  # --help
+            raise
+        raise UsageError(_without_frame(complaint.getvalue())) from None
+
+
+def _without_frame(box: str) -> str:
+    """The first paragraph of the box that tyro draws, and what it thinks was meant."""
+    rows = [line.strip("│ ") for line in box.splitlines() if line.startswith("│")]
+    rules = [at for at, row in enumerate(rows) if row and not row.strip("─")]
+    message = " ".join(rows[: rules[0]] if rules else rows)
+    meant = [row.split()[0] for row in rows if row.startswith("--") and "Perhaps" in box]
+    return message + (f"; did you mean {meant[0]}?" if meant else "")

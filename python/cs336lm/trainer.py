@@ -1,0 +1,278 @@
+"""The training loop, top to bottom.
+
+    a step:        batch(seed, step) -> loss -> gradients (in rounds) -> clip -> optimizer, lr(step)
+    now and then:  a line of metrics, a validation, a checkpoint
+
+A step is a pure function of the weights, the optimizer's state, the step's number and the
+configuration, and a checkpoint holds the first three: a run that was killed and resumed computes
+what it would have computed, bit for bit on the CPU. Steps count from 1; the record of step s holds
+the loss of the batch that step s learned from, and the validation loss after it.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cs336lm.accounting import peak_flops, training_flops_per_token
+from cs336lm.checkpoint import BackgroundWriter, pack, snapshot, unpack
+from cs336lm.config import Config, OptimConfig
+from cs336lm.data import BatchLoader, gather_windows, validation_starts
+from cs336lm.devices import LateValues, choose_device, choose_dtype
+from cs336lm.errors import UsageError
+from cs336lm.model import TransformerLM
+from cs336lm.optim import SGD, AdaGrad, AdamW, clip_gradients
+from cs336lm.reporter import Reporter, refuse_divergence
+from cs336lm.run_directory import RunDirectory
+from cs336lm.schedule import SCHEDULES
+from cs336lm.stop_signals import StopSignals
+from cs336lm.tracking import TRACKERS, ConsoleTracker, JsonlTracker, Record, Tracker
+from cs336lm.training_data import open_data
+
+
+@dataclass
+class Progress:
+    """How far a run is; part of its checkpoints."""
+
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    best_val_loss: float = math.inf
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What came of ``Trainer.train``: how far it is and the latest figures."""
+
+    progress: Progress
+    train_loss: float | None
+    val_loss: float | None
+    stopped_by: signal.Signals | None
+    """The signal that ended the run early; None if it is done."""
+
+
+class Trainer:
+    """One training run: ``Trainer(config, run_dir).train()``.
+
+    Everything is opened and checked here, before anything is written. ``resume`` goes on from the
+    run's last checkpoint (from the start, if it has none yet); without it, a directory that holds a
+    run is refused. ``console``: show a live line on stderr.
+    """
+
+    def __init__(
+        self, config: Config, run_dir: str | Path, *, resume: bool = False, console: bool = False
+    ) -> None:
+        self.run = RunDirectory(run_dir)
+        if self.run.holds_run() and not resume:
+            raise UsageError(
+                f"{run_dir} holds a run already: go on with it by --resume, or name another "
+                "--run-dir"
+            )
+        self.data = open_data(config)
+        self.config = config.resolved(self.data.vocab_size)
+        self.device = choose_device(config.train.device)
+        self.dtype = choose_dtype(config.train.dtype, self.device)
+        torch.manual_seed(config.train.seed)
+        self.model = TransformerLM(self.config.model, device=self.device)
+        self._parameters = list(self.model.parameters())
+        self.optimizer = build_optimizer(self.model, self.config.optim)
+        # float16 gradients underflow unless the loss is scaled up (Micikevicius et al. 2018).
+        half = self.dtype == torch.float16
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=half)
+        self.progress = Progress()
+        if resume and self.run.step_checkpoints():
+            self._restore()
+        self._console = console
+        self._loss = torch.compile(self.model) if config.train.compile else self.model
+
+    def _restore(self) -> None:
+        state, path = self.run.read_checkpoint("last")
+        unpack(state, self.model, self.optimizer, str(path))
+        self.scaler.load_state_dict(state["scaler"])
+        self.progress = Progress(**state["progress"])
+
+    def train(self) -> TrainResult:
+        """Trains to the last step, or until Ctrl-C or SIGTERM, and saves in either case.
+
+        Raises ``ValueError`` if the loss is no finite number any more, and ``OSError`` if a file
+        cannot be written; the checkpoints written before are whole.
+        """
+        self.run.prepare(self.config, self.data.tokenizer)
+        self._writer = BackgroundWriter()
+        self._reporter = Reporter(
+            self._make_trackers(),
+            self.device,
+            tokens_a_step=self._tokens_a_step,
+            flops_a_token=training_flops_per_token(self.config.model),
+            peak_flops=peak_flops(self.device, self.dtype),
+            scaled=self.scaler.is_enabled(),
+        )
+        try:
+            with StopSignals() as stop:
+                self._run_steps(stop)
+                self._reporter.flush()
+                self._writer.wait()
+        finally:
+            self._writer.close()
+            self._reporter.close()
+        latest = self._reporter.latest
+        return TrainResult(
+            self.progress, latest.get("train_loss"), latest.get("val_loss"), stop.received
+        )
+
+    def _make_trackers(self) -> list[Tracker]:
+        train, step = self.config.train, self.progress.step
+        trackers: list[Tracker] = [JsonlTracker(self.run.metrics_file, after=step or None)]
+        trackers += [TRACKERS[name](self.run.path, asdict(self.config)) for name in train.track]
+        if self._console:
+            trackers.append(ConsoleTracker(step, train.steps))
+        return trackers
+
+    def _run_steps(self, stop: StopSignals) -> None:
+        train, progress = self.config.train, self.progress
+        started = time.perf_counter() - progress.seconds
+        if progress.step == 0 and self.data.val is not None:
+            self._reporter.write(self._record(val_loss=self.validate()))
+        self._reporter.start_clock(progress.step)
+        steps = range(progress.step + 1, train.steps + 1)
+        for step, (x, y) in zip(steps, self._loader().iterate(steps), strict=True):
+            lr = self._set_learning_rate(step)
+            figures = self._update(x, y)
+            progress.step, progress.tokens = step, progress.tokens + self._tokens_a_step
+            progress.seconds = time.perf_counter() - started
+            last = step == train.steps
+            validating = self.data.val is not None and (last or _is_due(step, train.eval_every))
+            if last or validating or _is_due(step, train.log_every):
+                self._reporter.expect(self._record(lr=lr), figures)
+            improved = validating and self._validate_and_report()
+            saving = last or stop.received or _is_due(step, train.checkpoint_every)
+            if saving or improved:
+                self._reporter.flush()
+                refuse_divergence(step, figures, scaled=self.scaler.is_enabled())
+                self._save(as_last=bool(saving), as_best=improved)
+            if stop.received:
+                return
+
+    def _loader(self) -> BatchLoader:
+        return BatchLoader(
+            self.data.train,
+            self.config.data.batch_size,
+            self.config.model.context_length,
+            seed=self.config.train.seed,
+            device=self.device,
+        )
+
+    def _set_learning_rate(self, step: int) -> float:
+        """The schedule ends with the last step; a resumed run follows its own ``train.steps``."""
+        optim = self.config.optim
+        assert optim.min_lr is not None  # resolved
+        assert optim.warmup_steps is not None
+        lr = SCHEDULES[optim.schedule](
+            step, optim.lr, optim.min_lr, optim.warmup_steps, self.config.train.steps
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        return lr
+
+    def _update(self, x: Tensor, y: Tensor) -> LateValues:
+        """One optimizer step on ``x`` -> ``y``, both (batch, context): the loss and the norm.
+
+        Nothing here waits for the device (but float16's scaling, by its nature).
+        """
+        rounds = self.config.train.grad_accumulation
+        total = torch.zeros((), device=self.device)
+        for inputs, targets in zip(x.chunk(rounds), y.chunk(rounds), strict=True):
+            with self._autocast():
+                loss = self._loss(inputs, targets) / rounds
+            self.scaler.scale(loss).backward()
+            total += loss.detach()
+        self.scaler.unscale_(self.optimizer)
+        norm = clip_gradients(self._parameters, self.config.optim.grad_clip or math.inf)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        return LateValues([total, norm])
+
+    def _autocast(self) -> torch.autocast:
+        enabled = self.dtype != torch.float32
+        return torch.autocast(self.device.type, self.dtype, enabled=enabled)
+
+    @torch.no_grad()
+    def validate(self) -> float:
+        """The mean loss over the fixed validation windows, in nats a token."""
+        assert self.data.val is not None
+        data, train = self.config.data, self.config.train
+        context = self.config.model.context_length
+        starts = validation_starts(
+            len(self.data.val), data.batch_size, train.eval_batches, context
+        ).reshape(-1, data.batch_size // train.grad_accumulation)  # the shapes of training
+        self.model.eval()
+        total = torch.zeros((), device=self.device)
+        for row in starts:
+            x, y = gather_windows(self.data.val, row, context, self.device)
+            with self._autocast():
+                total += self._loss(x, y)
+        self.model.train()
+        return total.item() / len(starts)
+
+    def _validate_and_report(self) -> bool:
+        """Writes the pending record with the validation loss; whether that is the best so far."""
+        loss = self.validate()
+        self._reporter.flush(val_loss=loss)
+        self._reporter.start_clock(self.progress.step)
+        improved = loss < self.progress.best_val_loss
+        self.progress.best_val_loss = min(loss, self.progress.best_val_loss)
+        return improved
+
+    def _save(self, *, as_last: bool, as_best: bool) -> None:
+        """Writes a checkpoint in the background; the weights are copied before this returns."""
+        state = snapshot(
+            pack(
+                self.model,
+                self.optimizer,
+                self.progress.step,
+                scaler=self.scaler.state_dict(),
+                progress=asdict(self.progress),
+            )
+        )
+
+        def write() -> None:
+            if as_last:
+                self.run.write_checkpoint(state, keep=self.config.train.keep_checkpoints)
+            if as_best:
+                self.run.write_best(state)
+
+        self._writer.submit(write)
+
+    def _record(self, **figures: float) -> Record:
+        progress = self.progress
+        seconds = round(progress.seconds, 3)
+        return {"step": progress.step, "tokens": progress.tokens, "seconds": seconds, **figures}
+
+    @property
+    def _tokens_a_step(self) -> int:
+        return self.config.data.batch_size * self.config.model.context_length
+
+
+def _is_due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def build_optimizer(model: torch.nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
+    """The optimizer that ``[optim]`` names. Weight decay is for matrices, not for gains."""
+    parameters = list(model.parameters())
+    if config.name == "sgd":
+        return SGD(parameters, lr=config.lr)
+    if config.name == "adagrad":
+        return AdaGrad(parameters, lr=config.lr, eps=config.eps)
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps)

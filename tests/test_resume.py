@@ -1,0 +1,119 @@
+"""A run that was stopped and resumed writes what one that was not would have written."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from cs336lm.config import save_config
+from cs336lm.run_directory import RunDirectory
+from cs336lm.tracking import JsonlTracker, read_metrics
+from cs336lm.trainer import Trainer
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tiny_run import curve, make_config
+
+STEPS = 200
+
+
+def start(config, run_dir):
+    """``cs336lm train`` in a process of its own, some steps on its way."""
+    save_config(config, run_dir.with_suffix(".toml"))
+    command = ["train", "--config", str(run_dir.with_suffix(".toml")), "--run-dir", str(run_dir)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cs336lm", *command],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},  # as in this process
+    )
+    metrics = run_dir / "metrics.jsonl"
+    while process.poll() is None and not (metrics.exists() and len(read_metrics(metrics)) > 30):
+        time.sleep(0.01)
+    return process
+
+
+def test_killed_and_resumed_equals_never_killed(tmp_path):
+    config = make_config(tmp_path, steps=STEPS, eval_every=60, checkpoint_every=7)
+    process = start(config, tmp_path / "killed")
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    reached = read_metrics(tmp_path / "killed" / "metrics.jsonl")[-1]["step"]
+    assert 30 <= reached < STEPS
+
+    resumed = Trainer(config, tmp_path / "killed", resume=True)
+    assert 0 < resumed.progress.step <= reached
+    resumed.train()
+    Trainer(config, tmp_path / "whole").train()
+    assert curve(tmp_path / "killed") == curve(tmp_path / "whole")
+    assert len(curve(tmp_path / "whole")) == STEPS + 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_says_how_to_go_on(tmp_path, number):
+    config = make_config(tmp_path, steps=10**6, eval_every=0, checkpoint_every=0)
+    process = start(config, tmp_path / "run")
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    last = said.splitlines()[-1]
+    assert last.startswith(f"stopped by {number.name} at step ")
+    assert last.endswith(f"saved; go on with: cs336lm train --resume --run-dir {tmp_path / 'run'}")
+    step = Trainer(config, tmp_path / "run", resume=True).progress.step
+    assert f"at step {step:,} of 1,000,000" in last
+    assert not list(RunDirectory(tmp_path / "run").checkpoints.glob(".*"))
+
+
+@settings(
+    max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(stops=st.lists(st.integers(1, 11), max_size=3), optimizer=st.sampled_from(["adamw", "sgd"]))
+def test_stopping_anywhere_any_number_of_times_changes_nothing(
+    tmp_path_factory, monkeypatch, stops, optimizer
+):
+    folder = tmp_path_factory.mktemp("stops")
+    config = make_config(folder, eval_every=5, checkpoint_every=3)
+    Trainer(config, folder / "whole").train()
+
+    class Stopped(Exception):
+        pass
+
+    update = Trainer._update
+    for stop in sorted(stops):
+
+        def update_or_stop(self, x, y, stop=stop):
+            if self.progress.step >= stop:
+                raise Stopped
+            return update(self, x, y)
+
+        monkeypatch.setattr(Trainer, "_update", update_or_stop)
+        with pytest.raises(Stopped):
+            Trainer(config, folder / "parts", resume=True).train()
+    monkeypatch.setattr(Trainer, "_update", update)
+    Trainer(config, folder / "parts", resume=True).train()
+    assert curve(folder / "parts") == curve(folder / "whole")
+
+
+def test_resuming_a_finished_run_changes_nothing(tmp_path):
+    config = make_config(tmp_path)
+    Trainer(config, tmp_path / "run").train()
+    before = curve(tmp_path / "run")
+    result = Trainer(config, tmp_path / "run", resume=True).train()
+    assert result.train_loss is None
+    assert result.progress.step == 12
+    assert curve(tmp_path / "run") == before
+
+
+def test_metrics_after_the_checkpoint_are_dropped(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"step": 4, "tra')
+    assert [record["step"] for record in read_metrics(path)] == [1, 2, 3]
+    tracker = JsonlTracker(path, after=2)
+    tracker.log({"step": 3, "train_loss": float("nan"), "val_loss": None})
+    tracker.close()
+    assert path.read_text() == '{"step": 1}\n{"step": 2}\n{"step": 3, "train_loss": null}\n'
+    path.write_text('{"step": 1}\nnonsense\n')
+    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2"):
+        JsonlTracker(path, after=2)

@@ -1,0 +1,173 @@
+"""The loop learns, reports each step once, keeps what it should, and stops when it must."""
+
+import dataclasses
+import json
+import math
+import typing
+
+import numpy as np
+import pytest
+import torch
+from cs336lm.checkpoint import read_state
+from cs336lm.config import OptimConfig, TrainConfig
+from cs336lm.errors import UsageError
+from cs336lm.model import TransformerLM
+from cs336lm.optim import SGD, AdaGrad, AdamW
+from cs336lm.run_directory import RunDirectory, load_run
+from cs336lm.schedule import SCHEDULES, lr_cosine_schedule
+from cs336lm.tracking import TRACKERS
+from cs336lm.trainer import Trainer, build_optimizer
+from cs336lm.training_data import open_data
+from tiny_run import CONTEXT_LENGTH, MODEL, VOCAB_SIZE, curve, make_config, write_tokens
+
+
+def test_learns_what_there_is_to_learn(tmp_path):
+    config = make_config(tmp_path, steps=200, eval_every=0, log_every=50)
+    result = Trainer(config, tmp_path / "run").train()
+    first, *_, last = curve(tmp_path / "run")
+    assert first["val_loss"] > math.log(VOCAB_SIZE) * 0.9
+    assert last["val_loss"] == result.val_loss < math.log(3) + 0.3
+    assert result.progress.tokens == 200 * 8 * CONTEXT_LENGTH
+    assert result.stopped_by is None
+
+
+def test_metrics_hold_each_step_once_with_its_figures(tmp_path):
+    config = make_config(tmp_path, steps=12, log_every=3, eval_every=5, grad_accumulation=2)
+    Trainer(config, tmp_path / "run").train()
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    records = {record["step"]: record for record in map(json.loads, lines)}
+    assert list(records) == [0, 3, 5, 6, 9, 10, 12]
+    assert [step for step, record in records.items() if "val_loss" in record] == [0, 5, 10, 12]
+    for step, record in records.items():
+        assert record["tokens"] == step * 8 * CONTEXT_LENGTH
+        assert record["seconds"] >= 0
+        if step:
+            assert record["lr"] == lr_cosine_schedule(step, 1e-2, 1e-3, 0, 12)
+            assert {"train_loss", "grad_norm", "tokens_per_second"} <= record.keys()
+
+
+def test_accumulating_gradients_changes_nothing_but_rounding(tmp_path):
+    curves = []
+    for rounds in (1, 2, 8):
+        config = make_config(tmp_path, grad_accumulation=rounds)
+        Trainer(config, tmp_path / f"run-{rounds}").train()
+        curves.append([record["val_loss"] for record in curve(tmp_path / f"run-{rounds}")[::5]])
+    np.testing.assert_allclose(curves[1], curves[0], rtol=1e-5)
+    np.testing.assert_allclose(curves[2], curves[0], rtol=1e-5)
+
+
+def test_keeps_the_last_checkpoints_and_the_best(tmp_path, monkeypatch):
+    validated = iter([4.0, 3.0, 3.5, 2.0, 2.5])  # at steps 0, 5, 10, 15, 20
+    monkeypatch.setattr(Trainer, "validate", lambda self: next(validated))
+    config = make_config(tmp_path, steps=20, eval_every=5, checkpoint_every=3, keep_checkpoints=2)
+    result = Trainer(config, tmp_path / "run").train()
+    run = RunDirectory(tmp_path / "run")
+    assert [path.name for path in run.step_checkpoints()] == [
+        "step-00000018.pt",
+        "step-00000020.pt",
+    ]
+    assert read_state(run.best_checkpoint)["iteration"] == 15
+    assert result.progress.best_val_loss == 2.0
+    assert sorted(p.name for p in run.path.iterdir()) == [
+        "checkpoints", "config.toml", "metrics.jsonl",
+    ]  # fmt: skip
+    assert len(list(run.checkpoints.iterdir())) == 3
+
+
+def test_a_run_is_loaded_with_its_best_or_last_weights(tmp_path):
+    trainer = Trainer(make_config(tmp_path, steps=12), tmp_path / "run")
+    trainer.train()
+    config, model, tokenizer = load_run(tmp_path / "run", which="last")
+    assert config.model.d_ff == MODEL.ffn_width
+    assert tokenizer is None
+    assert not model.training
+    for name, weight in trainer.model.state_dict().items():
+        assert torch.equal(model.state_dict()[name], weight)
+    trainer.model.load_state_dict(load_run(tmp_path / "run")[1].state_dict())
+    assert trainer.validate() == trainer.progress.best_val_loss
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_stays_close_to_float32(tmp_path, dtype):
+    losses = {}
+    for name in ("float32", dtype):
+        config = make_config(tmp_path, steps=40, eval_every=0, dtype=name)
+        losses[name] = Trainer(config, tmp_path / name).train().val_loss
+    assert losses[dtype] == pytest.approx(losses["float32"], abs=0.03)
+    weights = load_run(tmp_path / dtype)[1].state_dict().values()
+    assert all(weight.dtype == torch.float32 for weight in weights)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_spoils_no_checkpoint(tmp_path):
+    optim = OptimConfig(name="sgd", schedule="constant", lr=1e25, warmup_steps=0, grad_clip=0)
+    config = make_config(tmp_path, optim=optim, steps=50, checkpoint_every=1, log_every=7)
+    with pytest.raises(ValueError, match=r"step \d+: the loss is (nan|inf).*--optim.lr"):
+        Trainer(config, tmp_path / "run").train()
+    for path in RunDirectory(tmp_path / "run").step_checkpoints():
+        assert all(weight.isfinite().all() for weight in read_state(path)["model"].values())
+    for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=pytest.fail)
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_the_run(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise OSError(28, "No space left on device", "run/checkpoints/step-00000004.pt")
+
+    monkeypatch.setattr(RunDirectory, "write_checkpoint", fail)
+    with pytest.raises(OSError, match="No space left"):
+        Trainer(make_config(tmp_path), tmp_path / "run").train()
+
+
+def test_refuses_a_directory_that_holds_a_run(tmp_path):
+    config = make_config(tmp_path, steps=1)
+    Trainer(config, tmp_path / "run").train()
+    with pytest.raises(UsageError, match=r"holds a run already.*--resume"):
+        Trainer(config, tmp_path / "run")
+
+
+def with_data(config, **fields):
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, **fields))
+
+
+def test_refuses_data_that_does_not_fit_before_writing_anything(tmp_path):
+    config = make_config(tmp_path)
+    short = write_tokens(tmp_path / "short.npy", CONTEXT_LENGTH)
+    np.save(tmp_path / "large.npy", np.full(100, VOCAB_SIZE, dtype=np.uint16))
+    for bad, says in (
+        (with_data(config, train=None), "data.train is missing"),
+        (with_data(config, train=tmp_path / "missing.npy"), "No such file"),
+        (with_data(config, train=short), "too few for a context_length"),
+        (with_data(config, val=short), "too few for a context_length"),
+        (with_data(config, train=tmp_path / "large.npy"), "id 40 at position 0"),
+        (with_data(config, val=tmp_path / "large.npy"), "large.npy: the id 40"),
+    ):
+        with pytest.raises((ValueError, OSError), match=says):
+            Trainer(bad, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_vocab_size_comes_from_the_sidecar_else_from_the_ids(tmp_path):
+    config = make_config(tmp_path, model=dataclasses.replace(MODEL, vocab_size=None))
+    assert open_data(config).vocab_size == VOCAB_SIZE
+    for name in ("train", "val"):
+        (tmp_path / f"{name}.json").write_text(json.dumps({"vocab_size": 77}))
+    assert open_data(config).vocab_size == 77
+
+
+def test_only_matrices_decay():
+    model = TransformerLM(MODEL)
+    optimizer = build_optimizer(model, OptimConfig(weight_decay=0.3))
+    assert isinstance(optimizer, AdamW)
+    decay = {p: group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert len(decay) == len(list(model.parameters()))
+    for name, parameter in model.named_parameters():
+        assert decay[parameter] == (0.0 if "ln" in name else 0.3)
+    assert isinstance(build_optimizer(model, OptimConfig(name="sgd")), SGD)
+    assert isinstance(build_optimizer(model, OptimConfig(name="adagrad")), AdaGrad)
+
+
+def test_every_name_in_the_configuration_is_listed():
+    hints = typing.get_type_hints(OptimConfig)
+    assert set(typing.get_args(hints["schedule"])) == set(SCHEDULES)
+    (names,) = typing.get_args(typing.get_type_hints(TrainConfig)["track"])[:1]
+    assert set(typing.get_args(names)) == set(TRACKERS)
