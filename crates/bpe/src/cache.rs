@@ -82,11 +82,11 @@ impl Ids {
     }
 
     #[inline(always)]
-    pub fn len(self) -> usize {
+    pub fn count(self) -> usize {
         (self.0[0] >> Self::ID_BITS) as usize
     }
 
-    /// The ids, and after [`len`](Self::len) of them zeros: to be copied whole.
+    /// The ids, and after [`count`](Self::count) of them zeros: to be copied whole.
     #[inline(always)]
     pub fn padded(self) -> [TokenId; MAX_IDS] {
         let [first, rest @ ..] = self.0;
@@ -166,12 +166,12 @@ mod tests {
                 let key = Key::at(&text, 2, word.len());
                 prop_assert!(key == Key::at(word, 0, word.len()));
                 if let Some(found) = cache.get(key) {
-                    prop_assert_eq!(&found.padded()[..found.len()], known[word].as_slice());
+                    prop_assert_eq!(&found.padded()[..found.count()], known[word].as_slice());
                 }
                 cache.insert(key, Ids::new(&ids[i]).unwrap());
                 known.insert(word.clone(), ids[i].clone());
                 let found = cache.get(key).expect("just inserted");
-                prop_assert_eq!(&found.padded()[..found.len()], ids[i].as_slice());
+                prop_assert_eq!(&found.padded()[..found.count()], ids[i].as_slice());
             }
         }
 

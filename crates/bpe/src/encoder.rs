@@ -29,31 +29,7 @@ pub struct Tokenizer {
     pattern: Pattern,
     cuts: CutTable,
     whole_words_first: bool,
-    pool: Mutex<Vec<Box<Scratch>>>,
-}
-
-/// An integer wide enough for a vocabulary's ids.
-pub trait TokenInt: Copy + Send {
-    /// The largest id that fits.
-    const MAX: TokenId;
-    /// Keeps the low bits of `id`, which the caller knows to fit.
-    fn narrow(id: TokenId) -> Self;
-}
-
-impl TokenInt for u16 {
-    const MAX: TokenId = u16::MAX as TokenId;
-    #[inline(always)]
-    fn narrow(id: TokenId) -> Self {
-        id as u16
-    }
-}
-
-impl TokenInt for u32 {
-    const MAX: TokenId = u32::MAX;
-    #[inline(always)]
-    fn narrow(id: TokenId) -> Self {
-        id
-    }
+    pool: Mutex<Vec<Scratch>>,
 }
 
 impl Tokenizer {
@@ -181,15 +157,13 @@ impl Tokenizer {
         Ok(())
     }
 
-    /// As [`encode`](Self::encode), into integers of a width that the caller knows to suffice,
-    /// with scratch that it holds.
-    pub(crate) fn encode_with<T: TokenInt>(
+    /// As [`encode`](Self::encode), with scratch that the caller holds.
+    pub(crate) fn encode_with(
         &self,
         scratch: &mut Scratch,
         text: &[u8],
-        out: &mut Vec<T>,
+        out: &mut Vec<TokenId>,
     ) -> Result<()> {
-        debug_assert!(self.vocab.max_id() <= T::MAX);
         let mut writer = Writer::new(&mut scratch.buffer, out);
         self.special.for_each_segment(text, |segment| match segment {
             Segment::Text(text) => self.encode_text(text, &mut scratch.words, &mut writer),
@@ -215,12 +189,7 @@ impl Tokenizer {
 
     /// One segment of text without special tokens.
     #[inline]
-    fn encode_text<T: TokenInt>(
-        &self,
-        text: &[u8],
-        words: &mut WordScratch,
-        writer: &mut Writer<T>,
-    ) -> Result<()> {
+    fn encode_text(&self, text: &[u8], words: &mut WordScratch, writer: &mut Writer) -> Result<()> {
         let mut start = 0;
         let mut result = Ok(());
         self.pattern.for_each(text, |word| {
@@ -244,13 +213,13 @@ impl Tokenizer {
 
     /// A word that is long or not ASCII: cut where it may be, its parts one by one.
     #[inline(never)]
-    fn encode_parts<T: TokenInt>(
+    fn encode_parts(
         &self,
         text: &[u8],
         start: usize,
         len: usize,
         words: &mut WordScratch,
-        writer: &mut Writer<T>,
+        writer: &mut Writer,
     ) -> Result<()> {
         let end = start + len;
         let mut from = start;
@@ -273,12 +242,12 @@ impl Tokenizer {
 
     /// A word that a key can hold: from the cache, or merged and put there.
     #[inline(always)]
-    fn encode_short<T: TokenInt>(
+    fn encode_short(
         &self,
         key: Key,
         word: &[u8],
         words: &mut WordScratch,
-        writer: &mut Writer<T>,
+        writer: &mut Writer,
     ) -> Result<()> {
         if let Some(ids) = words.cache.get(key) {
             writer.push_ids(ids);
@@ -369,17 +338,17 @@ impl Default for Buffer {
     }
 }
 
-struct Writer<'a, T> {
+struct Writer<'a> {
     buffer: &'a mut [TokenId; Buffer::LEN],
     len: usize,
-    out: &'a mut Vec<T>,
+    out: &'a mut Vec<TokenId>,
     /// Where `out` ended, to go back to if the text fails.
     start: usize,
     finished: bool,
 }
 
-impl<'a, T: TokenInt> Writer<'a, T> {
-    fn new(buffer: &'a mut Buffer, out: &'a mut Vec<T>) -> Self {
+impl<'a> Writer<'a> {
+    fn new(buffer: &'a mut Buffer, out: &'a mut Vec<TokenId>) -> Self {
         let start = out.len();
         Self { buffer: &mut buffer.0, len: 0, out, start, finished: false }
     }
@@ -390,7 +359,7 @@ impl<'a, T: TokenInt> Writer<'a, T> {
             self.flush();
         }
         self.buffer[self.len..self.len + MAX_IDS].copy_from_slice(&ids.padded());
-        self.len += ids.len();
+        self.len += ids.count();
     }
 
     fn push(&mut self, id: TokenId) {
@@ -399,12 +368,12 @@ impl<'a, T: TokenInt> Writer<'a, T> {
 
     fn extend(&mut self, ids: &[TokenId]) {
         self.flush();
-        self.out.extend(ids.iter().map(|&id| T::narrow(id)));
+        self.out.extend_from_slice(ids);
     }
 
     #[inline(never)]
     fn flush(&mut self) {
-        self.out.extend(self.buffer[..self.len].iter().map(|&id| T::narrow(id)));
+        self.out.extend_from_slice(&self.buffer[..self.len]);
         self.len = 0;
     }
 
@@ -414,7 +383,7 @@ impl<'a, T: TokenInt> Writer<'a, T> {
     }
 }
 
-impl<T> Drop for Writer<'_, T> {
+impl Drop for Writer<'_> {
     fn drop(&mut self) {
         if !self.finished {
             self.out.truncate(self.start);

@@ -24,6 +24,7 @@ pub mod error;
 pub mod formats;
 pub mod hash;
 pub mod merge;
+pub mod npy;
 pub mod pair_table;
 pub mod pretokenize;
 pub mod progress;

@@ -1,6 +1,8 @@
 //! Encoding as plainly as it can be said, to compare the crate with: nothing here is shared with
 //! what it tests but the regular expression engine.
 
+#![allow(dead_code)] // each test file uses what it needs
+
 use std::collections::HashMap;
 
 use bpe::vocab::{TokenId, Vocab};
