@@ -23,6 +23,13 @@ impl ByteStrings {
         self.ends.push(self.bytes.len());
     }
 
+    /// Pushes all strings of another list.
+    pub fn append(&mut self, other: &ByteStrings) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(&other.bytes);
+        self.ends.extend(other.ends.iter().map(|end| start + end));
+    }
+
     /// Panics if `index` is not below [`len`](Self::len), like a slice.
     #[inline]
     pub fn get(&self, index: usize) -> &[u8] {
@@ -61,6 +68,13 @@ impl<S: AsRef<[u8]>> FromIterator<S> for ByteStrings {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn appends() {
+        let mut strings: ByteStrings = ["a", ""].into_iter().collect();
+        strings.append(&["bc", ""].into_iter().collect());
+        assert_eq!(strings, ["a", "", "bc", ""].into_iter().collect());
+    }
 
     #[test]
     fn holds_what_was_pushed() {

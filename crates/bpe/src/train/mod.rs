@@ -1,1 +1,103 @@
-//! Counts -> merges.
+//! Counts -> merges: byte-pair encoding (Sennrich, Haddow, Birch: Neural Machine Translation of
+//! Rare Words with Subword Units, 2016), from bytes.
+//!
+//! Start with every byte a token; merge the most frequent pair of neighbours, of several the one
+//! with the greatest (left bytes, right bytes), into a new token, wherever it stands, leftmost
+//! first; repeat. `tests.rs` holds that as an obvious program, and the real one to it.
+
+mod merging;
+mod pairs;
+mod shard;
+mod survey;
+
+use std::path::PathBuf;
+
+use crate::count::{PretokenCounts, count_pretokens};
+use crate::error::{Error, Result};
+use crate::pretokenize::Pattern;
+use crate::progress::{Phase, Progress};
+use crate::source::{DEFAULT_CHUNK_BYTES, Source};
+use crate::special::SpecialTokens;
+use crate::vocab::{TokenId, Vocab};
+
+/// The ids of a new token's two parts: 0 to 255 are the bytes, 256 + k is the k-th merge.
+pub type Merge = (TokenId, TokenId);
+
+/// The merges in the order of their creation; fewer than `num_merges` if no pair is left.
+pub fn train_merges(
+    counts: &PretokenCounts,
+    num_merges: usize,
+    threads: usize,
+    progress: &Progress,
+) -> Result<Vec<Merge>> {
+    progress.begin(Phase::Merging, num_merges as u64);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.max(1)).build();
+    let pool = pool.map_err(|error| Error::invalid(format!("{threads} threads: {error}")))?;
+    pool.install(|| merging::Merging::new(counts, threads)?.run(num_merges, progress))
+}
+
+/// What training makes of text: all that a tokenizer is.
+#[derive(Clone, Debug)]
+pub struct Trained {
+    pub merges: Vec<Merge>,
+    pub special: SpecialTokens,
+    pub pattern: Pattern,
+    /// How many merges were asked for but not to be had: the text held no more pairs.
+    pub missing_merges: usize,
+}
+
+impl Trained {
+    pub fn vocab(&self) -> Result<Vocab> {
+        Vocab::from_merges(&self.merges, self.special.tokens())
+    }
+}
+
+/// Files -> a tokenizer: 256 bytes, then merges, then the special tokens make `vocab_size`.
+pub fn train(
+    paths: &[PathBuf],
+    vocab_size: usize,
+    special: &SpecialTokens,
+    pattern: &Pattern,
+    threads: usize,
+    progress: &Progress,
+) -> Result<Trained> {
+    let num_merges = num_merges(vocab_size, special)?;
+    let source = Source::open(paths, pattern, special, DEFAULT_CHUNK_BYTES)?;
+    let counts = count_pretokens(&source, pattern, special, threads, progress)?;
+    if counts.counts.is_empty() {
+        return Err(nothing_to_learn(paths));
+    }
+    let merges = train_merges(&counts, num_merges, threads, progress)?;
+    let missing_merges = num_merges - merges.len();
+    let (special, pattern) = (special.clone(), pattern.clone());
+    Ok(Trained { merges, special, pattern, missing_merges })
+}
+
+/// How many merges make a vocabulary of this size. Refuses special tokens of a single byte, which
+/// have an id already, and sizes that hold not even the bytes and the special tokens.
+pub fn num_merges(vocab_size: usize, special: &SpecialTokens) -> Result<usize> {
+    if let Some(token) = special.tokens().iter().find(|token| token.len() == 1) {
+        return Err(Error::invalid(format!(
+            "special token {token:?}: is a single byte, which is a token already; choose a longer one"
+        )));
+    }
+    let (needed, specials) = (256 + special.tokens().len(), special.tokens().len());
+    vocab_size.checked_sub(needed).ok_or_else(|| {
+        Error::invalid(format!(
+            "vocab_size {vocab_size}: must be at least {needed}, for 256 bytes and {specials} special tokens"
+        ))
+    })
+}
+
+fn nothing_to_learn(paths: &[PathBuf]) -> Error {
+    let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+    let names = match names.len() {
+        0 => "no files given".to_owned(),
+        1..4 => names.join(", "),
+        number => format!("{} and {} other files", names[0], number - 1),
+    };
+    Error::invalid(format!("{names}: no text to train on, nothing but special tokens at most"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,0 @@
-//! Chunks -> how often each pretoken occurs.

@@ -1,0 +1,276 @@
+//! A share of the distinct pretokens, all in one flat array, and what one merge does to it.
+//!
+//! ```text
+//!   ..  |  t  h  e  |  t  h  e  n  |  ..      before: one slot a symbol, a sentinel between words
+//!   ..  | th  th e  | th th  e  n  |  ..      after (t, h): the id at the first and last slot
+//! ```
+//!
+//! A token's id stands at the first and at the last slot of its span, so both neighbours of a
+//! token are one read away and nothing is linked. Whatever stands between is left over. The span
+//! at `p` is still token `a` exactly if its first and its last slot both say so: what merges it
+//! with the right overwrites the first, with the left the last, and no merge ever writes `a` again
+//! where it was before, for tokens only grow. Hence the start positions that a pair was once seen
+//! at may be kept as they are and checked when they are used.
+//!
+//! Words are laid out by falling count, so that a word's count is that of the class its position
+//! falls into: a few thousand boundaries instead of a number a slot, and a walk over ascending
+//! positions meets them in order.
+
+use crate::vocab::TokenId;
+
+/// Stands between words; no token has this id.
+pub const SENTINEL: TokenId = TokenId::MAX;
+
+/// What a neighbour's cursor says where its pair gets no list.
+pub const NO_LIST: u32 = u32::MAX;
+
+/// The most slots a shard may have: its positions, at most three times as many over the life of
+/// its lists, have to be told by 32 bits.
+pub const MAX_SLOTS: u64 = 1 << 30;
+
+/// Words and the position lists of the pairs in them. Shards share no word, so that each may be
+/// worked on by another thread.
+#[derive(Default)]
+pub struct Shard {
+    pub symbols: Vec<TokenId>,
+    pub classes: Classes,
+    /// The position lists of all pairs, end to end.
+    pub positions: Vec<u32>,
+    pub left: Gather,
+    pub right: Gather,
+    /// Merges that followed another merge of the same pair at once: (c, c) stands there now.
+    pub double: Neighbour,
+}
+
+/// A stretch of [`Shard::positions`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct List {
+    pub start: u32,
+    pub len: u32,
+}
+
+/// The merge of `a` and `b`, neighbours, to `c`. Lengths are in slots.
+#[derive(Clone, Copy)]
+pub struct Join {
+    pub a: TokenId,
+    pub b: TokenId,
+    pub c: TokenId,
+    pub a_slots: usize,
+    pub b_slots: usize,
+}
+
+impl Shard {
+    /// `words` by falling count; those of a single byte hold no pair and should be left out.
+    pub fn new<'w>(words: impl Iterator<Item = (&'w [u8], u64)>, slots: usize) -> Self {
+        let mut shard = Self::default();
+        shard.symbols.reserve_exact(slots + 1);
+        shard.symbols.push(SENTINEL);
+        for (word, count) in words {
+            debug_assert!(word.len() > 1);
+            shard.symbols.extend(word.iter().map(|&byte| TokenId::from(byte)));
+            shard.symbols.push(SENTINEL);
+            shard.classes.extend(shard.symbols.len(), count);
+        }
+        shard
+    }
+
+    /// Merges a pair wherever it still stands, leftmost first, and gathers who the neighbours are.
+    pub fn apply(&mut self, list: List, join: Join) {
+        let Join { a, b, c, a_slots, b_slots } = join;
+        let symbols = &mut self.symbols[..];
+        let mut class = self.classes.cursor();
+        for &position in &self.positions[list.start as usize..][..list.len as usize] {
+            let start = position as usize;
+            let middle = start + a_slots;
+            if symbols[start] != a || symbols[middle - 1] != a || symbols[middle] != b {
+                continue;
+            }
+            let end = middle + b_slots;
+            let (x, y) = (symbols[start - 1], symbols[end]);
+            symbols[start] = c;
+            symbols[end - 1] = c;
+            let count = class.count_at(position);
+            if x == c {
+                // The merge before this one counted (c, a); it is (c, c) now.
+                self.double.add(count);
+                self.left.records.push((c, position));
+            } else if x != SENTINEL {
+                self.left.add(x, count, position);
+            }
+            if y != SENTINEL {
+                self.right.add(y, count, position);
+            }
+        }
+    }
+
+    /// Writes the gathered positions to the lists that were made for them, and forgets the rest.
+    /// `slots` holds every token's length.
+    pub fn fill_lists(&mut self, join: Join, slots: &[u32]) {
+        for (x, position) in self.left.records.drain(..) {
+            let cursor = match x == join.c {
+                true => &mut self.double.cursor,
+                false => &mut self.left.neighbours[x as usize].cursor,
+            };
+            if *cursor != NO_LIST {
+                self.positions[*cursor as usize] = position - slots[x as usize];
+                *cursor += 1;
+            }
+        }
+        for (y, position) in self.right.records.drain(..) {
+            let cursor = &mut self.right.neighbours[y as usize].cursor;
+            if *cursor != NO_LIST {
+                self.positions[*cursor as usize] = position;
+                *cursor += 1;
+            }
+        }
+        self.left.clear();
+        self.right.clear();
+        self.double = Neighbour::default();
+    }
+
+    /// A new list for `len` positions that are still to be written.
+    pub fn reserve_list(&mut self, len: u32) -> List {
+        let start = self.positions.len();
+        self.positions.resize(start + len as usize, 0);
+        List { start: start as u32, len }
+    }
+
+    /// Moves every token to a single slot and drops words that have become one token. Positions
+    /// from before mean nothing afterwards; `slots` was every token's length until now.
+    pub fn compact(&mut self, slots: &[u32]) {
+        let symbols = &mut self.symbols[..];
+        let (mut from, mut to) = (1, 1);
+        let mut classes = Classes::default();
+        for (&class_end, &count) in self.classes.ends.iter().zip(&self.classes.counts) {
+            let mut word = to;
+            while from < class_end as usize {
+                let token = symbols[from];
+                symbols[to] = token;
+                to += 1;
+                if token != SENTINEL {
+                    from += slots[token as usize] as usize;
+                    continue;
+                }
+                from += 1;
+                if to - word <= 2 {
+                    to = word;
+                }
+                word = to;
+            }
+            classes.extend(to, count);
+        }
+        self.symbols.truncate(to);
+        self.classes = classes;
+        self.positions.clear();
+    }
+}
+
+/// Stretches of slots whose words all have the same count.
+#[derive(Default)]
+pub struct Classes {
+    ends: Vec<u32>,
+    counts: Vec<u64>,
+}
+
+impl Classes {
+    /// All slots from the last class's end up to `end` belong to words of this count.
+    fn extend(&mut self, end: usize, count: u64) {
+        let end = end as u32;
+        if self.counts.last() == Some(&count) {
+            if let Some(last) = self.ends.last_mut() {
+                *last = end;
+            }
+        } else if self.ends.last() != Some(&end) {
+            self.ends.push(end);
+            self.counts.push(count);
+        }
+    }
+
+    pub fn cursor(&self) -> ClassCursor<'_> {
+        ClassCursor { classes: self, class: 0 }
+    }
+
+    /// (first slot, slot behind the last, count) of each class.
+    pub fn iter(&self) -> impl Iterator<Item = (usize, usize, u64)> {
+        let starts = std::iter::once(1).chain(self.ends.iter().map(|&end| end as usize));
+        let ends = self.ends.iter().map(|&end| end as usize);
+        starts.zip(ends).zip(&self.counts).map(|((start, end), &count)| (start, end, count))
+    }
+}
+
+/// Answers for ascending positions.
+pub struct ClassCursor<'c> {
+    classes: &'c Classes,
+    class: usize,
+}
+
+impl ClassCursor<'_> {
+    #[inline]
+    fn count_at(&mut self, position: u32) -> u64 {
+        let ends = &self.classes.ends[..];
+        if ends[self.class] <= position {
+            // Gallop: what comes next is mostly near, and never behind.
+            let mut step = 1;
+            while self.class + step < ends.len() && ends[self.class + step] <= position {
+                self.class += step;
+                step *= 2;
+            }
+            let beyond = ends.len().min(self.class + step);
+            self.class += ends[self.class..beyond].partition_point(|&end| end <= position);
+        }
+        self.classes.counts[self.class]
+    }
+}
+
+/// Who stands beside the places where a pair was merged: sums in an array indexed by token, so
+/// that a hash table is touched once per distinct neighbour, not once per occurrence.
+#[derive(Default)]
+pub struct Gather {
+    pub neighbours: Vec<Neighbour>,
+    /// The tokens whose sums are not zero.
+    pub touched: Vec<TokenId>,
+    /// (neighbour, where the merged pair starts), in order.
+    records: Vec<(TokenId, u32)>,
+}
+
+#[derive(Clone, Copy)]
+pub struct Neighbour {
+    /// How often it stands there: the sum of the words' counts.
+    pub count: u64,
+    /// At how many places.
+    pub places: u32,
+    /// Where the next of its positions goes, or [`NO_LIST`].
+    pub cursor: u32,
+}
+
+impl Gather {
+    #[inline]
+    fn add(&mut self, token: TokenId, count: u64, position: u32) {
+        let neighbour = &mut self.neighbours[token as usize];
+        if neighbour.places == 0 {
+            self.touched.push(token);
+        }
+        neighbour.add(count);
+        self.records.push((token, position));
+    }
+
+    fn clear(&mut self) {
+        for token in self.touched.drain(..) {
+            self.neighbours[token as usize] = Neighbour::default();
+        }
+    }
+}
+
+impl Default for Neighbour {
+    fn default() -> Self {
+        Self { count: 0, places: 0, cursor: NO_LIST }
+    }
+}
+
+impl Neighbour {
+    #[inline]
+    fn add(&mut self, count: u64) {
+        self.count += count;
+        self.places += 1;
+    }
+}
