@@ -1,4 +1,4 @@
-"""The built-in corpus: its entropy is exact, its stories can be read back, its bytes never change."""
+"""The built-in corpus: exact entropy, stories that can be read back, bytes that never change."""
 
 import hashlib
 import math
@@ -9,9 +9,6 @@ from statistics import mean, stdev
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from cs336lm.cli.main import main
 from cs336lm.errors import UsageError
 from cs336lm.stories import (
@@ -26,6 +23,8 @@ from cs336lm.stories import (
 from cs336lm.stories.analysis import ambiguities, measure
 from cs336lm.stories.grammar import Choice, Draw, Nodes, Record, Say, compile_rules, tell
 from cs336lm.stories.reading import Reading
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 
 def told(grammar: Nodes, pick: Any) -> str:
