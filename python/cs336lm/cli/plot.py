@@ -1,0 +1,63 @@
+"""``cs336lm plot``: run directories -> learning curves."""
+
+import argparse
+import math
+
+from cs336lm.cli.options import parser_for
+
+_EPILOG = """\
+examples:
+  cs336lm plot runs/a --out curves.png
+  cs336lm plot runs/a runs/b runs/c --out curves.svg
+  cs336lm plot demo/run --floor 0.31 --out curves.png
+
+The picture shows training and validation loss of each run against steps and against wall-clock
+time. A run that is still going can be plotted too."""
+
+
+def main(argv: list[str]) -> int:
+    """Draws a picture and says where it is."""
+    parser = parser_for("plot", "Plot the learning curves of runs.", _EPILOG)
+    parser.add_argument(
+        "runs", nargs="+", metavar="RUN", help="run directories, or metrics.jsonl files"
+    )
+    parser.add_argument(
+        "--out", required=True, metavar="FILE", help="picture to write: .png, .svg or .pdf"
+    )
+    parser.add_argument(
+        "--floor",
+        type=_loss,
+        metavar="LOSS",
+        help="draw a line at this loss, in nats per token: the entropy of the text, if known",
+    )
+    parser.add_argument("--title", metavar="TEXT", help="what stands above the picture")
+    parser.add_argument(
+        "--scale",
+        choices=("auto", "linear", "log"),
+        default="auto",
+        help="of the loss axis (default: log if the losses span a factor of eight)",
+    )
+    arguments = parser.parse_args(argv)
+
+    from cs336lm.plotting import plot_curves, read_curve
+
+    curves = [read_curve(run) for run in arguments.runs]
+    plot_curves(
+        curves,
+        arguments.out,
+        floor=arguments.floor,
+        title=arguments.title,
+        scale=arguments.scale,
+    )
+    print(f"{len(curves)} {'run' if len(curves) == 1 else 'runs'}: {arguments.out}")
+    return 0
+
+
+def _loss(text: str) -> float:
+    try:
+        loss = float(text)
+    except ValueError:
+        loss = math.nan
+    if not (math.isfinite(loss) and loss > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is no loss above 0")
+    return loss
