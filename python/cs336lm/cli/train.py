@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import dataclasses
 import io
+import re
 import sys
 import time
 from dataclasses import dataclass
@@ -148,9 +149,13 @@ def _parse_flags(argv: list[str], base: Config) -> Arguments:
 
 
 def _without_frame(box: str) -> str:
-    """The first paragraph of the box that tyro draws, and what it thinks was meant."""
-    rows = [line.strip("│ ") for line in box.splitlines() if line.startswith("│")]
-    rules = [at for at, row in enumerate(rows) if row and not row.strip("─")]
-    message = " ".join(rows[: rules[0]] if rules else rows)
-    meant = [row.split()[0] for row in rows if row.startswith("--") and "Perhaps" in box]
-    return message + (f"; did you mean {meant[0]}?" if meant else "")
+    """The first paragraph below the title of tyro's box, and the flag it thinks was meant."""
+    rows = [line.strip("│ ") for line in box.splitlines()[1:]]
+    paragraphs: list[list[str]] = [[]]
+    for row in rows:
+        if row.strip("─-╰╯"):
+            paragraphs[-1].append(row)
+        elif paragraphs[-1]:
+            paragraphs.append([])
+    guesses = [row.split()[0] for row in rows if re.match(r"--\w", row) and "Perhaps" in box]
+    return " ".join(paragraphs[0]) + (f"; did you mean {guesses[0]}?" if guesses else "")
