@@ -8,7 +8,7 @@ import typing
 import numpy as np
 import pytest
 import torch
-from cs336lm.checkpoint import read_state
+from cs336lm.checkpoint import load_checkpoint, read_state
 from cs336lm.config import OptimConfig, TrainConfig
 from cs336lm.errors import UsageError
 from cs336lm.model import TransformerLM
@@ -66,7 +66,11 @@ def test_keeps_the_last_checkpoints_and_the_best(tmp_path, monkeypatch):
         "step-00000018.pt",
         "step-00000020.pt",
     ]
-    assert read_state(run.best_checkpoint)["iteration"] == 15
+    best = read_state(run.best_checkpoint)
+    assert best["iteration"] == 15
+    assert "optimizer" not in best
+    with pytest.raises(ValueError, match=r"best\.pt holds weights alone"):
+        load_checkpoint(run.best_checkpoint, TransformerLM(MODEL), None)
     assert result.progress.best_val_loss == 2.0
     assert sorted(p.name for p in run.path.iterdir()) == [
         "checkpoints", "config.toml", "metrics.jsonl",

@@ -125,8 +125,8 @@ def _load(file: IO[bytes], name: str) -> State:
     except (RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
         first_line = str(error).strip().partition("\n")[0]
         raise ValueError(f"{name} is truncated, damaged or no checkpoint ({first_line})") from None
-    if not isinstance(state, dict) or not {"model", "optimizer", "iteration"} <= state.keys():
-        raise ValueError(f"{name} is no checkpoint: it lacks model, optimizer or iteration")
+    if not isinstance(state, dict) or not {"model", "iteration"} <= state.keys():
+        raise ValueError(f"{name} is no checkpoint: it lacks model or iteration")
     return state
 
 
@@ -183,8 +183,10 @@ class BackgroundWriter:
 
 def unpack_model(state: State, model: torch.nn.Module, name: str) -> None:
     """Loads the weights. Raises ``ValueError`` if they are those of another model."""
+    current = model.state_dict()
+    weights = {key: _sliced_like(value, current.get(key)) for key, value in state["model"].items()}
     try:
-        model.load_state_dict(state["model"])
+        model.load_state_dict(weights)
     except RuntimeError as error:
         reasons = [line.strip() for line in str(error).splitlines()[1:]]
         raise ValueError(f"{name} holds another model than this one: {reasons[0]}") from None
@@ -194,12 +196,30 @@ def unpack(
     state: State, model: torch.nn.Module, optimizer: torch.optim.Optimizer, name: str
 ) -> int:
     """Loads weights and optimizer state, and returns the iteration they are of."""
+    if "optimizer" not in state:
+        raise ValueError(f"{name} holds weights alone, nothing that training could go on from")
     unpack_model(state, model, name)
+    saved = state["optimizer"]
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    slices = {
+        index: {key: _sliced_like(value, parameters[index]) for key, value in values.items()}
+        for index, values in saved["state"].items()
+        if index < len(parameters)
+    }
     try:
-        optimizer.load_state_dict(state["optimizer"])
+        optimizer.load_state_dict({**saved, "state": slices})
     except (ValueError, KeyError) as error:
         raise ValueError(f"{name} holds another optimizer's state: {error}") from None
     return int(state["iteration"])
+
+
+def _sliced_like(value: Any, like: Any) -> Any:
+    """``value``, cut over the processes where ``like`` is the slice of a sharded tensor."""
+    if not hasattr(like, "device_mesh") or not hasattr(value, "shape"):
+        return value
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
 
 
 def save_checkpoint(

@@ -89,6 +89,8 @@ class TrainConfig:
     """auto (cuda, else mps, else cpu), cpu, cuda, cuda:1, mps."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Precision of the matrix products; auto means bfloat16 on cuda and float32 elsewhere."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """Under torchrun: every device holds all weights (ddp), or a slice of each (fsdp)."""
     compile: bool = False
     """Compile the model with torch.compile: slower to start, faster to run."""
     grad_accumulation: int = 1

@@ -21,8 +21,10 @@ _DTYPES = {
 }
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str, local_rank: int = 0) -> torch.device:
     """The device that ``train.device`` names; ``auto`` is cuda, else mps, else cpu.
+
+    ``cuda`` is the GPU with the number of this process on its machine, ``local_rank``.
 
     Raises ``UsageError`` if this machine does not have it.
     """
@@ -33,6 +35,8 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise UsageError(f"train.device={name!r} is none of auto, cpu, cuda, cuda:N, mps") from None
+    if name == "cuda":
+        device = torch.device("cuda", local_rank)
     if (device.index or 0) >= available.get(device.type, 0):
         raise UsageError(f"train.device={name!r}: this machine has no such device for PyTorch")
     return device

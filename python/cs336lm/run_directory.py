@@ -2,7 +2,8 @@
 
     config.toml        the resolved configuration
     metrics.jsonl      one JSON object a line, each step once
-    checkpoints/       step-00001000.pt, ... the last few; best.pt by validation loss
+    checkpoints/       step-00001000.pt, ... the last few (directories, where the run was sharded);
+                       best.pt, the weights with the best validation loss
     tokenizer/         a copy of the tokenizer, if the run was given one
 
 It is enough to resume, to compare, and to generate without naming anything else.
@@ -10,13 +11,12 @@ It is enough to resume, to compare, and to generate without naming anything else
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from cs336lm.checkpoint import State, atomic_write, read_state, unpack_model, write_state
+from cs336lm.checkpoint import State, read_state, unpack, unpack_model, write_state
 from cs336lm.config import Config, load_config, save_config
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Which = Literal["best", "last"]
 
-_STEP_FILE = re.compile(r"step-(\d{8,})\.pt")
+_STEP_NAME = re.compile(r"step-(\d{8,})(\.pt)?")
 
 
 class RunDirectory:
@@ -66,7 +66,7 @@ class RunDirectory:
         """Makes the directory and writes what is known before the first step."""
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         for leftover in self.checkpoints.glob(".*.partial"):  # of a process that was killed
-            leftover.unlink()
+            _remove(leftover)
         if tokenizer is not None:
             tokenizer.save(self.tokenizer)
         save_config(config, self.config_file)
@@ -75,53 +75,75 @@ class RunDirectory:
         """The checkpoints that are kept, oldest first; not the best one."""
         if not self.checkpoints.is_dir():
             return []
-        found = [path for path in self.checkpoints.iterdir() if _STEP_FILE.fullmatch(path.name)]
+        found = [path for path in self.checkpoints.iterdir() if _STEP_NAME.fullmatch(path.name)]
         return sorted(found, key=_step_of)
 
-    def write_checkpoint(self, state: State, *, keep: int) -> Path:
-        """Writes the checkpoint of ``state["iteration"]`` and drops all but the last ``keep``."""
-        path = self.checkpoints / f"step-{state['iteration']:08d}.pt"
-        write_state(state, path)
-        for old in self.step_checkpoints()[:-keep]:
-            old.unlink()
-        return path
+    def sharded_checkpoint(self, step: int) -> Path:
+        """Where a sharded run's checkpoint of ``step`` goes: a directory."""
+        return self.checkpoints / f"step-{step:08d}"
+
+    def write_checkpoint(self, state: State) -> None:
+        """Writes the checkpoint of ``state["iteration"]``."""
+        write_state(state, self.checkpoints / f"step-{state['iteration']:08d}.pt")
 
     def write_best(self, state: State) -> None:
-        """Writes ``best.pt``; where this step's checkpoint exists already, as a link to it."""
-        same = self.checkpoints / f"step-{state['iteration']:08d}.pt"
-        if not same.exists():
-            write_state(state, self.best_checkpoint)
-            return
-        beside = self.best_checkpoint.with_name(f".best.{os.getpid()}.partial")
-        try:
-            os.link(same, beside)
-            beside.replace(self.best_checkpoint)
-        except OSError:  # a file system without links
-            with same.open("rb") as source, atomic_write(self.best_checkpoint) as target:
-                shutil.copyfileobj(source, target)
+        """Writes ``best.pt``: the weights alone, since nobody trains on from them."""
+        weights = {"model": state["model"], "iteration": state["iteration"]}
+        write_state(weights, self.best_checkpoint)
 
-    def read_checkpoint(self, which: Which) -> tuple[State, Path]:
-        """The last checkpoint, or the best (the last, where nothing was validated).
+    def drop_old_checkpoints(self, keep: int) -> None:
+        """Removes all but the last ``keep``; never the best one."""
+        for old in self.step_checkpoints()[:-keep]:
+            _remove(old)
 
-        Raises ``ValueError``, naming the file, if there is none or it is damaged.
-        """
+    def pick_checkpoint(self, which: Which) -> Path:
+        """The last checkpoint, or the best (the last, where nothing was validated)."""
         kept = self.step_checkpoints()
         if which == "best" and self.best_checkpoint.exists():
-            path = self.best_checkpoint
-        elif kept:
-            path = kept[-1]
-        else:
+            return self.best_checkpoint
+        if not kept:
             raise ValueError(f"{self.path} holds no checkpoint yet")
+        return kept[-1]
+
+    def restore(
+        self,
+        path: Path,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer | None = None,
+    ) -> dict[str, Any]:
+        """Loads a checkpoint in place, sharded or not, and returns what else is in it.
+
+        Raises ``ValueError``, naming the file and a way out, if it is damaged.
+        """
         try:
-            return read_state(path), path
+            if path.is_dir():
+                from cs336lm.sharded_checkpoint import load_sharded
+
+                return load_sharded(path, model, optimizer)
+            state = read_state(path)
+            if optimizer is None:
+                unpack_model(state, model, str(path))
+            else:
+                unpack(state, model, optimizer, str(path))
+            return state
         except ValueError as error:
-            others = [other for other in kept if other != path]
+            others = [other for other in self.step_checkpoints() if other != path]
             way_out = f"; delete it to go on from {others[-1].name}" if others else ""
             raise ValueError(f"{error}{way_out}") from None
 
 
 def _step_of(path: Path) -> int:
     return int(path.stem.removeprefix("step-"))
+
+
+def _remove(path: Path) -> None:
+    """Removes a file, or a directory by a name that nobody takes for a checkpoint first."""
+    if not path.is_dir():
+        path.unlink()
+        return
+    going = path.with_name(f".{path.name.strip('.')}.going.partial")
+    path.rename(going)
+    shutil.rmtree(going)
 
 
 def load_run(
@@ -136,7 +158,6 @@ def load_run(
 
     run = RunDirectory(run_dir)
     config = run.load_config()
-    state, path = run.read_checkpoint(which)
     model = TransformerLM(config.model, device=device)
-    unpack_model(state, model, str(path))
+    run.restore(run.pick_checkpoint(which), model)
     return config, model.eval(), run.load_tokenizer()

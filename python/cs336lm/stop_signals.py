@@ -11,11 +11,13 @@ from typing import Any
 class StopSignals:
     """While open, SIGINT and SIGTERM only set ``received``; a second one acts as it always does.
 
-    In any thread but the main one (a notebook's worker, say), where Python lets nobody listen,
-    it does nothing.
+    Not so with ``patient``: torchrun passes on the Ctrl-C that its processes have had already. In
+    any thread but the main one (a notebook's worker, say), where Python lets nobody listen, this
+    does nothing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, patient: bool = False) -> None:
+        self._patient = patient
         self.received: signal.Signals | None = None
         self._before: dict[signal.Signals, Any] = {}
 
@@ -27,7 +29,8 @@ class StopSignals:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number)
-        self._restore()
+        if not self._patient:
+            self._restore()
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

@@ -21,10 +21,11 @@ import torch
 from torch import Tensor
 
 from cs336lm.accounting import peak_flops, training_flops_per_token
-from cs336lm.checkpoint import BackgroundWriter, pack, snapshot, unpack
+from cs336lm.checkpoint import BackgroundWriter, pack, snapshot
 from cs336lm.config import Config, OptimConfig
 from cs336lm.data import BatchLoader, gather_windows, validation_starts
 from cs336lm.devices import LateValues, choose_device, choose_dtype
+from cs336lm.distributed import ParallelModel, StopVote, World, gather_weights
 from cs336lm.errors import UsageError
 from cs336lm.model import TransformerLM
 from cs336lm.optim import SGD, AdaGrad, AdamW, clip_gradients
@@ -74,12 +75,17 @@ class Trainer:
                 f"{run_dir} holds a run already: go on with it by --resume, or name another "
                 "--run-dir"
             )
-        self.data = open_data(config)
+        self.world = World.from_environment()
+        # One process a machine reads the files through; if it objects, all of them end.
+        self.data = open_data(config, check_ids=self.world.local_rank == 0)
         self.config = config.resolved(self.data.vocab_size)
-        self.device = choose_device(config.train.device)
+        self._check_divisible()
+        self.device = choose_device(config.train.device, self.world.local_rank)
         self.dtype = choose_dtype(config.train.dtype, self.device)
+        self.world.join(self.device)
         torch.manual_seed(config.train.seed)
         self.model = TransformerLM(self.config.model, device=self.device)
+        self._parallel = ParallelModel(self.model, self.world, config.train.parallel, self.dtype)
         self._parameters = list(self.model.parameters())
         self.optimizer = build_optimizer(self.model, self.config.optim)
         # float16 gradients underflow unless the loss is scaled up (Micikevicius et al. 2018).
@@ -89,13 +95,25 @@ class Trainer:
         if resume and self.run.step_checkpoints():
             self._restore()
         self._console = console
-        self._loss = torch.compile(self.model) if config.train.compile else self.model
+        if config.train.compile:
+            self._parallel.compile()
+
+    def _check_divisible(self) -> None:
+        batch, rounds = self.config.data.batch_size, self.config.train.grad_accumulation
+        if batch % (self.world.size * rounds):
+            raise UsageError(
+                f"data.batch_size={batch} does not divide by {self.world.size} processes times "
+                f"train.grad_accumulation={rounds}"
+            )
 
     def _restore(self) -> None:
-        state, path = self.run.read_checkpoint("last")
-        unpack(state, self.model, self.optimizer, str(path))
-        self.scaler.load_state_dict(state["scaler"])
-        self.progress = Progress(**state["progress"])
+        groups = [{**group} for group in self.optimizer.param_groups]
+        path = self.run.pick_checkpoint("last")
+        saved = self.run.restore(path, self.model, self.optimizer)
+        for group, asked in zip(self.optimizer.param_groups, groups, strict=True):
+            group.update({name: asked[name] for name in asked if name != "params"})
+        self.scaler.load_state_dict(saved["scaler"])
+        self.progress = Progress(**saved["progress"])
 
     def train(self) -> TrainResult:
         """Trains to the last step, or until Ctrl-C or SIGTERM, and saves in either case.
@@ -103,7 +121,9 @@ class Trainer:
         Raises ``ValueError`` if the loss is no finite number any more, and ``OSError`` if a file
         cannot be written; the checkpoints written before are whole.
         """
-        self.run.prepare(self.config, self.data.tokenizer)
+        self.world.barrier()  # everybody has looked at the directory and found it good
+        if self.world.is_main:
+            self.run.prepare(self.config, self.data.tokenizer)
         self._writer = BackgroundWriter()
         self._reporter = Reporter(
             self._make_trackers(),
@@ -114,19 +134,23 @@ class Trainer:
             scaled=self.scaler.is_enabled(),
         )
         try:
-            with StopSignals() as stop:
+            with StopSignals(patient=self.world.size > 1) as stop:
                 self._run_steps(stop)
                 self._reporter.flush()
                 self._writer.wait()
+            self.world.barrier()
         finally:
             self._writer.close()
             self._reporter.close()
+            self.world.leave()
         latest = self._reporter.latest
         return TrainResult(
             self.progress, latest.get("train_loss"), latest.get("val_loss"), stop.received
         )
 
     def _make_trackers(self) -> list[Tracker]:
+        if not self.world.is_main:
+            return []
         train, step = self.config.train, self.progress.step
         trackers: list[Tracker] = [JsonlTracker(self.run.metrics_file, after=step or None)]
         trackers += [TRACKERS[name](self.run.path, asdict(self.config)) for name in train.track]
@@ -141,22 +165,27 @@ class Trainer:
             self._reporter.write(self._record(val_loss=self.validate()))
         self._reporter.start_clock(progress.step)
         steps = range(progress.step + 1, train.steps + 1)
+        vote = StopVote(self.world, self.device)
         for step, (x, y) in zip(steps, self._loader().iterate(steps), strict=True):
             lr = self._set_learning_rate(step)
-            figures = self._update(x, y)
+            loss, norm = self._update(x, y)
             progress.step, progress.tokens = step, progress.tokens + self._tokens_a_step
             progress.seconds = time.perf_counter() - started
-            last = step == train.steps
+            last, logging = step == train.steps, _is_due(step, train.log_every)
+            stopping = vote.poll(stop.received is not None, due=logging)
             validating = self.data.val is not None and (last or _is_due(step, train.eval_every))
-            if last or validating or _is_due(step, train.log_every):
+            saving = last or stopping or _is_due(step, train.checkpoint_every)
+            if not (logging or validating or saving):
+                continue
+            figures = LateValues([self.world.mean(loss), norm])
+            if logging or validating or last:
                 self._reporter.expect(self._record(lr=lr), figures)
             improved = validating and self._validate_and_report()
-            saving = last or stop.received or _is_due(step, train.checkpoint_every)
             if saving or improved:
                 self._reporter.flush()
                 refuse_divergence(step, figures, scaled=self.scaler.is_enabled())
-                self._save(as_last=bool(saving), as_best=improved)
-            if stop.received:
+                self._save(as_last=saving, as_best=improved)
+            if stopping:
                 return
 
     def _loader(self) -> BatchLoader:
@@ -166,6 +195,8 @@ class Trainer:
             self.config.model.context_length,
             seed=self.config.train.seed,
             device=self.device,
+            rank=self.world.rank,
+            world_size=self.world.size,
         )
 
     def _set_learning_rate(self, step: int) -> float:
@@ -180,24 +211,28 @@ class Trainer:
             group["lr"] = lr
         return lr
 
-    def _update(self, x: Tensor, y: Tensor) -> LateValues:
-        """One optimizer step on ``x`` -> ``y``, both (batch, context): the loss and the norm.
+    def _update(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """One optimizer step on ``x`` -> ``y``, this process's share: (batch, context) each.
 
-        Nothing here waits for the device (but float16's scaling, by its nature).
+        Returns the loss of the share and the norm of the whole gradient. Nothing here waits for the
+        device (but float16's scaling, by its nature).
         """
         rounds = self.config.train.grad_accumulation
         total = torch.zeros((), device=self.device)
-        for inputs, targets in zip(x.chunk(rounds), y.chunk(rounds), strict=True):
-            with self._autocast():
-                loss = self._loss(inputs, targets) / rounds
-            self.scaler.scale(loss).backward()
+        for number, (inputs, targets) in enumerate(
+            zip(x.chunk(rounds), y.chunk(rounds), strict=True), start=1
+        ):
+            with self._parallel.round(is_last=number == rounds):
+                with self._autocast():
+                    loss = self._parallel(inputs, targets) / rounds
+                self.scaler.scale(loss).backward()
             total += loss.detach()
         self.scaler.unscale_(self.optimizer)
         norm = clip_gradients(self._parameters, self.config.optim.grad_clip or math.inf)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        return LateValues([total, norm])
+        return total, norm
 
     def _autocast(self) -> torch.autocast:
         enabled = self.dtype != torch.float32
@@ -207,19 +242,22 @@ class Trainer:
     def validate(self) -> float:
         """The mean loss over the fixed validation windows, in nats a token."""
         assert self.data.val is not None
-        data, train = self.config.data, self.config.train
-        context = self.config.model.context_length
+        context, world = self.config.model.context_length, self.world
+        batch_size = self.config.data.batch_size
         starts = validation_starts(
-            len(self.data.val), data.batch_size, train.eval_batches, context
-        ).reshape(-1, data.batch_size // train.grad_accumulation)  # the shapes of training
+            len(self.data.val), batch_size, self.config.train.eval_batches, context
+        )
+        # The shapes of training, so that nothing is compiled anew: (rounds, processes, sequences).
+        shape = (-1, world.size, batch_size // world.size // self.config.train.grad_accumulation)
+        rounds = starts.reshape(shape)[:, world.rank]
         self.model.eval()
         total = torch.zeros((), device=self.device)
-        for row in starts:
+        for row in rounds:
             x, y = gather_windows(self.data.val, row, context, self.device)
             with self._autocast():
-                total += self._loss(x, y)
+                total += self._parallel(x, y)
         self.model.train()
-        return total.item() / len(starts)
+        return world.mean(total).item() / len(rounds)
 
     def _validate_and_report(self) -> bool:
         """Writes the pending record with the validation loss; whether that is the best so far."""
@@ -231,22 +269,36 @@ class Trainer:
         return improved
 
     def _save(self, *, as_last: bool, as_best: bool) -> None:
-        """Writes a checkpoint in the background; the weights are copied before this returns."""
-        state = snapshot(
-            pack(
-                self.model,
-                self.optimizer,
-                self.progress.step,
-                scaler=self.scaler.state_dict(),
-                progress=asdict(self.progress),
-            )
-        )
+        """Writes a checkpoint; in the background, from a copy, unless it is sharded."""
+        step = self.progress.step
+        numbers = {
+            "iteration": step,
+            "scaler": self.scaler.state_dict(),
+            "progress": asdict(self.progress),
+        }
+        if self._parallel.is_sharded:
+            self._writer.wait()
+            if as_last:
+                from cs336lm.sharded_checkpoint import save_sharded
+
+                path = self.run.sharded_checkpoint(step)
+                save_sharded(path, self.model, self.optimizer, numbers, self.world)
+            state = {"iteration": step, "model": gather_weights(self.model)} if as_best else {}
+            as_plain = False
+        else:
+            state = {**pack(self.model, self.optimizer, step), **numbers}
+            as_plain = as_last
+        if not self.world.is_main:
+            return
+        state = snapshot(state)
 
         def write() -> None:
-            if as_last:
-                self.run.write_checkpoint(state, keep=self.config.train.keep_checkpoints)
+            if as_plain:
+                self.run.write_checkpoint(state)
             if as_best:
                 self.run.write_best(state)
+            if as_last:
+                self.run.drop_old_checkpoints(self.config.train.keep_checkpoints)
 
         self._writer.submit(write)
 

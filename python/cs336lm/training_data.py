@@ -23,8 +23,8 @@ class TrainingData:
     vocab_size: int
 
 
-def open_data(config: Config) -> TrainingData:
-    """Opens what ``config`` names.
+def open_data(config: Config, *, check_ids: bool = True) -> TrainingData:
+    """Opens what ``config`` names; ``check_ids`` reads the files through for ids out of range.
 
     Raises ``OSError`` or ``ValueError`` naming the file that is missing, no token file, too short
     for one window, made with another tokenizer, or holding an id outside the vocabulary.
@@ -47,7 +47,8 @@ def open_data(config: Config) -> TrainingData:
         dataset.check_length(config.model.context_length)
         if tokenizer is not None:
             dataset.check_tokenizer(tokenizer.fingerprint, str(config.data.tokenizer))
-        dataset.check_ids(vocab_size)
+        if check_ids:
+            dataset.check_ids(vocab_size)
     return TrainingData(train, val, tokenizer, vocab_size)
 
 

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import dataclasses
 import io
+import os
 import re
 import sys
 import time
@@ -50,24 +51,43 @@ class Arguments(Config):
 
 def main(argv: list[str]) -> int:
     """Trains, or goes on training, and says how it went."""
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0:
+        argv = [*argv, "--resume"]  # torchrun starts the job anew after a failure
     arguments = parse(argv)
     from cs336lm.trainer import Trainer
 
-    run_dir = arguments.run_dir or Path("runs") / time.strftime("%Y-%m-%d-%H%M%S")
     config = Config(arguments.data, arguments.model, arguments.optim, arguments.train)
-    trainer = Trainer(config, run_dir, resume=arguments.resume, console=True)
-    print(_opening(trainer), file=sys.stderr, flush=True)
-    result = trainer.train()
-    return _closing(trainer, result)
+    trainer = Trainer(config, _run_dir(arguments), resume=arguments.resume, console=True)
+    if trainer.world.is_main:
+        print(_opening(trainer), file=sys.stderr, flush=True)
+    try:
+        result = trainer.train()
+    except RuntimeError as error:
+        if trainer.world.size == 1 or not re.search("gloo|nccl|peer", str(error), re.IGNORECASE):
+            raise
+        reason = re.split(r"\.\s|\n", str(error).strip())[0]
+        raise ValueError(
+            f"process {trainer.world.rank} lost the others, see what they say: {reason}"
+        ) from None
+    return _closing(trainer, result) if trainer.world.is_main else 0
+
+
+def _run_dir(arguments: Arguments) -> Path:
+    if arguments.run_dir is not None:
+        return arguments.run_dir
+    if "WORLD_SIZE" in os.environ:
+        raise UsageError("name --run-dir: under torchrun all processes must agree on it")
+    return Path("runs") / time.strftime("%Y-%m-%d-%H%M%S")
 
 
 def _opening(trainer: Trainer) -> str:
     parameters = sum(p.numel() for p in trainer.model.parameters())
     data, model = trainer.config.data, trainer.config.model
     done = f"from step {trainer.progress.step:,} " if trainer.progress.step else ""
+    many = f"{trainer.world.size} x " if trainer.world.size > 1 else ""
     return (
         f"{trainer.run.path}: training {done}{parameters / 1e6:.2f} M parameters on "
-        f"{trainer.device} in {str(trainer.dtype).removeprefix('torch.')}, "
+        f"{many}{trainer.device.type} in {str(trainer.dtype).removeprefix('torch.')}, "
         f"{data.batch_size * model.context_length:,} tokens a step"
     )
 

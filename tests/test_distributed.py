@@ -1,0 +1,155 @@
+"""Real processes over gloo: the same run on any number of them, whole weights or slices."""
+
+import dataclasses
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from cs336lm.config import save_config
+from cs336lm.errors import UsageError
+from cs336lm.run_directory import RunDirectory, load_run
+from cs336lm.tracking import read_metrics
+from cs336lm.trainer import Trainer
+from tiny_run import MODEL, curve, make_config
+
+# A width that no number of processes divides.
+UNEVEN = dataclasses.replace(MODEL, d_ff=30)
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def _train(rank, size, port, config, run_dir, resume):
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(size),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    Trainer(config, run_dir, resume=resume).train()
+
+
+def train(processes, config, run_dir, *, resume=False):
+    """What torchrun does, by forks of this process: PyTorch is imported already."""
+    fork = multiprocessing.get_context("fork")
+    port = free_port()
+    ranks = [
+        fork.Process(target=_train, args=(rank, processes, port, config, run_dir, resume))
+        for rank in range(processes)
+    ]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(120)
+    assert [process.exitcode for process in ranks] == [0] * processes
+
+
+def figures(run_dir, name):
+    return [record[name] for record in curve(run_dir) if name in record]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The run that all others are to equal, and its configuration."""
+    folder = tmp_path_factory.mktemp("alone")
+    config = make_config(folder, model=UNEVEN, steps=8, grad_accumulation=2)
+    Trainer(config, folder / "run").train()
+    return folder / "run", config
+
+
+def parallel(config, mode):
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, parallel=mode))
+
+
+@pytest.mark.parametrize(("mode", "processes"), [("ddp", 2), ("ddp", 4), ("fsdp", 2), ("fsdp", 4)])
+def test_the_same_losses_on_any_number_of_processes(alone, tmp_path, mode, processes):
+    expected, config = alone
+    train(processes, parallel(config, mode), tmp_path / "run")
+    for name in ("train_loss", "val_loss", "grad_norm"):
+        np.testing.assert_allclose(
+            figures(tmp_path / "run", name), figures(expected, name), rtol=2e-5
+        )
+    for which in ("best", "last"):
+        ours, theirs = (load_run(run, which=which)[1].state_dict() for run in
+                        (tmp_path / "run", expected))  # fmt: skip
+        for name, weight in theirs.items():
+            torch.testing.assert_close(ours[name], weight, rtol=1e-3, atol=1e-4)
+
+
+def test_sharded_checkpoints_go_on_elsewhere(alone, tmp_path):
+    """4 processes, then 2, then one alone with whole weights, then 2 again from that."""
+    _, config = alone
+    run = tmp_path / "run"
+
+    def until(steps, mode):
+        # A schedule of the whole run's length, stopped early.
+        optim = dataclasses.replace(config.optim, schedule="constant", warmup_steps=0)
+        shorter = dataclasses.replace(config.train, steps=steps, parallel=mode, eval_every=0)
+        return dataclasses.replace(config, train=shorter, optim=optim)
+
+    train(4, until(2, "fsdp"), run)
+    assert RunDirectory(run).step_checkpoints()[-1].is_dir()
+    train(2, until(4, "fsdp"), run, resume=True)
+    Trainer(until(6, "ddp"), run, resume=True).train()
+    assert RunDirectory(run).step_checkpoints()[-1].is_file()
+    train(2, until(8, "fsdp"), run, resume=True)
+    Trainer(until(8, "ddp"), tmp_path / "whole").train()
+    np.testing.assert_allclose(
+        figures(run, "train_loss"), figures(tmp_path / "whole", "train_loss"), rtol=2e-5
+    )
+    # What is damaged is named.
+    last = RunDirectory(run).step_checkpoints()[-1]
+    shard = next(last.glob("*.distcp"))
+    shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=rf"{last.name} is damaged: {shard.name}.*delete it"):
+        Trainer(until(9, "ddp"), run, resume=True)
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(tmp_path, monkeypatch):
+    for name, value in (("RANK", 0), ("LOCAL_RANK", 0), ("WORLD_SIZE", 3)):
+        monkeypatch.setenv(name, str(value))
+    with pytest.raises(UsageError, match=r"data.batch_size=8 does not divide by 3 processes"):
+        Trainer(make_config(tmp_path), tmp_path / "run")
+
+
+def torchrun(config, run_dir, *flags):
+    save_config(config, run_dir.with_suffix(".toml"))
+    arguments = ["train", "--config", f"{run_dir}.toml", "--run-dir", str(run_dir)]
+    return subprocess.Popen(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2",
+         f"--master-port={free_port()}", *flags, "-m", "cs336lm", *arguments],
+        stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def workers(process):
+    """The process ids of torchrun's children."""
+    ids = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout
+    return [int(line) for line in ids.split()]
+
+
+def test_a_process_that_dies_ends_the_job_and_a_restart_goes_on(tmp_path):
+    config = make_config(tmp_path, steps=150, checkpoint_every=10, eval_every=50)
+    run = tmp_path / "run"
+    process = torchrun(config, run, "--max-restarts=1")
+    metrics = run / "metrics.jsonl"
+    while process.poll() is None and not (metrics.exists() and len(read_metrics(metrics)) > 30):
+        time.sleep(0.02)
+    os.kill(workers(process)[-1], signal.SIGKILL)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    assert "training from step " in said
+    Trainer(config, tmp_path / "alone").train()
+    ours, theirs = figures(run, "train_loss"), figures(tmp_path / "alone", "train_loss")
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4)
