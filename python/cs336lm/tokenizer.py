@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 Path = str | os.PathLike[str]
 Progress = Callable[[str, int, int], object]
-"""Called about twenty times a second with (phase, units done, units in all); phases are
-``"counting"`` and ``"encoding"`` in bytes, and ``"merging"`` in merges. What it raises stops the
-job."""
+"""Called about twenty times a second, and once at the end, with (phase, units done, units in all);
+phases are ``"counting"`` and ``"encoding"`` in bytes, and ``"merging"`` in merges. What it raises
+stops the job."""
 
 # Larger pieces are encoded in parts of this many characters, so that the ids of one do not pile up.
 _STREAM_PART = 1 << 20
@@ -46,6 +46,8 @@ class EncodedFile(NamedTuple):
     """How many ids."""
     bytes: int
     """How many bytes of text they stand for."""
+    documents: int
+    """Texts between ``<|endoftext|>`` tokens and files' ends."""
     dtype: str
     """``"uint16"`` if every id of the vocabulary is below 65,536, else ``"uint32"``."""
     path: str
@@ -136,7 +138,8 @@ class Tokenizer:
     ) -> Tokenizer:
         """Reads a ``vocab.json`` and a ``merges.txt`` (GPT-2's formats).
 
-        These formats say neither the pattern nor which tokens are special: name them.
+        These formats do not say the pattern, nor which tokens are special: those that no merge
+        makes are, beside the ones that are named.
 
         Raises:
             OSError: a file cannot be read.
@@ -172,7 +175,8 @@ class Tokenizer:
         """Writes ``tokenizer.json``, ``vocab.json`` and ``merges.txt`` into ``directory``.
 
         The directory is made if it is not there. ``tokenizer.json`` is Hugging Face's format and
-        opens in ``tokenizers`` and ``transformers``. Each file appears whole or not at all.
+        opens in ``tokenizers`` and, with the small ``tokenizer_config.json`` beside it, in
+        ``transformers``. Each file appears whole or not at all.
 
         Raises:
             OSError: a file cannot be written.
@@ -257,9 +261,8 @@ class Tokenizer:
             OSError: a file cannot be read or written.
             KeyboardInterrupt: Ctrl-C; nothing is left behind.
         """
-        core = self._core
-        tokens, size, dtype = core.encode_files(_paths(paths), out, threads, progress)
-        return EncodedFile(tokens, size, dtype, os.fspath(out))
+        counts = self._core.encode_files(_paths(paths), out, threads, progress)
+        return EncodedFile(*counts, os.fspath(out))
 
     def decode(self, ids: Iterable[int] | NDArray[np.integer[Any]]) -> str:
         """The text of ``ids``; bytes that are no UTF-8 (ids cut inside a character) become U+FFFD.
@@ -336,8 +339,9 @@ class Tokenizer:
         return hash(self.fingerprint)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        parts = (self.vocab, self.merges, self.special_tokens, self.pattern)
-        return _unpickle, (type(self), *parts)
+        core = self._core
+        parts = (core.vocab(), core.merges(), core.special_tokens, core.pattern)
+        return _unpickle, (type(self), *parts, core.whole_words_first)
 
     def __repr__(self) -> str:
         special = ", ".join(map(repr, self.special_tokens))
@@ -395,12 +399,14 @@ def train_bpe(
 
 
 def _unpickle(cls: type[Tokenizer], *parts: Any) -> Tokenizer:
-    *arguments, pattern = parts
-    return cls(*arguments, pattern=pattern)
+    return cls._of(_bpe.Tokenizer(*parts))
 
 
 def _paths(paths: Path | Iterable[Path]) -> list[Path]:
-    return [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    several = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    if not several:
+        raise UsageError("no files given: name at least one")
+    return several
 
 
 def _texts(texts: Iterable[str] | None) -> list[str]:

@@ -1,6 +1,18 @@
-//! The only place that knows Python.
+//! The only place that knows Python: the module `cs336lm._bpe`. It converts arguments and results
+//! and knows when to release the GIL; everything else is the crate's.
+
+mod arguments;
+mod errors;
+mod stream;
+mod tokenizer;
+mod watch;
 
 use pyo3::prelude::*;
 
 #[pymodule]
-mod _bpe {}
+mod _bpe {
+    #[pymodule_export]
+    use super::stream::EncodeStream;
+    #[pymodule_export]
+    use super::tokenizer::PyTokenizer;
+}

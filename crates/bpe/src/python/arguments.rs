@@ -1,0 +1,109 @@
+//! What Python passes in, as the crate wants it: texts as bytes without a copy, ids as `Vec<u32>`.
+
+use pyo3::buffer::{Element, PyBuffer};
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
+
+use crate::vocab::TokenId;
+
+/// The bytes of a `str` (its UTF-8, which Python keeps) or of a `bytes`.
+pub fn text_bytes<'a>(text: &'a Bound<'_, PyAny>) -> PyResult<&'a [u8]> {
+    if let Ok(text) = text.cast::<PyString>() {
+        return Ok(text.to_str().map_err(|_| lone_surrogate(text))?.as_bytes());
+    }
+    if let Ok(bytes) = text.cast::<PyBytes>() {
+        return Ok(bytes.as_bytes());
+    }
+    Err(PyTypeError::new_err(format!("text must be str or bytes, not {}", type_name(text))))
+}
+
+/// Surrogates are halves of UTF-16 characters; alone they stand for nothing that has bytes.
+fn lone_surrogate(text: &Bound<'_, PyString>) -> PyErr {
+    let position = || -> PyResult<usize> {
+        let error = text.call_method1("encode", ("utf-8",)).err();
+        error.map_or(Ok(0), |error| error.value(text.py()).getattr("start")?.extract())
+    };
+    match position() {
+        Ok(at) => PyValueError::new_err(format!(
+            "the text has a lone surrogate at character {at}, which is no text: decode its source \
+             with errors=\"replace\", or give its bytes"
+        )),
+        Err(error) => error,
+    }
+}
+
+/// Ids from whatever holds integers: a list, a buffer (NumPy array, `array`, memoryview), a tensor
+/// or any other iterable.
+pub fn token_ids(ids: &Bound<'_, PyAny>) -> PyResult<Vec<TokenId>> {
+    if let Ok(list) = ids.cast::<PyList>() {
+        return list.iter().map(|id| token_id(&id)).collect();
+    }
+    if let Ok(tuple) = ids.cast::<PyTuple>() {
+        return tuple.iter().map(|id| token_id(&id)).collect();
+    }
+    // The dtypes that ids come in: token files, NumPy's and PyTorch's default, and the rest.
+    if let Some(ids) = from_buffer::<u16>(ids)
+        .or_else(|| from_buffer::<u32>(ids))
+        .or_else(|| from_buffer::<i64>(ids))
+        .or_else(|| from_buffer::<i32>(ids))
+    {
+        return ids;
+    }
+    // Arrays and tensors make Python integers faster, and of more dtypes, than iteration does.
+    if let Ok(to_list) = ids.getattr("tolist") {
+        let list = to_list.call0()?;
+        let list = list.cast::<PyList>().map_err(|_| not_one_dimensional(ids))?;
+        return list.iter().map(|id| token_id(&id)).collect();
+    }
+    if ids.is_instance_of::<PyString>() {
+        return Err(PyTypeError::new_err("ids must be integers, not text"));
+    }
+    ids.try_iter()?.map(|id| token_id(&id?)).collect()
+}
+
+fn token_id(id: &Bound<'_, PyAny>) -> PyResult<TokenId> {
+    id.extract().map_err(|_| {
+        if id.is_instance_of::<PyList>() {
+            PyTypeError::new_err("ids must be one-dimensional: decode one row at a time")
+        } else if id.call_method0("__index__").is_ok() {
+            PyValueError::new_err(format!("{id} is no token id: ids are 0 to {}", TokenId::MAX))
+        } else {
+            PyTypeError::new_err(format!("ids must be integers, not {}", type_name(id)))
+        }
+    })
+}
+
+/// None if `ids` is no buffer of `T`.
+fn from_buffer<T>(ids: &Bound<'_, PyAny>) -> Option<PyResult<Vec<TokenId>>>
+where
+    T: Element + TryInto<TokenId> + std::fmt::Display,
+{
+    let buffer = PyBuffer::<T>::get(ids).ok()?;
+    // PyO3 takes big-endian buffers for native ones (0.30): leave these to `tolist`.
+    if cfg!(target_endian = "little") && buffer.format().to_bytes().starts_with(b">") {
+        return None;
+    }
+    if buffer.dimensions() != 1 {
+        return Some(Err(not_one_dimensional(ids)));
+    }
+    let convert = |value: T| {
+        value.try_into().map_err(|_| {
+            PyValueError::new_err(format!("{value} is no token id: ids are 0 to {}", TokenId::MAX))
+        })
+    };
+    let values = match buffer.to_vec(ids.py()) {
+        Ok(values) => values,
+        Err(error) => return Some(Err(error)),
+    };
+    Some(values.into_iter().map(convert).collect())
+}
+
+fn not_one_dimensional(ids: &Bound<'_, PyAny>) -> PyErr {
+    let shape = ids.getattr("shape").map_or_else(|_| "unknown".to_owned(), |s| s.to_string());
+    PyTypeError::new_err(format!("ids must be one-dimensional, not of shape {shape}"))
+}
+
+pub fn type_name(object: &Bound<'_, PyAny>) -> String {
+    object.get_type().name().map_or_else(|_| "an unnamed type".to_owned(), |name| name.to_string())
+}

@@ -1,0 +1,27 @@
+//! The crate's errors as Python's exceptions.
+
+use pyo3::exceptions::{PyKeyboardInterrupt, PyOSError, PyValueError};
+use pyo3::prelude::*;
+
+use crate::error::Error;
+
+/// `Io` becomes the subclass of `OSError` that its number stands for (`FileNotFoundError`, ...),
+/// with the file's name; `Invalid` a `ValueError`; `Cancelled` a `KeyboardInterrupt`.
+pub fn to_python(error: Error) -> PyErr {
+    match error {
+        Error::Io { path, source } => match source.raw_os_error() {
+            Some(number) => Python::attach(|py| {
+                let message = strerror(py, number).unwrap_or_else(|_| source.to_string());
+                PyOSError::new_err((number, message, path.into_os_string()))
+            }),
+            None => PyOSError::new_err(format!("{}: {source}", path.display())),
+        },
+        Error::Invalid(message) => PyValueError::new_err(message),
+        Error::Cancelled => PyKeyboardInterrupt::new_err("stopped on request"),
+    }
+}
+
+/// The system's words without the "(os error 2)" that Rust appends.
+fn strerror(py: Python<'_>, number: i32) -> PyResult<String> {
+    py.import("os")?.call_method1("strerror", (number,))?.extract()
+}

@@ -1,0 +1,307 @@
+//! The class `_bpe.Tokenizer`: the crate's [`Tokenizer`](crate::encoder::Tokenizer) for Python.
+
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::thread::available_parallelism;
+
+use numpy::PyArray1;
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList, PyString};
+
+use super::arguments::{text_bytes, token_ids, type_name};
+use super::errors::to_python;
+use super::stream::EncodeStream;
+use super::watch::watch;
+use crate::encoder::Tokenizer;
+use crate::error::Result;
+use crate::formats;
+use crate::pretokenize::Pattern;
+use crate::progress::Progress;
+use crate::sink::{EncodeOptions, encode_files};
+use crate::special::SpecialTokens;
+use crate::train::train;
+use crate::vocab::{TokenId, Vocab};
+
+/// Encoding this many bytes takes so long that other Python threads should run meanwhile; below,
+/// releasing the GIL and taking it again would cost more than it gives.
+const WORTH_RELEASING: usize = 4096;
+
+/// The special token that separates documents in a text file, by custom of the field.
+const END_OF_TEXT: &str = "<|endoftext|>";
+
+#[pyclass(frozen, name = "Tokenizer", module = "cs336lm._bpe")]
+pub struct PyTokenizer {
+    core: Arc<Tokenizer>,
+    fingerprint: OnceLock<String>,
+}
+
+impl From<Tokenizer> for PyTokenizer {
+    fn from(tokenizer: Tokenizer) -> Self {
+        Self { core: Arc::new(tokenizer), fingerprint: OnceLock::new() }
+    }
+}
+
+#[pymethods]
+impl PyTokenizer {
+    #[new]
+    #[pyo3(signature = (vocab, merges, special_tokens, pattern, whole_words_first=false))]
+    fn new(
+        vocab: &Bound<'_, PyDict>,
+        merges: &Bound<'_, PyAny>,
+        special_tokens: Vec<Bound<'_, PyString>>,
+        pattern: &str,
+        whole_words_first: bool,
+    ) -> PyResult<Self> {
+        let tokens = vocab.iter().map(|(id, token)| Ok((vocab_id(&id)?, token_bytes(&token)?)));
+        let tokens: Vec<(TokenId, Vec<u8>)> = tokens.collect::<PyResult<_>>()?;
+        let merges = merges.try_iter()?.map(|merge| merge_parts(&merge?));
+        let merges: Vec<(Vec<u8>, Vec<u8>)> = merges.collect::<PyResult<_>>()?;
+        let special_tokens = texts(&special_tokens)?;
+        let pattern = Pattern::parse(pattern).map_err(to_python)?;
+        let mut vocab = Vocab::new(tokens, merges).map_err(to_python)?;
+        vocab.set_whole_words_first(whole_words_first);
+        let tokenizer = Tokenizer::new(vocab, &special_tokens, pattern).map_err(to_python)?;
+        Ok(tokenizer.into())
+    }
+
+    /// A job to watch: counting and merging take seconds to hours.
+    #[staticmethod]
+    fn train(
+        py: Python<'_>,
+        paths: Vec<PathBuf>,
+        vocab_size: usize,
+        special_tokens: Vec<Bound<'_, PyString>>,
+        pattern: &str,
+        threads: Option<usize>,
+        progress: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Self> {
+        let special = SpecialTokens::new(&texts(&special_tokens)?).map_err(to_python)?;
+        let pattern = Pattern::parse(pattern).map_err(to_python)?;
+        let threads = threads_or_all(threads);
+        let job = |progress: &Progress| {
+            let trained = train(&paths, vocab_size, &special, &pattern, threads, progress)?;
+            Tokenizer::new(trained.vocab()?, special.tokens(), pattern.clone())
+        };
+        watch(py, progress, job).map(Self::from)
+    }
+
+    #[staticmethod]
+    fn load(
+        py: Python<'_>,
+        path: PathBuf,
+        special_tokens: Vec<Bound<'_, PyString>>,
+        pattern: Option<&str>,
+    ) -> PyResult<Self> {
+        let special_tokens = texts(&special_tokens)?;
+        let tokenizer = py.detach(|| {
+            let files = formats::load(&path)?;
+            from_parts(files, &special_tokens, pattern)
+        });
+        tokenizer.map(Self::from).map_err(to_python)
+    }
+
+    #[staticmethod]
+    fn from_files(
+        py: Python<'_>,
+        vocab_path: PathBuf,
+        merges_path: PathBuf,
+        special_tokens: Vec<Bound<'_, PyString>>,
+        pattern: &str,
+    ) -> PyResult<Self> {
+        let special_tokens = texts(&special_tokens)?;
+        let tokenizer = py.detach(|| {
+            let files = formats::load_pair(&vocab_path, &merges_path, &special_tokens)?;
+            from_parts(files, &special_tokens, Some(pattern))
+        });
+        tokenizer.map(Self::from).map_err(to_python)
+    }
+
+    fn save(&self, py: Python<'_>, directory: PathBuf) -> PyResult<()> {
+        let core = &self.core;
+        let special_tokens = core.special_tokens().tokens();
+        py.detach(|| formats::save(&directory, core.vocab(), special_tokens, core.pattern()))
+            .map_err(to_python)
+    }
+
+    fn encode<'py>(&self, text: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyList>> {
+        self.list_of_ids(text, Tokenizer::encode)
+    }
+
+    fn encode_ordinary<'py>(&self, text: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyList>> {
+        self.list_of_ids(text, Tokenizer::encode_ordinary)
+    }
+
+    fn encode_batch<'py>(
+        &self,
+        py: Python<'py>,
+        texts: &Bound<'py, PyAny>,
+        threads: Option<usize>,
+    ) -> PyResult<Vec<Bound<'py, PyArray1<TokenId>>>> {
+        if texts.is_instance_of::<PyString>() || texts.is_instance_of::<PyBytes>() {
+            return Err(PyTypeError::new_err("a text is no batch of texts: put it in a list"));
+        }
+        let texts = texts.try_iter()?.collect::<PyResult<Vec<_>>>()?;
+        let texts = texts.iter().map(text_bytes).collect::<PyResult<Vec<_>>>()?;
+        let threads = threads_or_all(threads);
+        let batch = py.detach(|| self.core.encode_batch(&texts, threads)).map_err(to_python)?;
+        Ok(batch.into_iter().map(|ids| PyArray1::from_vec(py, ids)).collect())
+    }
+
+    /// A job to watch. Returns (ids, bytes of text, documents, dtype).
+    fn encode_files(
+        &self,
+        py: Python<'_>,
+        paths: Vec<PathBuf>,
+        out: PathBuf,
+        threads: Option<usize>,
+        progress: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<(u64, u64, u64, &'static str)> {
+        let options = EncodeOptions {
+            threads: threads_or_all(threads),
+            separator: self.core.vocab().id(END_OF_TEXT.as_bytes()),
+            fingerprint: self.fingerprint()?.to_owned(),
+            ..EncodeOptions::default()
+        };
+        let job = |progress: &Progress| encode_files(&self.core, &paths, &out, &options, progress);
+        let stats = watch(py, progress, job)?;
+        Ok((stats.tokens, stats.bytes, stats.documents, stats.dtype))
+    }
+
+    fn encode_stream(&self) -> EncodeStream {
+        EncodeStream::new(Arc::clone(&self.core))
+    }
+
+    fn decode<'py>(&self, ids: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyString>> {
+        let bytes = self.bytes_of(ids)?;
+        Ok(PyString::new(ids.py(), &String::from_utf8_lossy(&bytes)))
+    }
+
+    fn decode_bytes<'py>(&self, ids: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+        Ok(PyBytes::new(ids.py(), &self.bytes_of(ids)?))
+    }
+
+    fn vocab<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let vocab = PyDict::new(py);
+        for (id, token) in self.core.vocab().tokens() {
+            vocab.set_item(id, PyBytes::new(py, token))?;
+        }
+        Ok(vocab)
+    }
+
+    fn merges<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let bytes = |part| PyBytes::new(py, part);
+        let merges = self.core.vocab().merge_bytes();
+        PyList::new(py, merges.map(|(left, right)| (bytes(left), bytes(right))))
+    }
+
+    fn token_to_id(&self, token: &Bound<'_, PyAny>) -> PyResult<Option<TokenId>> {
+        Ok(self.core.vocab().id(text_bytes(token)?))
+    }
+
+    #[getter]
+    fn vocab_size(&self) -> u64 {
+        u64::from(self.core.vocab().max_id()) + 1
+    }
+
+    #[getter]
+    fn special_tokens(&self) -> Vec<String> {
+        self.core.special_tokens().tokens().to_vec()
+    }
+
+    #[getter]
+    fn pattern(&self) -> &str {
+        self.core.pattern().name()
+    }
+
+    #[getter]
+    fn whole_words_first(&self) -> bool {
+        self.core.vocab().whole_words_first()
+    }
+
+    #[getter]
+    fn fingerprint(&self) -> PyResult<&str> {
+        let core = &self.core;
+        if let Some(known) = self.fingerprint.get() {
+            return Ok(known);
+        }
+        let special_tokens = core.special_tokens().tokens();
+        let fingerprint = formats::fingerprint(core.vocab(), special_tokens, core.pattern())
+            .map_err(to_python)?;
+        Ok(self.fingerprint.get_or_init(|| fingerprint))
+    }
+}
+
+impl PyTokenizer {
+    fn list_of_ids<'py>(
+        &self,
+        text: &Bound<'py, PyAny>,
+        encode: impl Fn(&Tokenizer, &[u8], &mut Vec<TokenId>) -> Result<()> + Send,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let (py, bytes, core) = (text.py(), text_bytes(text)?, &*self.core);
+        let mut ids = Vec::with_capacity(bytes.len() / 3 + 8);
+        if bytes.len() < WORTH_RELEASING {
+            encode(core, bytes, &mut ids)
+        } else {
+            let ids = &mut ids;
+            py.detach(move || encode(core, bytes, ids))
+        }
+        .map_err(to_python)?;
+        PyList::new(py, ids)
+    }
+
+    fn bytes_of(&self, ids: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
+        let ids = token_ids(ids)?;
+        let mut bytes = Vec::new();
+        self.core.decode(&ids, &mut bytes).map_err(to_python)?;
+        Ok(bytes)
+    }
+}
+
+/// A tokenizer from files, with special tokens beside the files' own and a pattern instead of it.
+fn from_parts(
+    files: formats::Files,
+    special_tokens: &[String],
+    pattern: Option<&str>,
+) -> Result<Tokenizer> {
+    let mut all = files.special_tokens;
+    all.extend(
+        special_tokens.iter().filter(|token| !all.contains(token)).cloned().collect::<Vec<_>>(),
+    );
+    let pattern = pattern.map_or(Ok(files.pattern), Pattern::parse)?;
+    Tokenizer::new(files.vocab, &all, pattern)
+}
+
+/// All cores that this process may use, if nothing is said.
+fn threads_or_all(threads: Option<usize>) -> usize {
+    threads.unwrap_or_else(|| available_parallelism().map_or(1, usize::from)).max(1)
+}
+
+fn texts(texts: &[Bound<'_, PyString>]) -> PyResult<Vec<String>> {
+    let owned = |text: &Bound<'_, PyString>| {
+        let bytes = text_bytes(text.as_any())?;
+        Ok(String::from_utf8_lossy(bytes).into_owned())
+    };
+    texts.iter().map(owned).collect()
+}
+
+fn vocab_id(id: &Bound<'_, PyAny>) -> PyResult<TokenId> {
+    id.extract().map_err(|_| PyValueError::new_err(format!("vocab: {id} is no token id")))
+}
+
+fn token_bytes(token: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
+    match token.cast::<PyBytes>() {
+        Ok(bytes) => Ok(bytes.as_bytes().to_vec()),
+        Err(_) => Err(PyTypeError::new_err(format!(
+            "tokens are bytes, not {}: say b\"...\" or text.encode()",
+            type_name(token)
+        ))),
+    }
+}
+
+fn merge_parts(merge: &Bound<'_, PyAny>) -> PyResult<(Vec<u8>, Vec<u8>)> {
+    let (left, right): (Bound<'_, PyAny>, Bound<'_, PyAny>) = merge
+        .extract()
+        .map_err(|_| PyTypeError::new_err(format!("a merge is a pair of bytes, not {merge}")))?;
+    Ok((token_bytes(&left)?, token_bytes(&right)?))
+}

@@ -1,0 +1,86 @@
+//! Long jobs seen from Python: the job runs on a thread of its own with the GIL released, while the
+//! calling thread looks at its progress, tells a Python callback, and notices Ctrl-C.
+
+use std::any::Any;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+
+use super::errors::to_python;
+use crate::error::Result;
+use crate::progress::{Phase, Progress};
+
+/// How often the calling thread looks: Ctrl-C is noticed within this time.
+const INTERVAL: Duration = Duration::from_millis(50);
+
+/// Runs `job` and returns what it returns, as soon as it does. `callback` is called with (phase,
+/// units done, units in all); if it raises, or a signal's handler does (Ctrl-C), the job is asked
+/// to stop, waited for, and that exception is raised.
+pub fn watch<T: Send>(
+    py: Python<'_>,
+    callback: Option<&Bound<'_, PyAny>>,
+    job: impl FnOnce(&Progress) -> Result<T> + Send,
+) -> PyResult<T> {
+    let progress = &Progress::new();
+    let (sender, receiver) = sync_channel(1);
+    thread::scope(|scope| {
+        let worker = scope.spawn(move || {
+            // Nobody hears it only if the watching has failed already.
+            let _ = sender.send(job(progress));
+        });
+        let watched = look_on(py, callback, progress, receiver);
+        if watched.is_err() {
+            progress.cancel();
+        }
+        if let Err(panic) = py.detach(|| worker.join()) {
+            return Err(PyRuntimeError::new_err(describe(&*panic)));
+        }
+        let result = watched?.ok_or_else(|| PyRuntimeError::new_err("a job ended unheard"))?;
+        let value = result.map_err(to_python)?;
+        report(callback, progress)?;
+        Ok(value)
+    })
+}
+
+/// Waits for the job's result; None if the job ended without one (it panicked).
+fn look_on<T: Send>(
+    py: Python<'_>,
+    callback: Option<&Bound<'_, PyAny>>,
+    progress: &Progress,
+    mut receiver: Receiver<Result<T>>,
+) -> PyResult<Option<Result<T>>> {
+    loop {
+        // By `&mut`, because a receiver may be sent to another thread but not shared with one.
+        let receiver = &mut receiver;
+        match py.detach(move || receiver.recv_timeout(INTERVAL)) {
+            Ok(result) => return Ok(Some(result)),
+            Err(RecvTimeoutError::Disconnected) => return Ok(None),
+            Err(RecvTimeoutError::Timeout) => {
+                py.check_signals()?;
+                report(callback, progress)?;
+            }
+        }
+    }
+}
+
+fn report(callback: Option<&Bound<'_, PyAny>>, progress: &Progress) -> PyResult<()> {
+    let (phase, done, total) = progress.snapshot();
+    if let Some(callback) = callback
+        && phase != Phase::Waiting
+    {
+        callback.call1((phase.name(), done, total))?;
+    }
+    Ok(())
+}
+
+fn describe(panic: &(dyn Any + Send)) -> String {
+    let what = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no message");
+    format!("internal error, please report it: {what}")
+}
