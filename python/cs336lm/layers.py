@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn import Module, Parameter
 
 from cs336lm.errors import UsageError
-from cs336lm.functional import at_least_float32, scaled_dot_product_attention, silu
+from cs336lm.functional import scaled_dot_product_attention
+from cs336lm.fused import gated_silu, rms_norm, turn_pairs
 from cs336lm.model_config import default_d_ff
 
 if TYPE_CHECKING:
@@ -90,7 +91,9 @@ class Embedding(Module):
 
     def forward(self, token_ids: Int[Tensor, "..."]) -> Float[Tensor, "... embedding_dim"]:
         """Integer ids (...) -> vectors (..., embedding_dim); an unknown id is an IndexError."""
-        return self.weight[token_ids]
+        # Unlike indexing, whose gradient is scattered element by element, on one core.
+        rows = self.weight.index_select(0, token_ids.flatten())
+        return rows.view(*token_ids.shape, self.embedding_dim)
 
     def extra_repr(self) -> str:
         """What ``print(model)`` shows."""
@@ -120,9 +123,7 @@ class RMSNorm(Module):
 
         In half precision the squares would overflow at 256 and their sum lose its digits.
         """
-        wide = at_least_float32(x)
-        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
-        return (wide * scale * self.weight).to(x.dtype)
+        return rms_norm(x, self.weight, self.eps)
 
     def extra_repr(self) -> str:
         """What ``print(model)`` shows."""
@@ -150,8 +151,7 @@ class SwiGLU(Module):
 
     def forward(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
         """(..., d_model) -> (..., d_model)."""
-        gate, up = (x @ torch.cat((self.w1.weight, self.w3.weight)).T).chunk(2, dim=-1)
-        return self.w2(silu(gate) * up)
+        return self.w2(gated_silu(x @ torch.cat((self.w1.weight, self.w3.weight)).T))
 
 
 class RotaryPositionalEmbedding(Module):
@@ -210,9 +210,7 @@ class RotaryPositionalEmbedding(Module):
             cos, sin = self.cos[: x.shape[-2]], self.sin[: x.shape[-2]]
         else:
             cos, sin = self.cos[token_positions], self.sin[token_positions]
-        even, odd = rearrange(x, "... (half two) -> two ... half", two=2)
-        rotated = torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1)
-        return rotated.flatten(-2).to(x.dtype)
+        return turn_pairs(x, cos, sin)
 
     def extra_repr(self) -> str:
         """What ``print(model)`` shows."""
