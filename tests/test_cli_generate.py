@@ -1,79 +1,91 @@
-"""``cs336lm generate``: what it prints, and what it refuses."""
+"""``cs336lm generate`` on a run directory: what is printed, what is refused."""
 
-import io
 import json
+import subprocess
+import sys
 
 import pytest
-
-from cs336lm import Config, ModelConfig, Tokenizer, Trainer
+import tiny_run  # noqa: F401  (a tiny model is quickest on one thread)
+import torch
+from cs336lm import Tokenizer, generate
+from cs336lm.checkpoint import pack
 from cs336lm.cli.main import main
-from cs336lm.config import DataConfig, TrainConfig
-
-TEXT = "the cat sat on the mat and the dog sat on the log\n" * 40
+from cs336lm.config import Config
+from cs336lm.model import ModelConfig, TransformerLM
+from cs336lm.optim import AdamW
+from cs336lm.run_directory import RunDirectory, load_run
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("generate")
-    (folder / "text.txt").write_text(TEXT + "<|endoftext|>")
-    tokenizer = Tokenizer.train(folder / "text.txt", 280, ["<|endoftext|>"])
-    tokenizer.save(folder / "tokenizer")
-    tokenizer.encode_files([folder / "text.txt"], folder / "tokens.npy")
-    config = Config(
-        data=DataConfig(folder / "tokens.npy", tokenizer=folder / "tokenizer", batch_size=2),
-        model=ModelConfig(context_length=16, d_model=16, num_layers=1, num_heads=2),
-        train=TrainConfig(steps=2, device="cpu"),
+def run_dir(tmp_path_factory):
+    path = tmp_path_factory.mktemp("run")
+    tokenizer = Tokenizer({i: bytes([i]) for i in range(256)}, [], ["<|endoftext|>"])
+    shape = ModelConfig(vocab_size=257, context_length=16, d_model=16, num_layers=1, num_heads=2)
+    torch.manual_seed(0)
+    model = TransformerLM(shape)
+    run = RunDirectory(path)
+    run.prepare(Config(model=shape), tokenizer)
+    run.write_checkpoint(pack(model, AdamW(model.parameters()), 1))
+    return path
+
+
+def text_of(run_dir, prompt, **how):
+    _, model, tokenizer = load_run(run_dir)
+    return generate(model, tokenizer, prompt, **how)
+
+
+def test_prints_the_prompt_and_what_follows(run_dir, capsys):
+    arguments = ["--prompt", "Once é", "--max-new-tokens", "30", "--seed", "4", "--top-p", "0.9"]
+    assert main(["generate", str(run_dir), *arguments]) == 0
+    expected = text_of(run_dir, "Once é", max_new_tokens=30, seed=4, top_p=0.9)
+    assert capsys.readouterr().out == f"Once é{expected}\n"
+
+
+def test_several_prompts_as_json(run_dir, capsys):
+    arguments = ["--prompt", "a", "--prompt", "bc", "--max-new-tokens", "9", "--temperature", "0"]
+    assert main(["generate", str(run_dir), *arguments, "--json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    texts = text_of(run_dir, ["a", "bc"], max_new_tokens=9, temperature=0)
+    assert [(line["prompt"], line["text"]) for line in lines] == list(
+        zip(["a", "bc"], texts, strict=True)
     )
-    Trainer(config, folder / "run").train()
-    return folder / "run"
+    assert main(["generate", str(run_dir), *arguments]) == 0
+    assert capsys.readouterr().out == f"a{texts[0]}\n\n{'-' * 40}\nbc{texts[1]}\n"
 
 
-def test_one_prompt_is_continued(run, capsys):
-    assert main(["generate", str(run), "--prompt", "the cat", "--max-new-tokens", "5"]) == 0
-    out = capsys.readouterr().out
-    assert out.startswith("the cat")
-    assert out.endswith("\n")
-
-
-def test_same_seed_same_text_and_json_says_what_the_terminal_says(run, capsys):
-    flags = ["generate", str(run), "--prompt", "a dog", "--max-new-tokens", "30", "--seed", "4"]
-    assert main(flags) == 0
-    shown = capsys.readouterr().out
-    assert main([*flags, "--json"]) == 0
-    (row,) = json.loads(capsys.readouterr().out)
-    assert shown == row["prompt"] + row["text"] + "\n"
-
-
-def test_several_prompts(run, capsys):
-    flags = ["--prompt", "a", "--prompt", "the dog", "--max-new-tokens", "4", "--temperature", "0"]
-    assert main(["generate", str(run), *flags]) == 0
-    out = capsys.readouterr().out
-    assert out.startswith("--- 1\na")
-    assert "--- 2\nthe dog" in out
-
-
-def test_prompt_from_standard_input(run, capsys, monkeypatch):
-    monkeypatch.setattr("sys.stdin", io.StringIO("the log"))
-    assert main(["generate", str(run), "--prompt", "-", "--max-new-tokens", "1"]) == 0
-    assert capsys.readouterr().out.startswith("the log")
+def test_reads_a_prompt_from_standard_input(run_dir):
+    """In a process of its own, as in a pipe; without --prompt a document begins."""
+    command = [sys.executable, "-m", "cs336lm", "generate", str(run_dir), "--temperature", "0"]
+    command += ["--max-new-tokens", "5", "--json"]
+    piped = subprocess.run([*command, "--prompt", "-"], input=b"x\ny\n", capture_output=True)
+    assert piped.stderr == b""
+    assert json.loads(piped.stdout)["prompt"] == "x\ny"
+    fresh = subprocess.run(command, capture_output=True, check=True)
+    assert json.loads(fresh.stdout)["text"] == text_of(run_dir, "", max_new_tokens=5, temperature=0)
 
 
 @pytest.mark.parametrize(
-    ("flags", "status", "word"),
+    ("arguments", "status", "message"),
     [
-        (["--temperature", "-1"], 2, "temperature"),
-        (["--top-p", "0"], 2, "top_p"),
-        (["--top-k", "0"], 2, "top_k"),
-        (["--max-new-tokens", "-1"], 2, "max_new_tokens"),
+        (["--temperature", "-1"], 2, "temperature must be 0 or more"),
+        (["--top-p", "0"], 2, "top_p must be above 0"),
+        (["--device", "abacus"], 2, "abacus"),
     ],
 )
-def test_impossible_values_are_named(run, capsys, flags, status, word):
-    assert main(["generate", str(run), "--prompt", "a", *flags]) == status
+def test_refuses_in_one_line(run_dir, capsys, arguments, status, message):
+    assert main(["generate", str(run_dir), *arguments]) == status
     captured = capsys.readouterr()
-    assert word in captured.err
+    assert captured.out == ""
+    assert message in captured.err
     assert captured.err.count("\n") == 1
 
 
-def test_a_directory_that_is_no_run(tmp_path, capsys):
+def test_refuses_what_is_no_run_or_has_no_tokenizer(run_dir, tmp_path, capsys):
+    assert main(["generate", str(tmp_path / "nowhere"), "--prompt", "a"]) == 1
+    assert "nowhere" in capsys.readouterr().err
+    config, model, _ = load_run(run_dir)
+    run = RunDirectory(tmp_path)
+    run.prepare(config, None)
+    run.write_checkpoint(pack(model, AdamW(model.parameters()), 1))
     assert main(["generate", str(tmp_path), "--prompt", "a"]) == 1
-    assert str(tmp_path) in capsys.readouterr().err
+    assert "no tokenizer" in capsys.readouterr().err

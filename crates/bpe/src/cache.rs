@@ -5,6 +5,8 @@
 //! its ids lie side by side in a slot, two slots fill a line, and a hash chooses the line. A new
 //! entry pushes out the older of the two, so memory is bounded and no probe is long.
 
+use std::ops::Range;
+
 use crate::hash::fold;
 use crate::token_table::TokenId;
 
@@ -14,13 +16,14 @@ pub const MAX_KEY: usize = 15;
 /// The most ids that a slot takes.
 pub const MAX_IDS: usize = 4;
 
-/// A pretoken of 1 to [`MAX_KEY`] bytes: the bytes below, their number in the topmost byte.
+/// A pretoken of 1 to [`MAX_KEY`] bytes: the bytes below, their number in the topmost byte. Of a
+/// longer one: where it is in its text, below a topmost byte of 0; no slot holds such a key.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Key(u128);
 
 impl Key {
     /// No pretoken: its length would be 0.
-    const NONE: Self = Self(0);
+    pub const NONE: Self = Self(0);
 
     const HIGH_BITS: u128 = u128::from_le_bytes([
         0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0,
@@ -37,11 +40,13 @@ impl Key {
         masks
     };
 
-    /// The key of `text[start..start + len]`. Where the text goes on, 16 bytes are read at once
-    /// and those behind the pretoken masked.
+    /// The key of `text[start..start + len]`, which is not empty. Where the text goes on, 16
+    /// bytes are read at once and those behind the pretoken masked.
     #[inline(always)]
     pub fn at(text: &[u8], start: usize, len: usize) -> Self {
-        debug_assert!((1..=MAX_KEY).contains(&len));
+        if len > MAX_KEY {
+            return Self((len as u128) << 64 | start as u128);
+        }
         let bytes = match text[start..].first_chunk::<16>() {
             Some(bytes) => *bytes,
             None => padded(&text[start..start + len]),
@@ -49,6 +54,20 @@ impl Key {
         Self(u128::from_le_bytes(bytes) & Self::MASKS[len & MAX_KEY] | (len as u128) << 120)
     }
 
+    /// Where the pretoken is, if it is a long one.
+    #[inline]
+    pub fn range(self) -> Option<Range<usize>> {
+        let (start, len) = (self.0 as u64 as usize, (self.0 >> 64) as usize);
+        (self.0 >> 120 == 0).then(|| start..start + len)
+    }
+
+    /// The bytes of a short pretoken, and how many of them count.
+    #[inline]
+    pub fn bytes(self) -> ([u8; 16], usize) {
+        (self.0.to_le_bytes(), (self.0 >> 120) as usize)
+    }
+
+    /// Of a short pretoken only.
     #[inline(always)]
     pub fn is_ascii(self) -> bool {
         self.0 & Self::HIGH_BITS == 0
@@ -123,14 +142,10 @@ impl Cache {
 
     #[inline(always)]
     pub fn get(&self, key: Key) -> Option<Ids> {
-        let Line([first, second]) = &self.lines[self.line(key)];
-        if first.key == key {
-            Some(first.ids)
-        } else if second.key == key {
-            Some(second.ids)
-        } else {
-            None
-        }
+        let Line(line) = &self.lines[self.line(key)];
+        // Which of the two it is, nobody can predict: computed, not branched on.
+        let slot = &line[usize::from(line[0].key != key)];
+        (slot.key == key).then_some(slot.ids)
     }
 
     pub fn insert(&mut self, key: Key, ids: Ids) {
@@ -165,6 +180,9 @@ mod tests {
                 let text = [b"..", word.as_slice(), b"tail of more than 16 bytes"].concat();
                 let key = Key::at(&text, 2, word.len());
                 prop_assert!(key == Key::at(word, 0, word.len()));
+                let (bytes, len) = key.bytes();
+                prop_assert_eq!(&bytes[..len], word.as_slice());
+                prop_assert_eq!(key.range(), None);
                 if let Some(found) = cache.get(key) {
                     prop_assert_eq!(&found.padded()[..found.count()], known[word].as_slice());
                 }
@@ -179,6 +197,14 @@ mod tests {
         fn knows_ascii(word in prop::collection::vec(any::<u8>(), 1..=MAX_KEY)) {
             prop_assert_eq!(Key::at(&word, 0, word.len()).is_ascii(), word.is_ascii());
         }
+    }
+
+    #[test]
+    fn a_long_pretoken_is_where_it_is() {
+        let text = [b'x'; 100];
+        assert_eq!(Key::at(&text, 0, 16).range(), Some(0..16));
+        assert_eq!(Key::at(&text, 70, 30).range(), Some(70..100));
+        assert!(Cache::new(3).get(Key::at(&text, 0, 16)).is_none());
     }
 
     #[test]

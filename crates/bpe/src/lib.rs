@@ -23,6 +23,7 @@ pub mod encoder;
 pub mod error;
 pub mod formats;
 pub mod hash;
+pub mod long_cache;
 pub mod merge;
 pub mod npy;
 pub mod pair_table;
@@ -35,6 +36,7 @@ pub mod stream;
 pub mod token_table;
 pub mod train;
 pub mod vocab;
+mod words;
 
 #[cfg(feature = "python")]
 mod python;

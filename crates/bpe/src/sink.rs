@@ -14,12 +14,13 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use serde::Serialize;
 
 use crate::atomic_file::{AtomicFile, write_all_at, write_atomically};
-use crate::encoder::{Scratch, Tokenizer};
+use crate::encoder::Tokenizer;
 use crate::error::{Error, Result};
 use crate::npy::{self, Dtype};
 use crate::progress::{Phase, Progress};
 use crate::source::{DEFAULT_CHUNK_BYTES, Source};
 use crate::vocab::TokenId;
+use crate::words::WordEncoder;
 
 #[derive(Clone, Debug)]
 pub struct EncodeOptions {
@@ -154,9 +155,9 @@ impl Job<'_> {
     /// One thread's work: chunks until there are no more, or until some thread fails.
     fn work(&self) {
         let _guard = FailOnPanic(&self.ledger);
-        let result = self.tokenizer.with_scratch(|scratch| {
+        let result = self.tokenizer.with_words(|words| {
             let (mut text, mut ids) = (Vec::new(), Vec::new());
-            while self.work_on_one(scratch, &mut text, &mut ids)? {}
+            while self.work_on_one(words, &mut text, &mut ids)? {}
             Ok(())
         });
         if let Err(error) = result {
@@ -166,14 +167,14 @@ impl Job<'_> {
 
     fn work_on_one(
         &self,
-        scratch: &mut Scratch,
+        words: &mut WordEncoder,
         text: &mut Vec<u8>,
         ids: &mut Vec<TokenId>,
     ) -> Result<bool> {
         let Some(mut bytes) = self.ledger.wait_for_room() else { return Ok(false) };
         let Some(chunk) = self.source.read_next(text)? else { return Ok(false) };
         ids.clear();
-        self.tokenizer.encode_with(scratch, text, ids)?;
+        self.tokenizer.encode_with(words, text, ids)?;
         let documents = self.count_documents(ids, chunk.ends_file);
         if chunk.ends_file {
             ids.extend(self.options.append_eot);

@@ -1,10 +1,11 @@
-"""``cs336lm generate``: run directory + prompt -> text, on the terminal while it is written."""
+"""``cs336lm generate``: continues prompts with the model of a run directory."""
 
 import json
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from cs336lm.cli.options import parser_for
 from cs336lm.errors import UsageError
@@ -14,56 +15,58 @@ if TYPE_CHECKING:
 
 _EPILOG = """\
 examples:
-  cs336lm generate runs/a --prompt 'Once upon a time' --max-new-tokens 256
-  cs336lm generate runs/a --prompt 'Once upon a time' --temperature 0.8 --top-p 0.9 --seed 1
-  cs336lm generate runs/a --prompt 'A dog' --prompt 'A cat' --temperature 0 --json
-  cs336lm generate runs/a --prompt - < beginning.txt
+  cs336lm generate runs/a --prompt "Once upon a time" --max-new-tokens 256 --temperature 0.8
+  cs336lm generate runs/a --prompt "A cat" --prompt "A dog" --top-p 0.9 --seed 1
+  cs336lm generate runs/a --temperature 0            (a document from its beginning, greedily)
+  head -c 2000 story.txt | cs336lm generate runs/a --prompt - --json
 
-The text ends at <|endoftext|>, where the model ends the document, or after --max-new-tokens.
---temperature 0 always takes the likeliest token; --top-p and --top-k cut off unlikely ones. Without
---prompt the model begins a document of its own. Texts longer than the model's context go on in a
-sliding window."""
+The text appears as it is written; of several prompts the first one's, the others' at the end.
+With --json there is one object a line: {"prompt": ..., "text": ..., "tokens": ...}."""
 
 
 def main(argv: list[str]) -> int:
-    """Continues one prompt as it is written, or several at once."""
-    parser = parser_for("generate", "Let a trained model write.", _EPILOG)
-    parser.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="made by `cs336lm train`")
-    parser.add_argument(
+    """Loads the run, writes the continuations."""
+    parser = parser_for("generate", "Continue prompts with the model of a run.", _EPILOG)
+    add = parser.add_argument
+    add("run_dir", metavar="RUN_DIR", type=Path, help="made by `cs336lm train`")
+    add(
         "--prompt",
         action="append",
         metavar="TEXT",
-        help="what to continue; - reads it from standard input; may be given several times",
+        help="text to continue, '-' for standard input; may be repeated (default: a new document)",
     )
-    parser.add_argument("--max-new-tokens", type=int, default=256, metavar="N", help="default: 256")
-    parser.add_argument("--temperature", type=float, default=1.0, metavar="T", help="default: 1.0")
-    parser.add_argument("--top-p", type=float, default=1.0, metavar="P", help="default: 1.0")
-    parser.add_argument("--top-k", type=int, metavar="K", help="default: no limit")
-    parser.add_argument("--seed", type=int, metavar="N", help="default: another text every time")
-    parser.add_argument(
-        "--checkpoint",
-        choices=("best", "last"),
-        default="best",
-        help="best by validation loss (default), or last",
+    add("--max-new-tokens", type=int, default=256, metavar="N", help="default: 256")
+    add("--temperature", type=float, default=1.0, metavar="T", help="0 is greedy (default: 1)")
+    add("--top-p", type=float, default=1.0, metavar="P", help="nucleus sampling (default: 1, off)")
+    add("--top-k", type=int, metavar="K", help="draw among the K likeliest (default: all)")
+    add("--seed", type=int, metavar="N", help="the same text again (default: another every time)")
+    add("--checkpoint", choices=("best", "last"), default="best", help="default: best")
+    add("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
+    add(
+        "--dtype",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        default="float32",
+        help="precision of the weights (default: float32)",
     )
-    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
-    parser.add_argument("--json", action="store_true", help="print a JSON list: prompt, text")
+    add("--json", action="store_true", help="one JSON object a line instead of plain text")
     arguments = parser.parse_args(argv)
-    prompts = [_read(prompt) for prompt in arguments.prompt or [""]]
+    if (arguments.prompt or []).count("-") > 1:
+        parser.error("standard input can be one prompt only")
+    prompts = [_prompt(text) for text in arguments.prompt or [""]]
 
-    from cs336lm.devices import choose_device
+    from cs336lm.devices import choose_device, choose_dtype
     from cs336lm.generation import stream
     from cs336lm.run_directory import load_run
 
     device = choose_device(arguments.device)
     _, model, tokenizer = load_run(arguments.run_dir, device, arguments.checkpoint)
     if tokenizer is None:
-        raise UsageError(
-            f"{arguments.run_dir} holds no tokenizer: train with --data.tokenizer, or copy the "
-            f"tokenizer of its token files to {arguments.run_dir / 'tokenizer'}"
+        raise ValueError(
+            f"{arguments.run_dir} has no tokenizer/: the run was trained on ids alone, so there "
+            "is no text to generate; train with --data.tokenizer"
         )
     pieces = stream(
-        model,
+        model.to(choose_dtype(arguments.dtype, device)),
         tokenizer,
         prompts,
         arguments.max_new_tokens,
@@ -72,38 +75,45 @@ def main(argv: list[str]) -> int:
         arguments.top_k,
         arguments.seed,
     )
-    if len(prompts) == 1 and not arguments.json:
-        _show_while_written(prompts[0], pieces)
-    else:
-        _show_when_done(prompts, pieces, as_json=arguments.json)
+    started = time.perf_counter()
+    texts, tokens = _follow(pieces, prompts, None if arguments.json else sys.stdout)
+    if arguments.json:
+        for prompt, text, count in zip(prompts, texts, tokens, strict=True):
+            line = {"prompt": prompt, "text": text, "tokens": count}
+            print(json.dumps(line, ensure_ascii=False))
+    if sys.stderr.isatty():
+        seconds, total = time.perf_counter() - started, sum(tokens)
+        print(f"{total} tokens in {seconds:.1f} s: {total / seconds:.0f} a second", file=sys.stderr)
     return 0
 
 
-def _read(prompt: str) -> str:
-    return sys.stdin.read() if prompt == "-" else prompt
+def _prompt(text: str) -> str:
+    """The prompt itself; for '-' what standard input holds, less one newline at its end."""
+    if text != "-":
+        return text
+    try:
+        return sys.stdin.buffer.read().decode().removesuffix("\n")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"the prompt on standard input is no UTF-8: {error}") from None
 
 
-def _show_while_written(prompt: str, pieces: Iterator["Piece"]) -> None:
-    _write(prompt)
-    for piece in pieces:
-        _write(piece.text)
-    _write("\n")
+def _follow(
+    pieces: Iterable["Piece"], prompts: list[str], out: TextIO | None
+) -> tuple[list[str], list[int]]:
+    """Each prompt's continuation and how many tokens it took; written to ``out`` as it comes.
 
-
-def _show_when_done(prompts: list[str], pieces: Iterator["Piece"], *, as_json: bool) -> None:
-    texts = [""] * len(prompts)
+    The first prompt's text is written at once; the others' have grown meanwhile and follow.
+    """
+    texts, tokens = [""] * len(prompts), [0] * len(prompts)
+    if out is not None:
+        print(prompts[0], end="", file=out, flush=True)
     for piece in pieces:
         texts[piece.row] += piece.text
-    if as_json:
-        rows = zip(prompts, texts, strict=True)
-        print(json.dumps([{"prompt": prompt, "text": text} for prompt, text in rows]))
-        return
-    for number, (prompt, text) in enumerate(zip(prompts, texts, strict=True), start=1):
-        _write(f"--- {number}\n{prompt}{text}\n")
-
-
-def _write(text: str) -> None:
-    """To the terminal at once; what its encoding lacks becomes a question mark."""
-    encoding = sys.stdout.encoding or "utf-8"
-    sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
-    sys.stdout.flush()
+        tokens[piece.row] += piece.tokens
+        if out is not None and piece.row == 0:
+            print(piece.text, end="", file=out, flush=True)
+    if out is not None:
+        print(file=out)
+        for prompt, text in zip(prompts[1:], texts[1:], strict=True):
+            print(f"\n{'-' * 40}\n{prompt}{text}", file=out)
+    return texts, tokens

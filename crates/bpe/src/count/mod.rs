@@ -99,11 +99,7 @@ fn sum(tables: &[CountTable]) -> PretokenCounts {
     let parts = (4 * tables.len()).next_power_of_two().min(CountTable::MAX_PARTS);
     let sums: Vec<PretokenCounts> = (0..parts)
         .into_par_iter()
-        .map(|part| {
-            let mut sum = CountTable::default();
-            tables.iter().for_each(|table| sum.add_part(table, part, parts));
-            to_counts(&sum)
-        })
+        .map(|part| to_counts(&CountTable::sum_part(tables, part, parts)))
         .collect();
     let strings = sums.iter().map(|sum| sum.counts.len()).sum();
     let bytes = sums.iter().map(|sum| sum.pretokens.total_bytes()).sum();

@@ -28,7 +28,9 @@ struct Key {
 
 pub struct CountTable {
     slots: Vec<Slot>,
-    /// A hash's upper bits are its slot, so that hashes ascend through the table (but for probing).
+    /// The slot is made of a hash's upper bits, so that hashes ascend through the table (but for
+    /// probing). The uppermost, as many as `skip`, are left out: all strings have the same.
+    skip: u32,
     shift: u32,
     len: usize,
     long: ByteStrings,
@@ -36,14 +38,32 @@ pub struct CountTable {
 
 impl Default for CountTable {
     fn default() -> Self {
-        Self::with_capacity(MIN_CAPACITY)
+        Self::with_capacity(MIN_CAPACITY, 0)
     }
 }
 
 impl CountTable {
-    fn with_capacity(capacity: usize) -> Self {
+    fn with_capacity(capacity: usize, skip: u32) -> Self {
         let slots = vec![Slot::default(); capacity];
-        Self { slots, shift: 64 - capacity.ilog2(), len: 0, long: ByteStrings::new() }
+        Self { slots, skip, shift: 64 - capacity.ilog2(), len: 0, long: ByteStrings::new() }
+    }
+
+    /// The sum of part `part` of `parts`, a power of two up to [`MAX_PARTS`](Self::MAX_PARTS), of
+    /// several tables. All strings of a part are in that part of any table, so parts may be summed
+    /// apart.
+    pub fn sum_part(tables: &[CountTable], part: usize, parts: usize) -> Self {
+        // Sized before use: strings come in the order of their hashes, so in a table that grows
+        // they would all crowd in the same few slots.
+        let expected = tables.iter().map(|table| table.len / parts).sum::<usize>();
+        let capacity = (2 * expected + expected / 2).next_power_of_two().max(MIN_CAPACITY);
+        let mut sum = Self::with_capacity(capacity, parts.ilog2());
+        tables.iter().for_each(|table| sum.add_part(table, part, parts));
+        sum
+    }
+
+    #[inline]
+    fn slot_of(&self, hash: u64) -> usize {
+        (hash << self.skip >> self.shift) as usize
     }
 
     /// How many distinct strings there are.
@@ -63,7 +83,7 @@ impl CountTable {
 
     #[inline]
     fn add_short(&mut self, key: Key, count: u64) {
-        let mut at = (key.hash() >> self.shift) as usize;
+        let mut at = self.slot_of(key.hash());
         loop {
             let slot = &mut self.slots[at];
             if slot.key == key {
@@ -81,7 +101,7 @@ impl CountTable {
     #[inline(never)]
     fn add_long(&mut self, string: &[u8], count: u64) {
         let hash = hash_long(string);
-        let mut at = (hash >> self.shift) as usize;
+        let mut at = self.slot_of(hash);
         loop {
             let slot = &mut self.slots[at];
             if slot.is_empty() {
@@ -110,9 +130,9 @@ impl CountTable {
 
     #[cold]
     fn grow(&mut self) {
-        let mut larger = Self::with_capacity(2 * self.slots.len());
+        let mut larger = Self::with_capacity(2 * self.slots.len(), self.skip);
         for slot in self.slots.iter().filter(|slot| !slot.is_empty()) {
-            let mut at = (slot.key.hash() >> larger.shift) as usize;
+            let mut at = larger.slot_of(slot.key.hash());
             while !larger.slots[at].is_empty() {
                 at = (at + 1) & (larger.slots.len() - 1);
             }
@@ -121,9 +141,7 @@ impl CountTable {
         (self.slots, self.shift) = (larger.slots, larger.shift);
     }
 
-    /// Adds what `other` holds of part `part` of `parts`, a power of two. All strings of a part
-    /// are in that part of any table, so parts may be summed apart.
-    pub fn add_part(&mut self, other: &CountTable, part: usize, parts: usize) {
+    fn add_part(&mut self, other: &CountTable, part: usize, parts: usize) {
         let mask = other.slots.len() - 1;
         let width = other.slots.len() / parts;
         let (start, end) = (part * width, (part + 1) * width);
@@ -132,7 +150,7 @@ impl CountTable {
             (end..start + other.slots.len()).take_while(|&at| !other.slots[at & mask].is_empty());
         for at in (start..end).chain(displaced) {
             let Slot { key, count } = other.slots[at & mask];
-            let home = (key.hash() >> other.shift) as usize;
+            let home = other.slot_of(key.hash());
             if count == 0 || home / width != part {
                 continue;
             }
@@ -153,7 +171,7 @@ impl CountTable {
         }
     }
 
-    /// The most parts that [`add_part`](Self::add_part) can tell apart in any table.
+    /// The most parts that [`sum_part`](Self::sum_part) can tell apart in any table.
     pub const MAX_PARTS: usize = MIN_CAPACITY;
 }
 
@@ -266,9 +284,7 @@ mod tests {
             }
             let mut found = HashMap::new();
             for part in 0..parts {
-                let mut sum = CountTable::default();
-                tables.iter().for_each(|table| sum.add_part(table, part, parts));
-                found.extend(contents(&sum));
+                found.extend(contents(&CountTable::sum_part(&tables, part, parts)));
             }
             prop_assert_eq!(found, expected);
         }

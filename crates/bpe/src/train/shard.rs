@@ -137,6 +137,7 @@ impl Shard {
 
     /// Moves every token to a single slot and drops words that have become one token. Positions
     /// from before mean nothing afterwards; `slots` was every token's length until now.
+    #[inline(never)]
     pub fn compact(&mut self, slots: &[u32]) {
         let symbols = &mut self.symbols[..];
         let (mut from, mut to) = (1, 1);

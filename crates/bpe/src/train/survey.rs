@@ -11,8 +11,10 @@ use super::pairs::{Pair, PairIndex, Pairs, hash, key};
 use super::shard::{List, NO_LIST, SENTINEL, Shard};
 use crate::vocab::TokenId;
 
-/// The table's size: 2^17 sums, a megabyte, stay in the nearest caches.
-const CELL_BITS: u32 = 17;
+/// The sketch has this many cells for every pair that could reach the threshold if counts were
+/// evenly spread: what cells hold by chance is then well below it. At most 2^25, 128 MB.
+const CELLS_PER_PAIR: u64 = 8;
+const CELL_BITS: std::ops::RangeInclusive<u32> = 12..=25;
 
 /// How far the threshold lies below the greatest count: the higher, the more surveys are made, the
 /// lower, the more pairs are followed that are never merged.
@@ -22,18 +24,13 @@ const RATIO: u64 = 8;
 /// puts them into `pairs`, with lists in `shards`. `wanted` pairs are enough. Returns the new
 /// threshold, or `None` if no pair is left at all.
 pub fn survey(shards: &mut [Shard], pairs: &mut Pairs, ceiling: u64, wanted: usize) -> Option<u64> {
-    let cells = sketch(shards);
-    let threshold = choose_threshold(&cells, ceiling, wanted)?;
+    let sketch = Sketch::new(shards, ceiling / RATIO);
+    let threshold = choose_threshold(&sketch.cells, ceiling, wanted)?;
     let mut found: Vec<Found> =
-        shards.par_iter().map(|shard| Found::new(shard, &cells, threshold)).collect();
+        shards.par_iter().map(|shard| Found::new(shard, &sketch, threshold)).collect();
     follow(shards, pairs, &mut found, threshold);
     shards.par_iter_mut().zip(&mut found).for_each(|(shard, found)| found.fill_lists(shard));
     Some(threshold)
-}
-
-#[inline]
-fn cell_of(key: u64) -> usize {
-    (hash(key) >> (64 - CELL_BITS)) as usize
 }
 
 /// Calls `visit` with every two neighbours of a shard that [`Shard::compact`] left, with where
@@ -51,36 +48,69 @@ fn for_each_pair(shard: &Shard, mut visit: impl FnMut(usize, TokenId, TokenId, u
     }
 }
 
-fn sketch(shards: &[Shard]) -> Vec<u64> {
-    let sketches: Vec<Vec<u64>> = shards
-        .par_iter()
-        .map(|shard| {
-            let mut cells = vec![0; 1 << CELL_BITS];
-            for_each_pair(shard, |_, left, right, count| cells[cell_of(key(left, right))] += count);
-            cells
-        })
-        .collect();
-    let mut sketches = sketches.into_iter();
-    let mut sum = sketches.next().unwrap_or_default();
-    for cells in sketches {
-        sum.iter_mut().zip(cells).for_each(|(sum, cell)| *sum += cell);
+/// Sums of counts by hashed pair: no pair is more frequent than its cell says. A cell that is full
+/// says nothing.
+struct Sketch {
+    cells: Vec<u32>,
+    /// The upper bits of a hash are its cell.
+    shift: u32,
+}
+
+impl Sketch {
+    /// `threshold` is what will be asked for, roughly.
+    fn new(shards: &[Shard], threshold: u64) -> Self {
+        let places: u64 = shards.par_iter().map(total_count).sum();
+        let cells = CELLS_PER_PAIR * (places / threshold.max(1));
+        let bits = (cells.max(1).ilog2() + 1).clamp(*CELL_BITS.start(), *CELL_BITS.end());
+        let parts = shards.par_iter().map(|shard| Self::of_shard(shard, bits));
+        let merged = parts.reduce_with(|mut sum, part| {
+            let cells = sum.cells.iter_mut().zip(part.cells);
+            cells.for_each(|(sum, cell)| *sum = sum.saturating_add(cell));
+            sum
+        });
+        merged.unwrap_or_else(|| Self::of_shard(&Shard::default(), bits))
     }
-    sum
+
+    fn of_shard(shard: &Shard, bits: u32) -> Self {
+        let mut sketch = Self { cells: vec![0; 1 << bits], shift: 64 - bits };
+        for_each_pair(shard, |_, left, right, count| {
+            let cell = sketch.cell_of(key(left, right));
+            let count = u32::try_from(count).unwrap_or(u32::MAX);
+            sketch.cells[cell] = sketch.cells[cell].saturating_add(count);
+        });
+        sketch
+    }
+
+    #[inline]
+    fn cell_of(&self, key: u64) -> usize {
+        (hash(key) >> self.shift) as usize
+    }
+
+    #[inline]
+    fn may_reach(&self, threshold: u64, key: u64) -> bool {
+        let cell = self.cells[self.cell_of(key)];
+        cell == u32::MAX || u64::from(cell) >= threshold
+    }
+}
+
+/// How often any two symbols stand side by side, nearly: sentinels are taken for symbols.
+fn total_count(shard: &Shard) -> u64 {
+    shard.classes.iter().map(|(start, end, count)| (end - start) as u64 * count).sum()
 }
 
 /// The greatest count that a pair can have, divided by [`RATIO`]; higher if so many pairs may
 /// reach more that `wanted` are found. `None` if there is no pair.
-fn choose_threshold(cells: &[u64], ceiling: u64, wanted: usize) -> Option<u64> {
-    let greatest = cells.iter().copied().max().unwrap_or(0).min(ceiling - 1);
+fn choose_threshold(cells: &[u32], ceiling: u64, wanted: usize) -> Option<u64> {
+    let greatest = u64::from(cells.iter().copied().max().unwrap_or(0)).min(ceiling - 1);
     if greatest == 0 {
         return None;
     }
     // Eight steps an octave are exact enough for a guess of how many there are.
-    let step_of = |count: u64| {
+    let step_of = |count: u32| {
         let octave = count.ilog2().max(3);
-        (u64::from(octave) * 8 + (count >> (octave - 3)) % 8) as usize
+        (octave * 8 + (count >> (octave - 3)) % 8) as usize
     };
-    let mut histogram = vec![0; 64 * 8];
+    let mut histogram = vec![0; 32 * 8];
     cells.iter().filter(|&&cell| cell > 0).for_each(|&cell| histogram[step_of(cell)] += 1);
     let mut number = 0;
     let enough = (0..histogram.len()).rev().find(|&step| {
@@ -108,12 +138,13 @@ struct FoundPair {
 }
 
 impl Found {
-    fn new(shard: &Shard, cells: &[u64], threshold: u64) -> Self {
+    #[inline(never)] // one name per pass in a profile
+    fn new(shard: &Shard, sketch: &Sketch, threshold: u64) -> Self {
         let mut index = PairIndex::default();
         let mut found = Found { pairs: Vec::new(), places: Vec::new() };
         for_each_pair(shard, |at, left, right, count| {
             let key = key(left, right);
-            if cells[cell_of(key)] < threshold || count == 0 {
+            if count == 0 || !sketch.may_reach(threshold, key) {
                 return;
             }
             let next = found.pairs.len() as u32;
