@@ -9,7 +9,7 @@ _EPILOG = """\
 examples:
   cs336lm plot runs/a --out curves.png
   cs336lm plot runs/a runs/b runs/c --out curves.svg
-  cs336lm plot demo/run --floor 0.31 --out curves.png
+  cs336lm plot demo/run --floor 0.183 --out curves.png
 
 The picture shows training and validation loss of each run against steps and against wall-clock
 time. A run that is still going can be plotted too."""

@@ -35,15 +35,9 @@ def _list(rows: str) -> Table:
 
 
 _GIRLS = _people(
-    "she",
-    "Amira Anna Bella Clara Dina Ella Emma Freya Greta Hanna Ida Ivy Julia Kim Lily Lucy "
-    "Maya Mia Nora Olga Pia Rosa Ruby Sara Sofia Tara Una Vera Wanda Wren Yuki Zoe",
+    "she", "Amira Clara Ella Freya Hanna Ivy Lily Lucy Maya Mia Nora Rosa Ruby Sara Yuki Zoe"
 )
-_BOYS = _people(
-    "he",
-    "Adam Ali Ben Bruno Dan Emil Felix Finn Hugo Ivan Jack Jonas Kofi Leo Luca Max "
-    "Milo Ned Noah Omar Oscar Otto Paul Peter Ravi Rex Sam Theo Tom Victor Will Yan",
-)
+_BOYS = _people("he", "Ali Ben Emil Finn Hugo Jack Kofi Leo Max Noah Omar Oscar Otto Ravi Sam Tom")
 NAMES = _GIRLS + _BOYS
 
 _HOUSES = _list("""
