@@ -80,18 +80,18 @@ def test_stopping_anywhere_any_number_of_times_changes_nothing(
     class Stopped(Exception):
         pass
 
-    update = Trainer._update
+    update = Trainer.update
     for stop in sorted(stops):
 
-        def update_or_stop(self, x, y, stop=stop):
+        def update_or_stop(self, x, y, *, rounds, stop=stop):
             if self.progress.step >= stop:
                 raise Stopped
-            return update(self, x, y)
+            return update(self, x, y, rounds=rounds)
 
-        monkeypatch.setattr(Trainer, "_update", update_or_stop)
+        monkeypatch.setattr(Trainer, "update", update_or_stop)
         with pytest.raises(Stopped):
             Trainer(config, folder / "parts", resume=True).train()
-    monkeypatch.setattr(Trainer, "_update", update)
+    monkeypatch.setattr(Trainer, "update", update)
     Trainer(config, folder / "parts", resume=True).train()
     assert curve(folder / "parts") == curve(folder / "whole")
 

@@ -143,11 +143,17 @@ def pack(
 
 
 def snapshot(state: Any) -> Any:
-    """A copy of ``state`` on the CPU, which training on leaves alone."""
+    """A copy of ``state`` on the host, which training on leaves alone.
+
+    A copy from a GPU is only under way when this returns: it goes to pinned memory, in order with
+    the work before and after it. Synchronise before reading it.
+    """
     import torch
 
     if isinstance(state, torch.Tensor):
-        return state.detach().to("cpu", copy=True)
+        on_cuda = state.device.type == "cuda"
+        copy = torch.empty_like(state, device="cpu", pin_memory=on_cuda, requires_grad=False)
+        return copy.copy_(state.detach(), non_blocking=on_cuda)
     if isinstance(state, dict):
         return {key: snapshot(value) for key, value in state.items()}
     if isinstance(state, list | tuple):

@@ -93,6 +93,8 @@ class TrainConfig:
     """Under torchrun: every device holds all weights (ddp), or a slice of each (fsdp)."""
     compile: bool = False
     """Compile the model with torch.compile: slower to start, faster to run."""
+    activation_checkpointing: bool = False
+    """Compute activations twice rather than keep them: about a third slower, far less memory."""
     grad_accumulation: int = 1
     """Rounds in which each device works off its share of a batch; more rounds, less memory."""
     eval_every: int = 250

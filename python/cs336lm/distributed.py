@@ -17,6 +17,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -25,6 +26,7 @@ from torch import Tensor
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint
 
 from cs336lm.devices import LateValues
 from cs336lm.errors import UsageError
@@ -131,6 +133,14 @@ class ParallelModel:
         elif world.size > 1:
             self._ddp = DistributedDataParallel(module)
             self._forward = self._ddp
+
+    def checkpoint_activations(self) -> None:
+        """Keeps a block's input alone for the backward pass, which computes the rest again.
+
+        (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost".)
+        """
+        for layer in self.module.layers:
+            layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
 
     def compile(self) -> None:
         """Compiles the forward pass (and with it the backward pass)."""

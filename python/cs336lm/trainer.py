@@ -14,21 +14,24 @@ from __future__ import annotations
 import math
 import signal
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
 from cs336lm.accounting import peak_flops, training_flops_per_token
 from cs336lm.checkpoint import BackgroundWriter, pack, snapshot
 from cs336lm.config import Config, OptimConfig
 from cs336lm.data import BatchLoader, gather_windows, validation_starts
-from cs336lm.devices import LateValues, choose_device, choose_dtype
+from cs336lm.devices import LateValues, Mark, choose_device, choose_dtype
 from cs336lm.distributed import ParallelModel, StopVote, World, gather_weights
 from cs336lm.errors import UsageError
 from cs336lm.model import TransformerLM
 from cs336lm.optim import SGD, AdaGrad, AdamW, clip_gradients
+from cs336lm.profiling import StepProfiler
 from cs336lm.reporter import Reporter, refuse_divergence
 from cs336lm.run_directory import RunDirectory
 from cs336lm.schedule import SCHEDULES
@@ -63,11 +66,18 @@ class Trainer:
 
     Everything is opened and checked here, before anything is written. ``resume`` goes on from the
     run's last checkpoint (from the start, if it has none yet); without it, a directory that holds a
-    run is refused. ``console``: show a live line on stderr.
+    run is refused. ``console``: show a live line on stderr. ``profile``: record a few steps, see
+    ``profiling``.
     """
 
     def __init__(
-        self, config: Config, run_dir: str | Path, *, resume: bool = False, console: bool = False
+        self,
+        config: Config,
+        run_dir: str | Path,
+        *,
+        resume: bool = False,
+        console: bool = False,
+        profile: bool = False,
     ) -> None:
         self.run = RunDirectory(run_dir)
         if self.run.holds_run() and not resume:
@@ -95,6 +105,9 @@ class Trainer:
         if resume and self.run.step_checkpoints():
             self._restore()
         self._console = console
+        self._profile = profile and self.world.is_main
+        if config.train.activation_checkpointing:
+            self._parallel.checkpoint_activations()
         if config.train.compile:
             self._parallel.compile()
 
@@ -125,14 +138,7 @@ class Trainer:
         if self.world.is_main:
             self.run.prepare(self.config, self.data.tokenizer)
         self._writer = BackgroundWriter()
-        self._reporter = Reporter(
-            self._make_trackers(),
-            self.device,
-            tokens_a_step=self._tokens_a_step,
-            flops_a_token=training_flops_per_token(self.config.model),
-            peak_flops=peak_flops(self.device, self.dtype),
-            scaled=self.scaler.is_enabled(),
-        )
+        self._reporter = self._make_reporter()
         try:
             with StopSignals(patient=self.world.size > 1) as stop:
                 self._run_steps(stop)
@@ -146,6 +152,17 @@ class Trainer:
         latest = self._reporter.latest
         return TrainResult(
             self.progress, latest.get("train_loss"), latest.get("val_loss"), stop.received
+        )
+
+    def _make_reporter(self) -> Reporter:
+        peak = peak_flops(self.device, self.dtype)
+        return Reporter(
+            self._make_trackers(),
+            self.device,
+            tokens_a_step=self._tokens_a_step,
+            flops_a_token=training_flops_per_token(self.config.model),
+            peak_flops=peak and peak * self.world.size,
+            scaled=self.scaler.is_enabled(),
         )
 
     def _make_trackers(self) -> list[Tracker]:
@@ -164,29 +181,47 @@ class Trainer:
         if progress.step == 0 and self.data.val is not None:
             self._reporter.write(self._record(val_loss=self.validate()))
         self._reporter.start_clock(progress.step)
-        steps = range(progress.step + 1, train.steps + 1)
         vote = StopVote(self.world, self.device)
-        for step, (x, y) in zip(steps, self._loader().iterate(steps), strict=True):
+        profiler = StepProfiler(self.run.path / "profile", self.device) if self._profile else None
+        for step, x, y in self._batches(range(progress.step + 1, train.steps + 1)):
             lr = self._set_learning_rate(step)
-            loss, norm = self._update(x, y)
+            loss, norm = self.update(x, y, rounds=train.grad_accumulation)
             progress.step, progress.tokens = step, progress.tokens + self._tokens_a_step
             progress.seconds = time.perf_counter() - started
-            last, logging = step == train.steps, _is_due(step, train.log_every)
-            stopping = vote.poll(stop.received is not None, due=logging)
-            validating = self.data.val is not None and (last or _is_due(step, train.eval_every))
-            saving = last or stopping or _is_due(step, train.checkpoint_every)
-            if not (logging or validating or saving):
-                continue
-            figures = LateValues([self.world.mean(loss), norm])
-            if logging or validating or last:
-                self._reporter.expect(self._record(lr=lr), figures)
-            improved = validating and self._validate_and_report()
-            if saving or improved:
-                self._reporter.flush()
-                refuse_divergence(step, figures, scaled=self.scaler.is_enabled())
-                self._save(as_last=saving, as_best=improved)
+            stopping = vote.poll(stop.received is not None, due=_is_due(step, train.log_every))
+            with record_function("report"):
+                self._report_and_save(lr, loss, norm, stopping=stopping)
+            if profiler is not None:
+                profiler.step()
             if stopping:
-                return
+                break
+        if profiler is not None:
+            profiler.close()
+
+    def _batches(self, steps: range) -> Iterator[tuple[int, Tensor, Tensor]]:
+        batches = self._loader().iterate(steps)
+        for step in steps:
+            with record_function("wait for data"):
+                x, y = next(batches)
+            yield step, x, y
+        batches.close()
+
+    def _report_and_save(self, lr: float, loss: Tensor, norm: Tensor, *, stopping: bool) -> None:
+        """After a step: what is due of metrics, validation and checkpoint."""
+        train, step = self.config.train, self.progress.step
+        last, logging = step == train.steps, _is_due(step, train.log_every)
+        validating = self.data.val is not None and (last or _is_due(step, train.eval_every))
+        saving = last or stopping or _is_due(step, train.checkpoint_every)
+        if not (logging or validating or saving):
+            return
+        figures = LateValues([self.world.mean(loss), norm])
+        if logging or validating or last:
+            self._reporter.expect(self._record(lr=lr), figures)
+        improved = validating and self._validate_and_report()
+        if saving or improved:
+            self._reporter.flush()
+            refuse_divergence(step, figures, scaled=self.scaler.is_enabled())
+            self._save(as_last=saving, as_best=improved)
 
     def _loader(self) -> BatchLoader:
         return BatchLoader(
@@ -211,27 +246,28 @@ class Trainer:
             group["lr"] = lr
         return lr
 
-    def _update(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def update(self, x: Tensor, y: Tensor, *, rounds: int) -> tuple[Tensor, Tensor]:
         """One optimizer step on ``x`` -> ``y``, this process's share: (batch, context) each.
 
         Returns the loss of the share and the norm of the whole gradient. Nothing here waits for the
         device (but float16's scaling, by its nature).
         """
-        rounds = self.config.train.grad_accumulation
         total = torch.zeros((), device=self.device)
-        for number, (inputs, targets) in enumerate(
-            zip(x.chunk(rounds), y.chunk(rounds), strict=True), start=1
-        ):
+        parts = zip(x.chunk(rounds), y.chunk(rounds), strict=True)
+        for number, (inputs, targets) in enumerate(parts, start=1):
             with self._parallel.round(is_last=number == rounds):
-                with self._autocast():
+                with record_function("forward"), self._autocast():
                     loss = self._parallel(inputs, targets) / rounds
-                self.scaler.scale(loss).backward()
+                with record_function("backward"):
+                    self.scaler.scale(loss).backward()
             total += loss.detach()
-        self.scaler.unscale_(self.optimizer)
-        norm = clip_gradients(self._parameters, self.config.optim.grad_clip or math.inf)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
+        with record_function("clip"):
+            self.scaler.unscale_(self.optimizer)
+            norm = clip_gradients(self._parameters, self.config.optim.grad_clip or math.inf)
+        with record_function("optimizer"):
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            self.optimizer.zero_grad(set_to_none=True)
         return total, norm
 
     def _autocast(self) -> torch.autocast:
@@ -291,8 +327,10 @@ class Trainer:
         if not self.world.is_main:
             return
         state = snapshot(state)
+        copied = Mark(self.device)
 
         def write() -> None:
+            copied.wait()
             if as_plain:
                 self.run.write_checkpoint(state)
             if as_best:

@@ -47,6 +47,10 @@ class Arguments(Config):
     """Directory of the run; none means runs/ and the time of day."""
     resume: bool = False
     """Go on with the run in --run-dir (or start it, if there is none yet)."""
+    profile: bool = False
+    """Record five steps: a trace for Perfetto in RUN_DIR/profile, and where the time went."""
+    find_batch_size: bool = False
+    """Say how many sequences the device holds at once, and train nothing."""
 
 
 def main(argv: list[str]) -> int:
@@ -57,7 +61,15 @@ def main(argv: list[str]) -> int:
     from cs336lm.trainer import Trainer
 
     config = Config(arguments.data, arguments.model, arguments.optim, arguments.train)
-    trainer = Trainer(config, _run_dir(arguments), resume=arguments.resume, console=True)
+    trainer = Trainer(
+        config,
+        _run_dir(arguments),
+        resume=arguments.resume,
+        console=True,
+        profile=arguments.profile,
+    )
+    if arguments.find_batch_size:
+        return _find_batch_size(trainer)
     if trainer.world.is_main:
         print(_opening(trainer), file=sys.stderr, flush=True)
     try:
@@ -78,6 +90,21 @@ def _run_dir(arguments: Arguments) -> Path:
     if "WORLD_SIZE" in os.environ:
         raise UsageError("name --run-dir: under torchrun all processes must agree on it")
     return Path("runs") / time.strftime("%Y-%m-%d-%H%M%S")
+
+
+def _find_batch_size(trainer: Trainer) -> int:
+    from cs336lm.batch_size import find_batch_size
+
+    if trainer.world.size > 1:
+        raise UsageError("--find-batch-size looks at one device: run it without torchrun")
+    found = find_batch_size(trainer)
+    asked, context = trainer.config.data.batch_size, trainer.config.model.context_length
+    print(
+        f"{'about ' if found.is_estimate else ''}{found.sequences:,} sequences of {context:,} "
+        f"tokens fit on {trainer.device} at once; --data.batch-size {asked} needs "
+        f"--train.grad-accumulation {found.rounds_for(asked)}"
+    )
+    return 0
 
 
 def _opening(trainer: Trainer) -> str:

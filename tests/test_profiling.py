@@ -1,0 +1,99 @@
+"""The trace, the search for a batch size, and the switches that change speed but no figures."""
+
+import gzip
+import json
+from functools import partial
+
+import pytest
+import torch
+from cs336lm import batch_size
+from cs336lm.batch_size import LargestBatch, find_batch_size, largest_that
+from cs336lm.cli.main import main
+from cs336lm.config import save_config
+from cs336lm.profiling import PHASES
+from cs336lm.trainer import Trainer
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_run import curve, make_config
+
+
+def test_profile_writes_a_trace_and_says_where_the_time_went(tmp_path, capfd):
+    Trainer(make_config(tmp_path, steps=14), tmp_path / "run", profile=True).train()
+    table = capfd.readouterr().err
+    with gzip.open(tmp_path / "run" / "profile" / "trace.json.gz") as file:
+        events = json.load(file)["traceEvents"]
+    recorded = [event["name"] for event in events if event.get("ph") == "X"]
+    for phase in PHASES:
+        assert recorded.count(phase) == 5
+        assert f"\n  {phase}  " in table
+    shares = [float(row.split()[-1][:-1]) for row in table.splitlines() if row.startswith("  ")]
+    assert sum(shares[: len(PHASES) + 1]) == pytest.approx(100, abs=1)
+
+
+def test_a_run_too_short_to_profile_is_not_harmed(tmp_path):
+    Trainer(make_config(tmp_path, steps=3), tmp_path / "run", profile=True).train()
+    assert len(curve(tmp_path / "run")) == 4
+
+
+@given(st.integers(0, 10**6), st.integers(1, 1 << 16))
+def test_the_search_finds_the_largest_to_an_eighth(largest, limit):
+    tried = []
+
+    def fits(size):
+        tried.append(size)
+        return size <= largest
+
+    found = largest_that(fits, limit)
+    assert found <= min(largest, limit)
+    assert found >= min(largest, limit) * 8 // 9
+    assert max(tried) <= min(max(1, 2 * largest), limit)
+
+
+@given(st.integers(1, 300), st.integers(1, 300))
+def test_rounds_are_as_few_as_fit(share, largest):
+    rounds = LargestBatch(largest, is_estimate=False).rounds_for(share)
+    assert share % rounds == 0
+    assert share // rounds <= largest
+    assert not any(share % r == 0 and share // r <= largest for r in range(1, rounds))
+
+
+def test_the_estimate_on_a_cpu_follows_the_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(batch_size, "_ENOUGH_GROWTH", 16 << 20)
+    found = {}
+    for gigabytes in (1, 4):
+        monkeypatch.setattr(batch_size, "_free_memory", lambda size=gigabytes: size << 30)
+        trainer = Trainer(make_config(tmp_path), tmp_path / "run")
+        found[gigabytes] = find_batch_size(trainer).sequences
+    assert found[4] / found[1] == pytest.approx(4, rel=0.5)
+    # Activations of 8 tokens, 16 wide, are some kilobytes.
+    assert 1e3 < (1 << 30) / found[1] < 1e6
+    monkeypatch.setattr(batch_size, "_free_memory", lambda: 10)
+    with pytest.raises(ValueError, match="not even one sequence of 8 tokens fits on cpu"):
+        find_batch_size(Trainer(make_config(tmp_path), tmp_path / "run"))
+
+
+def test_find_batch_size_trains_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(batch_size, "_estimate_on_cpu", lambda trainer: 3)
+    save_config(make_config(tmp_path), tmp_path / "run.toml")
+    flags = ["--config", f"{tmp_path}/run.toml", "--run-dir", f"{tmp_path}/run"]
+    assert main(["train", *flags, "--find-batch-size"]) == 0
+    assert capsys.readouterr().out == (
+        "about 3 sequences of 8 tokens fit on cpu at once; --data.batch-size 8 needs "
+        "--train.grad-accumulation 4\n"
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_recomputing_activations_changes_nothing(tmp_path):
+    for switch in (False, True):
+        config = make_config(tmp_path, activation_checkpointing=switch)
+        Trainer(config, tmp_path / f"{switch}").train()
+    assert curve(tmp_path / "True") == curve(tmp_path / "False")
+
+
+def test_compiling_changes_nothing(tmp_path, monkeypatch):
+    # The whole of torch.compile but the generation of code, which takes its time.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager", fullgraph=True))
+    for switch in (False, True):
+        Trainer(make_config(tmp_path, steps=6, compile=switch), tmp_path / f"{switch}").train()
+    assert curve(tmp_path / "True") == curve(tmp_path / "False")
