@@ -87,6 +87,19 @@ def test_the_same_losses_on_any_number_of_processes(alone, tmp_path, mode, proce
             torch.testing.assert_close(ours[name], weight, rtol=1e-3, atol=1e-4)
 
 
+def test_slices_with_half_precision_and_recomputed_activations(alone, tmp_path):
+    expected, config = alone
+    config = parallel(config, "fsdp")
+    switches = {"dtype": "bfloat16", "activation_checkpointing": True}
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, **switches))
+    train(2, config, tmp_path / "run")
+    np.testing.assert_allclose(
+        figures(tmp_path / "run", "val_loss"), figures(expected, "val_loss"), rtol=0.01
+    )
+    weights = load_run(tmp_path / "run", which="last")[1].state_dict().values()
+    assert all(weight.dtype == torch.float32 for weight in weights)
+
+
 def test_sharded_checkpoints_go_on_elsewhere(alone, tmp_path):
     """4 processes, then 2, then one alone with whole weights, then 2 again from that."""
     _, config = alone

@@ -1,6 +1,7 @@
 """A run that was stopped and resumed writes what one that was not would have written."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -117,3 +118,24 @@ def test_metrics_after_the_checkpoint_are_dropped(tmp_path):
     path.write_text('{"step": 1}\nnonsense\n')
     with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2"):
         JsonlTracker(path, after=2)
+
+
+def test_a_full_disk_ends_the_run_in_one_line_and_keeps_what_was_written(tmp_path):
+    config = make_config(tmp_path, steps=9, checkpoint_every=4)
+    Trainer(config, tmp_path / "run").train()
+    run = RunDirectory(tmp_path / "run")
+    before = {path: path.read_bytes() for path in run.checkpoints.iterdir()}
+    command = ["train", "--resume", "--run-dir", str(run.path), "--train.steps", "20"]
+    done = subprocess.run(
+        [sys.executable, "-m", "cs336lm", *command],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000)),
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(f"cs336lm: {run.checkpoints}/")
+    assert last.endswith(".pt: File too large")
+    assert {path: path.read_bytes() for path in run.checkpoints.iterdir()} == before

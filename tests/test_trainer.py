@@ -8,6 +8,7 @@ import typing
 import numpy as np
 import pytest
 import torch
+from cs336lm import tracking
 from cs336lm.checkpoint import load_checkpoint, read_state
 from cs336lm.config import OptimConfig, TrainConfig
 from cs336lm.errors import UsageError
@@ -175,3 +176,10 @@ def test_every_name_in_the_configuration_is_listed():
     assert set(typing.get_args(hints["schedule"])) == set(SCHEDULES)
     (names,) = typing.get_args(typing.get_type_hints(TrainConfig)["track"])[:1]
     assert set(typing.get_args(names)) == set(TRACKERS)
+
+
+def test_a_tracker_that_is_not_installed_is_named_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(tracking, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"train.track=wandb .*pip install 'cs336lm\[wandb\]'"):
+        Trainer(make_config(tmp_path, track=("wandb",)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -164,7 +164,7 @@ def snapshot(state: Any) -> Any:
 class BackgroundWriter:
     """Runs one write at a time on a thread, so that training goes on meanwhile.
 
-    A write that fails raises from the next call of ``submit`` or ``wait``.
+    The error of a write that failed is raised by the next call of any method but ``close``.
     """
 
     def __init__(self) -> None:
@@ -175,6 +175,11 @@ class BackgroundWriter:
         """Waits for the write before, then starts this one."""
         self.wait()
         self._writing = self._thread.submit(write)
+
+    def raise_if_failed(self) -> None:
+        """Raises the error of a write that is over; waits for none."""
+        if self._writing is not None and self._writing.done():
+            self.wait()
 
     def wait(self) -> None:
         """Returns once nothing is being written."""

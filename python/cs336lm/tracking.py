@@ -11,8 +11,9 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
@@ -46,13 +47,17 @@ class JsonlTracker:
         kept = b"" if after is None else b"".join(_lines_until(path, after))
         with atomic_write(path) as file:
             file.write(kept)
-        self._file = path.open("a", encoding="utf-8")
+        self._path = path
+        self._file = path.open("ab", buffering=0)
 
     def log(self, record: Record) -> None:
         """Appends a line; it is on its way to the disk when this returns."""
         finite = {k: v if _is_finite(v) else None for k, v in record.items() if v is not None}
-        self._file.write(json.dumps(finite) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(finite).encode() + b"\n")
+        except OSError as error:
+            error.filename = str(self._path)
+            raise
 
     def close(self) -> None:
         """Closes the file."""
@@ -148,10 +153,8 @@ class TensorBoardTracker:
     """Event files under ``RUN_DIR/tensorboard`` (extra: ``tensorboard``)."""
 
     def __init__(self, run_dir: Path, config: dict[str, Any]) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise UsageError(_missing_extra("tensorboard")) from None
+        from torch.utils.tensorboard import SummaryWriter
+
         self._writer: Any = SummaryWriter(str(run_dir / "tensorboard"))
 
     def log(self, record: Record) -> None:
@@ -169,10 +172,7 @@ class WandbTracker:
     """A run of Weights & Biases, in the project that WANDB_PROJECT names (extra: ``wandb``)."""
 
     def __init__(self, run_dir: Path, config: dict[str, Any]) -> None:
-        try:
-            wandb: Any = import_module("wandb")
-        except ImportError:
-            raise UsageError(_missing_extra("wandb")) from None
+        wandb: Any = import_module("wandb")
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "cs336lm"),
             name=run_dir.name,
@@ -190,11 +190,17 @@ class WandbTracker:
         self._run.finish()
 
 
-def _missing_extra(name: str) -> str:
-    return f"train.track={name} needs a package more: pip install 'cs336lm[{name}]'"
-
-
+# Each under the name of the package that it needs, which is also that of our extra.
 TRACKERS: dict[str, Callable[[Path, dict[str, Any]], Tracker]] = {
     "tensorboard": TensorBoardTracker,
     "wandb": WandbTracker,
 }
+
+
+def require_installed(names: Iterable[str]) -> None:
+    """Raises ``UsageError`` if a tracker's package is missing."""
+    for name in names:
+        if find_spec(name) is None:
+            raise UsageError(
+                f"train.track={name} needs a package more: pip install 'cs336lm[{name}]'"
+            )

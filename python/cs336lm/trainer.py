@@ -15,6 +15,7 @@ import math
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -36,7 +37,14 @@ from cs336lm.reporter import Reporter, refuse_divergence
 from cs336lm.run_directory import RunDirectory
 from cs336lm.schedule import SCHEDULES
 from cs336lm.stop_signals import StopSignals
-from cs336lm.tracking import TRACKERS, ConsoleTracker, JsonlTracker, Record, Tracker
+from cs336lm.tracking import (
+    TRACKERS,
+    ConsoleTracker,
+    JsonlTracker,
+    Record,
+    Tracker,
+    require_installed,
+)
 from cs336lm.training_data import open_data
 
 
@@ -85,6 +93,7 @@ class Trainer:
                 f"{run_dir} holds a run already: go on with it by --resume, or name another "
                 "--run-dir"
             )
+        require_installed(config.train.track)
         self.world = World.from_environment()
         # One process a machine reads the files through; if it objects, all of them end.
         self.data = open_data(config, check_ids=self.world.local_rank == 0)
@@ -199,12 +208,11 @@ class Trainer:
             profiler.close()
 
     def _batches(self, steps: range) -> Iterator[tuple[int, Tensor, Tensor]]:
-        batches = self._loader().iterate(steps)
-        for step in steps:
-            with record_function("wait for data"):
-                x, y = next(batches)
-            yield step, x, y
-        batches.close()
+        with closing(self._loader().iterate(steps)) as batches:
+            for step in steps:
+                with record_function("wait for data"):
+                    x, y = next(batches)
+                yield step, x, y
 
     def _report_and_save(self, lr: float, loss: Tensor, norm: Tensor, *, stopping: bool) -> None:
         """After a step: what is due of metrics, validation and checkpoint."""
@@ -214,6 +222,7 @@ class Trainer:
         saving = last or stopping or _is_due(step, train.checkpoint_every)
         if not (logging or validating or saving):
             return
+        self._writer.raise_if_failed()
         figures = LateValues([self.world.mean(loss), norm])
         if logging or validating or last:
             self._reporter.expect(self._record(lr=lr), figures)
