@@ -37,10 +37,10 @@ fn lone_surrogate(text: &Bound<'_, PyString>) -> PyErr {
 /// or any other iterable.
 pub fn token_ids(ids: &Bound<'_, PyAny>) -> PyResult<Vec<TokenId>> {
     if let Ok(list) = ids.cast::<PyList>() {
-        return list.iter().map(|id| token_id(&id)).collect();
+        return collect(list.len(), list.iter().map(Ok));
     }
     if let Ok(tuple) = ids.cast::<PyTuple>() {
-        return tuple.iter().map(|id| token_id(&id)).collect();
+        return collect(tuple.len(), tuple.iter().map(Ok));
     }
     // The dtypes that ids come in: token files, NumPy's and PyTorch's default, and the rest.
     if let Some(ids) = from_buffer::<u16>(ids)
@@ -54,14 +54,27 @@ pub fn token_ids(ids: &Bound<'_, PyAny>) -> PyResult<Vec<TokenId>> {
     if let Ok(to_list) = ids.getattr("tolist") {
         let list = to_list.call0()?;
         let list = list.cast::<PyList>().map_err(|_| not_one_dimensional(ids))?;
-        return list.iter().map(|id| token_id(&id)).collect();
+        return collect(list.len(), list.iter().map(Ok));
     }
     if ids.is_instance_of::<PyString>() {
         return Err(PyTypeError::new_err("ids must be integers, not text"));
     }
-    ids.try_iter()?.map(|id| token_id(&id?)).collect()
+    collect(0, ids.try_iter()?)
 }
 
+/// Not `Iterator::collect`, which would not reserve the room: an error may end it early.
+fn collect<'py>(
+    expected: usize,
+    ids: impl Iterator<Item = PyResult<Bound<'py, PyAny>>>,
+) -> PyResult<Vec<TokenId>> {
+    let mut collected = Vec::with_capacity(expected);
+    for id in ids {
+        collected.push(token_id(&id?)?);
+    }
+    Ok(collected)
+}
+
+#[inline]
 fn token_id(id: &Bound<'_, PyAny>) -> PyResult<TokenId> {
     id.extract().map_err(|_| {
         if id.is_instance_of::<PyList>() {
