@@ -98,17 +98,20 @@ impl WordEncoder {
         out: &mut Vec<TokenId>,
     ) -> Result<()> {
         let end = start + len;
-        let mut from = start;
-        for at in start + 1..=end {
+        let (mut from, mut at) = (start, start);
+        while from < end {
+            // Between the bytes of a character there is hardly ever a cut: from one to the next.
+            at += char_len(text[at]);
             if at < end && !rules.cuts.is_cut(text[at - 1], text[at]) {
                 continue;
             }
             if self.len == BATCH {
                 self.look_up(rules, text, out)?;
             }
-            self.keys[self.len] = Key::at(text, from, at - from);
+            let to = at.min(end);
+            self.keys[self.len] = Key::at(text, from, to - from);
             self.len += 1;
-            from = at;
+            from = to;
         }
         Ok(())
     }
@@ -161,6 +164,17 @@ impl WordEncoder {
             None => self.long.insert(word, &self.symbols),
         }
         Ok(())
+    }
+}
+
+/// How long a character is that begins with `first`; 1 where none does.
+#[inline(always)]
+fn char_len(first: u8) -> usize {
+    match first {
+        0xE0..=0xEF => 3,
+        0xC0..=0xDF => 2,
+        0xF0..=0xFF => 4,
+        _ => 1,
     }
 }
 
