@@ -2,11 +2,13 @@
 
 #![allow(clippy::unwrap_used)] // in a test a panic is the report
 
+mod arrays;
 mod oracle;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use arrays::read_npy;
 use bpe::Error;
 use bpe::encoder::Tokenizer;
 use bpe::pretokenize::Pattern;
@@ -54,20 +56,6 @@ fn text() -> impl Strategy<Value = Vec<u8>> {
 fn write_all(folder: &Path, texts: &[Vec<u8>]) -> Vec<PathBuf> {
     let named = texts.iter().enumerate().map(|(i, text)| (folder.join(format!("{i}.txt")), text));
     named.map(|(path, text)| fs::write(&path, text).map(|()| path).unwrap()).collect()
-}
-
-/// The ids of a file as NumPy would read it: dtype and length from the header.
-fn read_npy(path: &Path) -> Vec<TokenId> {
-    let bytes = fs::read(path).unwrap();
-    let header_len = 10 + usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
-    let (header, data) = bytes.split_at(header_len);
-    let header = String::from_utf8_lossy(header);
-    let width = if header.contains("'<u2'") { 2 } else { 4 };
-    assert!(width == 2 || header.contains("'<u4'"), "{header}");
-    let id = |place: &[u8]| place.iter().rev().fold(0, |id, &byte| id << 8 | TokenId::from(byte));
-    let ids: Vec<TokenId> = data.chunks(width).map(id).collect();
-    assert!(header.contains(&format!("'shape': ({},)", ids.len())), "{header}");
-    ids
 }
 
 fn run(
@@ -127,6 +115,7 @@ proptest! {
             append_eot: append.then_some(eot),
             separator: Some(eot),
             fingerprint: "f".repeat(64),
+            ..EncodeOptions::default()
         };
         let stats = run(&tokenizer, &paths, &out, &options);
 
