@@ -57,7 +57,7 @@ class _RMSNorm(torch.autograd.Function):
 
 def gated_silu(gate_up: Float[Tensor, "... two_d_ff"]) -> Float[Tensor, "... d_ff"]:
     """silu(gate) * up, of a gate and an up side by side in one tensor."""
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or not gate_up.requires_grad:
         gate, up = gate_up.chunk(2, dim=-1)
         return silu(gate) * up
     gated: Tensor = _GatedSilu.apply(gate_up)

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from cs336lm.decoding import Decoder
 from cs336lm.errors import UsageError
 from cs336lm.kv_cache import KVCache
 from cs336lm.model import TransformerLM
@@ -168,6 +169,7 @@ def _steps(
 class _Continuation:
     """Texts that grow by a token a step, and the window of the model on each."""
 
+    @torch.inference_mode()
     def __init__(
         self, model: TransformerLM, prompts: Sequence[Sequence[int]], max_new_tokens: int
     ) -> None:
@@ -180,6 +182,7 @@ class _Continuation:
         self.ends: Int[Tensor, " batch"] = torch.tensor(self.lengths, device=weight.device)
         context = min(capacity, model.config.context_length)
         self.cache = KVCache(model.config, len(prompts), context, weight.device, weight.dtype)
+        self.decoder = Decoder(model, self.cache)
         self.starts: list[int] = []
 
     @torch.inference_mode()
@@ -206,18 +209,18 @@ class _Continuation:
         columns = places + torch.tensor(self.starts, device=device).unsqueeze(1)
         window = self.ids.gather(1, columns.clamp(max=self.ids.shape[1] - 1))
         hidden = self.model.hidden_states(window, places, self.cache)
-        self.positions = torch.tensor(spans, device=device).unsqueeze(1) - 1
-        return self._logits(hidden.take_along_dim(self.positions.unsqueeze(2), dim=1))
+        self.positions = torch.tensor(spans, device=device) - 1
+        last = hidden.take_along_dim(self.positions[:, None, None], dim=1).squeeze(1)
+        logits: Tensor = self.model.lm_head(last)
+        return logits
 
     def _decode(self) -> Float[Tensor, "batch vocab"]:
         """Reads every text's last token."""
         self.positions += 1
-        last = self.ids.gather(1, self.ends.unsqueeze(1) - 1)
-        return self._logits(self.model.hidden_states(last, self.positions, self.cache))
-
-    def _logits(self, hidden: Float[Tensor, "batch 1 d_model"]) -> Float[Tensor, "batch vocab"]:
-        logits: Tensor = self.model.lm_head(hidden.squeeze(1))
-        return logits
+        last = self.ids.gather(1, self.ends.unsqueeze(1) - 1).squeeze(1)
+        spans = {length - start for length, start in zip(self.lengths, self.starts, strict=True)}
+        common = spans.pop() - 1 if len(spans) == 1 else None
+        return self.decoder.step(last, self.positions, common)
 
 
 def window_start(length: int, context_length: int) -> int:

@@ -38,11 +38,15 @@ class LayerCache:
 
         Returns all keys, all values, and which of them each of the tokens may attend to.
         """
+        self.write(k, v, token_positions)
+        mask = self.slots <= token_positions[:, None, :, None]
+        return self.keys, self.values, mask
+
+    def write(self, k: Tensor, v: Tensor, token_positions: Tensor) -> None:
+        """Stores keys and values, shaped as for :meth:`append`, at their positions."""
         index = token_positions[:, None, :, None].expand(k.shape)
         self.keys.scatter_(2, index, k.to(self.keys.dtype))
         self.values.scatter_(2, index, v.to(self.values.dtype))
-        mask = self.slots <= token_positions[:, None, :, None]
-        return self.keys, self.values, mask
 
 
 class KVCache:

@@ -1,0 +1,139 @@
+"""One token per sequence, in as few operations as it can be said.
+
+Generating text is a matrix-vector product per weight and a hundred small operations around them;
+for a small model it is those operations, not their arithmetic, that take the time. So the model's
+forward pass is written out here once more for a single position, with what can be prepared
+prepared: queries, keys and values are one product, gate and up another; the gains of the norms
+before them and the attention's 1 / sqrt(d_head) are multiplied into their weights; residuals are
+added by the products themselves. What comes out is what the model computes, to rounding.
+
+Shapes are the same in every step and nothing depends on values that only the device knows, so a
+step can be captured. Where the host knows that all sequences stand at the same position, it may say
+so, and only the cache's used part is read.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple, cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from cs336lm.functional import at_least_float32
+from cs336lm.fused import gated_silu, turn_pairs
+from cs336lm.kv_cache import KVCache, LayerCache
+from cs336lm.model import TransformerBlock, TransformerLM
+
+
+class _Weights(NamedTuple):
+    """One block's weights, (in, out)."""
+
+    qkv: Tensor
+    output: Tensor
+    gate_up: Tensor
+    down: Tensor
+
+
+class Decoder:
+    """Continues the sequences whose past is in ``cache``.
+
+    It holds a joined copy of about two thirds of the blocks' weights, made when it is; later
+    changes of the model do not reach it.
+    """
+
+    def __init__(self, model: TransformerLM, cache: KVCache) -> None:
+        self.model = model
+        self.cache = cache
+        blocks = cast("Sequence[TransformerBlock]", model.layers)
+        self.weights = [_prepared(block) for block in blocks]
+        rope = blocks[0].attn.rope
+        assert rope is not None  # a language model's attention knows positions
+        self.cos, self.sin = rope.cos, rope.sin
+        weight = model.lm_head.weight
+        self.eps = torch.tensor(
+            model.config.rms_norm_eps,
+            dtype=torch.promote_types(weight.dtype, torch.float32),
+            device=weight.device,
+        )
+        self.slots = torch.arange(cache.length, device=weight.device)
+
+    def step(
+        self,
+        token_ids: Int[Tensor, " batch"],
+        positions: Int[Tensor, " batch"],
+        common_position: int | None = None,
+    ) -> Float[Tensor, "batch vocab"]:
+        """Reads one token per sequence, at its position, and returns its successor's logits.
+
+        ``common_position`` is the value of all ``positions``, where the host knows it.
+        """
+        x = self.model.token_embeddings(token_ids)
+        cos, sin = self.cos[positions].unsqueeze(1), self.sin[positions].unsqueeze(1)
+        bias = None if common_position is not None else self._bias(positions, x.dtype)
+        for weights, layer_cache in zip(self.weights, self.cache, strict=True):
+            q, k, v = self._project(x, weights.qkv, cos, sin)
+            if common_position is None:
+                layer_cache.write(k.unsqueeze(2), v.unsqueeze(2), positions.unsqueeze(1))
+            else:
+                layer_cache.keys[:, :, common_position] = k
+                layer_cache.values[:, :, common_position] = v
+            attended = _attend(q, layer_cache, bias, common_position)
+            x = torch.addmm(x, attended, weights.output)
+            x = torch.addmm(x, gated_silu(self._normed(x) @ weights.gate_up), weights.down)
+        logits: Tensor = self.model.lm_head(self.model.ln_final(x))
+        return logits
+
+    def _project(
+        self, x: Tensor, weight: Tensor, cos: Tensor, sin: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(batch, d_model) -> rotated queries and keys, and values, (batch, heads, d_head) each."""
+        heads, d_head = self.model.config.num_heads, self.model.config.d_head
+        qkv = (self._normed(x) @ weight).view(x.shape[0], 3 * heads, d_head)
+        turned = turn_pairs(qkv[:, : 2 * heads], cos, sin)
+        return turned[:, :heads], turned[:, heads:], qkv[:, 2 * heads :]
+
+    def _normed(self, x: Tensor) -> Tensor:
+        """RMSNorm without its gains."""
+        wide = at_least_float32(x)
+        norm = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+        scale = torch.addcmul(self.eps, norm, norm, value=1 / x.shape[-1]).rsqrt_()
+        return (wide * scale).to(x.dtype)
+
+    def _bias(self, positions: Tensor, dtype: torch.dtype) -> Tensor:
+        """(batch * heads, 1, slots): -inf where a sequence has no token yet, else 0."""
+        unseen = self.slots > positions.unsqueeze(1)
+        bias = torch.zeros(unseen.shape, dtype=dtype, device=unseen.device)
+        bias = bias.masked_fill_(unseen, -torch.inf)
+        return bias.repeat_interleave(self.model.config.num_heads, dim=0).unsqueeze(1)
+
+
+def _prepared(block: TransformerBlock) -> _Weights:
+    """Joins and scales in float32 or better, whatever the weights are kept in."""
+    attn, ffn = block.attn, block.ffn
+    dtype = attn.q_proj.weight.dtype
+    scale = (attn.q_proj.in_features // attn.num_heads) ** -0.5
+    q, k, v = (at_least_float32(p.weight) for p in (attn.q_proj, attn.k_proj, attn.v_proj))
+    qkv = torch.cat((q * scale, k, v)) * block.ln1.weight
+    gate_up = torch.cat((at_least_float32(ffn.w1.weight), ffn.w3.weight)) * block.ln2.weight
+    return _Weights(
+        qkv.to(dtype).T, attn.output_proj.weight.T, gate_up.to(dtype).T, ffn.w2.weight.T
+    )
+
+
+def _attend(
+    q: Float[Tensor, "batch heads d_head"],
+    cache: LayerCache,
+    bias: Tensor | None,
+    common_position: int | None,
+) -> Float[Tensor, "batch d_model"]:
+    """Attention of one query per head; its scale is in the weights already."""
+    batch, heads, d_head = q.shape
+    seen = None if common_position is None else common_position + 1
+    keys = cache.keys.view(batch * heads, -1, d_head)[:, :seen]
+    values = cache.values.view(batch * heads, -1, d_head)[:, :seen]
+    queries = q.reshape(batch * heads, 1, d_head)
+    if bias is None:
+        scores = torch.bmm(queries, keys.transpose(1, 2))
+    else:
+        scores = torch.baddbmm(bias, queries, keys.transpose(1, 2))
+    return torch.bmm(torch.softmax(scores, dim=-1), values).view(batch, heads * d_head)
