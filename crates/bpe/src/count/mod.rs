@@ -87,7 +87,9 @@ fn count_text(
             at += special.tokens()[index].len();
             Ok(())
         }
-    })
+    })?;
+    table.flush();
+    Ok(())
 }
 
 /// Sums the tables, a part of all hashes at a time.

@@ -7,6 +7,11 @@
 use crate::byte_strings::ByteStrings;
 
 const MIN_CAPACITY: usize = 1 << 12;
+
+/// How many strings are noted before they are looked up, together: the processor then waits for
+/// several places in memory at once.
+const BATCH: usize = 64;
+
 const MAX_SHORT: usize = 15;
 
 /// The length byte of strings longer than [`MAX_SHORT`].
@@ -34,6 +39,8 @@ pub struct CountTable {
     shift: u32,
     len: usize,
     long: ByteStrings,
+    /// Short strings that were counted but not looked up yet, each with room for its slot.
+    noted: Vec<(Key, usize)>,
 }
 
 impl Default for CountTable {
@@ -45,7 +52,14 @@ impl Default for CountTable {
 impl CountTable {
     fn with_capacity(capacity: usize, skip: u32) -> Self {
         let slots = vec![Slot::default(); capacity];
-        Self { slots, skip, shift: 64 - capacity.ilog2(), len: 0, long: ByteStrings::new() }
+        Self {
+            slots,
+            skip,
+            shift: 64 - capacity.ilog2(),
+            len: 0,
+            long: ByteStrings::new(),
+            noted: Vec::with_capacity(BATCH),
+        }
     }
 
     /// The sum of part `part` of `parts`, a power of two up to [`MAX_PARTS`](Self::MAX_PARTS), of
@@ -71,19 +85,43 @@ impl CountTable {
         self.len
     }
 
-    /// Counts `text[start..start + len]`; to be given the surrounding text saves a copy.
+    /// Counts `text[start..start + len]`; to be given the surrounding text saves a copy. What is
+    /// counted is seen after the next [`flush`](Self::flush).
     #[inline]
     pub fn count(&mut self, text: &[u8], start: usize, len: usize) {
-        if len <= MAX_SHORT {
-            self.add_short(Key::short(text, start, len), 1);
-        } else {
-            self.add_long(&text[start..start + len], 1);
+        if len > MAX_SHORT {
+            return self.add_long(&text[start..start + len], 1);
+        }
+        self.noted.push((Key::short(text, start, len), 0));
+        if self.noted.len() == BATCH {
+            self.flush();
         }
     }
 
-    #[inline]
+    pub fn flush(&mut self) {
+        let mut noted = std::mem::take(&mut self.noted);
+        while 2 * (self.len + noted.len()) > self.slots.len() {
+            self.grow();
+        }
+        // Nothing depends on what is read here, so the reads overlap; the slots are near afterwards.
+        let mut read = 0;
+        for (key, slot) in &mut noted {
+            *slot = self.slot_of(key.hash());
+            read ^= self.slots[*slot].count;
+        }
+        std::hint::black_box(read);
+        for (key, slot) in noted.drain(..) {
+            self.add_short_at(slot, key, 1);
+        }
+        self.noted = noted;
+    }
+
     fn add_short(&mut self, key: Key, count: u64) {
-        let mut at = self.slot_of(key.hash());
+        self.add_short_at(self.slot_of(key.hash()), key, count);
+    }
+
+    #[inline]
+    fn add_short_at(&mut self, mut at: usize, key: Key, count: u64) {
         loop {
             let slot = &mut self.slots[at];
             if slot.key == key {
@@ -163,6 +201,7 @@ impl CountTable {
 
     /// Calls `visit` with each string and its count, in no particular order.
     pub fn for_each(&self, mut visit: impl FnMut(&[u8], u64)) {
+        debug_assert!(self.noted.is_empty(), "flush first");
         for Slot { key, count } in self.slots.iter().filter(|slot| !slot.is_empty()) {
             match key.long_index() {
                 None => visit(&key.bytes()[..key.short_len()], *count),
@@ -282,6 +321,7 @@ mod tests {
                 tables[index % 2].count(&text, start, len);
                 *expected.entry(text[start..start + len].to_vec()).or_default() += 1;
             }
+            tables.iter_mut().for_each(CountTable::flush);
             let mut found = HashMap::new();
             for part in 0..parts {
                 found.extend(contents(&CountTable::sum_part(&tables, part, parts)));
@@ -299,6 +339,7 @@ mod tests {
         for string in strings.iter().chain(&strings) {
             table.count(string, 0, string.len());
         }
+        table.flush();
         let distinct: std::collections::HashSet<_> = strings.iter().collect();
         assert_eq!(contents(&table).len(), distinct.len());
     }
@@ -309,6 +350,7 @@ mod tests {
         for len in 1..20 {
             table.count(&[0; 20], 0, len);
         }
+        table.flush();
         assert_eq!(table.len(), 19);
     }
 }

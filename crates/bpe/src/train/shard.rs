@@ -24,6 +24,9 @@ pub const SENTINEL: TokenId = TokenId::MAX;
 /// What a neighbour's cursor says where its pair gets no list.
 pub const NO_LIST: u32 = u32::MAX;
 
+/// How many places are fetched from memory together.
+const BLOCK: usize = 32;
+
 /// The most slots a shard may have: its positions, at most three times as many over the life of
 /// its lists, have to be told by 32 bits.
 pub const MAX_SLOTS: u64 = 1 << 30;
@@ -79,26 +82,33 @@ impl Shard {
         let Join { a, b, c, a_slots, b_slots } = join;
         let symbols = &mut self.symbols[..];
         let mut class = self.classes.cursor();
-        for &position in &self.positions[list.start as usize..][..list.len as usize] {
-            let start = position as usize;
-            let middle = start + a_slots;
-            if symbols[start] != a || symbols[middle - 1] != a || symbols[middle] != b {
-                continue;
-            }
-            let end = middle + b_slots;
-            let (x, y) = (symbols[start - 1], symbols[end]);
-            symbols[start] = c;
-            symbols[end - 1] = c;
-            let count = class.count_at(position);
-            if x == c {
-                // The merge before this one counted (c, a); it is (c, c) now.
-                self.double.add(count);
-                self.left.records.push((c, position));
-            } else if x != SENTINEL {
-                self.left.add(x, count, position);
-            }
-            if y != SENTINEL {
-                self.right.add(y, count, position);
+        let positions = &self.positions[list.start as usize..][..list.len as usize];
+        for block in positions.chunks(BLOCK) {
+            // Nothing depends on what is read here, so the reads overlap; the merges below, which
+            // depend on each other, then find everything near.
+            let read = block.iter().fold(0, |read, &start| read ^ symbols[start as usize]);
+            std::hint::black_box(read);
+            for &position in block {
+                let start = position as usize;
+                let middle = start + a_slots;
+                if symbols[start] != a || symbols[middle - 1] != a || symbols[middle] != b {
+                    continue;
+                }
+                let end = middle + b_slots;
+                let (x, y) = (symbols[start - 1], symbols[end]);
+                symbols[start] = c;
+                symbols[end - 1] = c;
+                let count = class.count_at(position);
+                if x == c {
+                    // The merge before this one counted (c, a); it is (c, c) now.
+                    self.double.add(count);
+                    self.left.records.push((c, position));
+                } else if x != SENTINEL {
+                    self.left.add(x, count, position);
+                }
+                if y != SENTINEL {
+                    self.right.add(y, count, position);
+                }
             }
         }
     }

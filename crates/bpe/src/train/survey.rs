@@ -13,12 +13,12 @@ use crate::vocab::TokenId;
 
 /// The sketch has this many cells for every pair that could reach the threshold if counts were
 /// evenly spread: what cells hold by chance is then well below it. At most 2^25, 128 MB.
-const CELLS_PER_PAIR: u64 = 8;
+const CELLS_PER_PAIR: u64 = 2;
 const CELL_BITS: std::ops::RangeInclusive<u32> = 12..=25;
 
 /// How far the threshold lies below the greatest count: the higher, the more surveys are made, the
 /// lower, the more pairs are followed that are never merged.
-const RATIO: u64 = 8;
+const RATIO: u64 = 64;
 
 /// Finds the most frequent of all pairs below `ceiling`, the threshold of the survey before, and
 /// puts them into `pairs`, with lists in `shards`. `wanted` pairs are enough. Returns the new
@@ -89,7 +89,7 @@ impl Sketch {
     #[inline]
     fn may_reach(&self, threshold: u64, key: u64) -> bool {
         let cell = self.cells[self.cell_of(key)];
-        cell == u32::MAX || u64::from(cell) >= threshold
+        (cell == u32::MAX) | (u64::from(cell) >= threshold)
     }
 }
 
@@ -128,6 +128,17 @@ struct Found {
     places: Vec<(u32, u32)>,
 }
 
+/// A place whose pair may reach the threshold.
+#[derive(Clone, Copy, Default)]
+struct Candidate {
+    left: TokenId,
+    right: TokenId,
+    count: u64,
+    at: u32,
+}
+
+const BLOCK: usize = 1 << 10;
+
 struct FoundPair {
     left: TokenId,
     right: TokenId,
@@ -142,22 +153,34 @@ impl Found {
     fn new(shard: &Shard, sketch: &Sketch, threshold: u64) -> Self {
         let mut index = PairIndex::default();
         let mut found = Found { pairs: Vec::new(), places: Vec::new() };
+        // Whether a pair passes the sketch cannot be foretold, so it must not be branched on: all
+        // are written to a block, and the next overwrites what did not pass.
+        let mut block = vec![Candidate::default(); BLOCK];
+        let mut len = 0;
         for_each_pair(shard, |at, left, right, count| {
-            let key = key(left, right);
-            if count == 0 || !sketch.may_reach(threshold, key) {
-                return;
+            block[len] = Candidate { left, right, count, at: at as u32 };
+            len += usize::from((count > 0) & sketch.may_reach(threshold, key(left, right)));
+            if len == BLOCK {
+                found.add(&block, &mut index);
+                len = 0;
             }
-            let next = found.pairs.len() as u32;
-            let id = index.get_or_insert(key, next);
+        });
+        found.add(&block[..len], &mut index);
+        found
+    }
+
+    fn add(&mut self, candidates: &[Candidate], index: &mut PairIndex) {
+        for &Candidate { left, right, count, at } in candidates {
+            let next = self.pairs.len() as u32;
+            let id = index.get_or_insert(key(left, right), next);
             if id == next {
-                found.pairs.push(FoundPair { left, right, count: 0, places: 0, cursor: NO_LIST });
+                self.pairs.push(FoundPair { left, right, count: 0, places: 0, cursor: NO_LIST });
             }
-            let pair = &mut found.pairs[id as usize];
+            let pair = &mut self.pairs[id as usize];
             pair.count += count;
             pair.places += 1;
-            found.places.push((id, at as u32));
-        });
-        found
+            self.places.push((id, at));
+        }
     }
 
     fn fill_lists(&mut self, shard: &mut Shard) {
