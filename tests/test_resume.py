@@ -1,5 +1,6 @@
 """A run that was stopped and resumed writes what one that was not would have written."""
 
+import multiprocessing
 import os
 import resource
 import signal
@@ -8,6 +9,7 @@ import sys
 import time
 
 import pytest
+from cs336lm.cli.main import main
 from cs336lm.config import save_config
 from cs336lm.run_directory import RunDirectory
 from cs336lm.tracking import JsonlTracker, read_metrics
@@ -53,18 +55,28 @@ def test_killed_and_resumed_equals_never_killed(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_and_says_how_to_go_on(tmp_path, number):
-    config = make_config(tmp_path, steps=10**6, eval_every=0, checkpoint_every=0)
-    process = start(config, tmp_path / "run")
-    process.send_signal(number)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 128 + number
-    last = said.splitlines()[-1]
-    assert last.startswith(f"stopped by {number.name} at step ")
-    assert last.endswith(f"saved; go on with: cs336lm train --resume --run-dir {tmp_path / 'run'}")
-    step = Trainer(config, tmp_path / "run", resume=True).progress.step
-    assert f"at step {step:,} of 1,000,000" in last
-    assert not list(RunDirectory(tmp_path / "run").checkpoints.glob(".*"))
+def test_a_signal_saves_and_says_how_to_go_on(tmp_path, monkeypatch, capsys, number):
+    config = make_config(tmp_path, steps=1000, eval_every=0, checkpoint_every=0)
+    save_config(config, tmp_path / "run.toml")
+    run = tmp_path / "run"
+    update = Trainer.update
+
+    def update_and_signal(self, x, y, *, rounds):
+        if self.progress.step == 6:
+            os.kill(os.getpid(), number)
+        return update(self, x, y, rounds=rounds)
+
+    monkeypatch.setattr(Trainer, "update", update_and_signal)
+    handler = signal.getsignal(number)
+    status = main(["train", "--config", f"{tmp_path}/run.toml", "--run-dir", str(run)])
+    assert status == 128 + number
+    assert signal.getsignal(number) is handler
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"stopped by {number.name} at step 7 of 1,000, and saved; go on with: "
+        f"cs336lm train --resume --run-dir {run}"
+    )
+    assert Trainer(config, run, resume=True).progress.step == 7
+    assert [record["step"] for record in curve(run)] == list(range(8))
 
 
 @settings(
@@ -126,16 +138,23 @@ def test_a_full_disk_ends_the_run_in_one_line_and_keeps_what_was_written(tmp_pat
     run = RunDirectory(tmp_path / "run")
     before = {path: path.read_bytes() for path in run.checkpoints.iterdir()}
     command = ["train", "--resume", "--run-dir", str(run.path), "--train.steps", "20"]
-    done = subprocess.run(
-        [sys.executable, "-m", "cs336lm", *command],
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000)),
-        capture_output=True,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    last = done.stderr.splitlines()[-1]
-    assert last.startswith(f"cs336lm: {run.checkpoints}/")
-    assert last.endswith(".pt: File too large")
+
+    def resume_without_space(said):
+        sys.stderr = said
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+        status = main(command)
+        said.flush()
+        os._exit(status)
+
+    with (tmp_path / "said").open("w") as said:
+        child = multiprocessing.get_context("fork").Process(
+            target=resume_without_space, args=(said,)
+        )
+        child.start()
+        child.join(60)
+    assert child.exitcode == 1
+    lines = (tmp_path / "said").read_text().splitlines()
+    assert not any("Traceback" in line for line in lines)
+    assert lines[-1].startswith(f"cs336lm: {run.checkpoints}/")
+    assert lines[-1].endswith(".pt: File too large")
     assert {path: path.read_bytes() for path in run.checkpoints.iterdir()} == before
