@@ -169,13 +169,21 @@ fn sequence_len(lead: u8) -> usize {
 /// the bytes are no valid UTF-8 (truncated, overlong, a surrogate, above U+10FFFF).
 #[inline(always)]
 fn code_point(text: &[u8]) -> Option<(u32, usize)> {
+    // Most are three bytes long, and stand where a fourth byte can be read with them.
+    if let Some(four) = text.first_chunk::<4>() {
+        let bytes = u32::from_be_bytes(*four);
+        if bytes & 0xF0C0_C000 == 0xE080_8000 {
+            let point = (bytes >> 12 & 0xF000) | (bytes >> 10 & 0x0FC0) | (bytes >> 8 & 0x003F);
+            return is_three_bytes_long(point).then_some((point, 3));
+        }
+    }
     let tail = |at: usize| text.get(at).filter(|byte| is_continuation(**byte)).map(|b| *b & 0x3F);
     let lead = u32::from(text[0]);
     match lead {
         0xC2..0xE0 => Some(((lead & 0x1F) << 6 | u32::from(tail(1)?), 2)),
         0xE0..0xF0 => {
             let point = (lead & 0x0F) << 12 | u32::from(tail(1)?) << 6 | u32::from(tail(2)?);
-            (point >= 0x800 && !(0xD800..0xE000).contains(&point)).then_some((point, 3))
+            is_three_bytes_long(point).then_some((point, 3))
         }
         0xF0..0xF5 => {
             let point = (lead & 0x07) << 18 | u32::from(tail(1)?) << 12;
@@ -184,4 +192,10 @@ fn code_point(text: &[u8]) -> Option<(u32, usize)> {
         }
         _ => None,
     }
+}
+
+/// Of the code points that three bytes can hold, those that need three and are no surrogates.
+#[inline(always)]
+fn is_three_bytes_long(point: u32) -> bool {
+    point >= 0x800 && point & 0xF800 != 0xD800
 }

@@ -4,50 +4,118 @@
 //! it, or white space: all of a run but the last character if something follows, which is then a
 //! pretoken of its own or, if it is U+0020, the next run's space.
 
-use super::classes::{Classes, LETTER, NUMBER, OTHER, SPACE};
+use super::ascii;
+use super::classes::{self, Classes};
+use super::window::{Lane, Rules, Verdict, mask};
 
-/// What takes part in runs of the same kind: marks are "other" to this pattern.
+/// Kinds: runs are of letters, of numbers or of anything else (marks too) that is no white space.
+const LETTER: u8 = 1;
+const NUMBER: u8 = 2;
+const OTHER: u8 = 4;
+const SPACE: u8 = 8;
+/// U+0020, with [`SPACE`].
+const JOINS: u8 = 16;
+
+const RUN: u8 = LETTER | NUMBER | OTHER;
+
+/// The scanner of this pattern.
+pub struct Gpt2;
+
+impl Rules for Gpt2 {
+    #[inline(always)]
+    fn ascii_kind(byte: u8) -> u8 {
+        ascii_kind(byte)
+    }
+
+    #[inline(always)]
+    fn wide_kind(class: u8, _last: u8) -> (u8, bool) {
+        // The last of several white spaces starts a pretoken: found by its only byte, if it has
+        // but one.
+        let kind = kind(class);
+        (kind, kind == SPACE)
+    }
+
+    #[inline(always)]
+    fn judge(lane: Lane) -> Verdict {
+        let Lane { last, this, next, byte, .. } = lane;
+        let joins = last & JOINS;
+        let run = this & RUN & !(last | joins >> 2 | joins >> 3 | joins >> 4);
+        let space = this & SPACE & !(last & next);
+        let contraction = mask(byte == b'\'') & mask(last & (OTHER | JOINS) == 0);
+        Verdict { start: run | space, care: contraction & next & LETTER }
+    }
+
+    #[inline(always)]
+    fn pretoken_end(classes: &Classes, text: &[u8], start: usize) -> usize {
+        pretoken_end(classes, text, start)
+    }
+}
+
+#[inline(always)]
+fn ascii_kind(byte: u8) -> u8 {
+    if ascii::is_letter(byte) {
+        LETTER
+    } else if ascii::is_digit(byte) {
+        NUMBER
+    } else if byte == b' ' {
+        SPACE | JOINS
+    } else if ascii::is_space(byte) {
+        SPACE
+    } else {
+        OTHER
+    }
+}
+
 #[inline(always)]
 fn kind(class: u8) -> u8 {
-    if class & LETTER != 0 {
+    if class & classes::LETTER != 0 {
         LETTER
-    } else if class & SPACE != 0 {
+    } else if class & classes::SPACE != 0 {
         SPACE
-    } else if class & NUMBER != 0 {
+    } else if class & classes::NUMBER != 0 {
         NUMBER
     } else {
         OTHER
     }
 }
 
-pub fn for_each<'t>(text: &'t [u8], mut visit: impl FnMut(&'t [u8])) {
-    let classes = Classes::get();
-    let mut start = 0;
-    while start < text.len() {
-        let end = pretoken_end(classes, text, start);
-        visit(&text[start..end]);
-        start = end;
+#[inline(always)]
+fn pretoken_end(classes: &Classes, text: &[u8], start: usize) -> usize {
+    let at = start + usize::from(text[start] == b' ');
+    let Some(&first) = text.get(at) else { return at };
+    if ascii::is_letter(first) {
+        return letters_end(classes, text, at + 1);
+    }
+    other_pretoken_end(classes, text, start, at)
+}
+
+/// The end of a run of letters that goes on at `at`.
+#[inline(always)]
+fn letters_end(classes: &Classes, text: &[u8], at: usize) -> usize {
+    let at = ascii::letters_end(text, at);
+    match text.get(at) {
+        Some(0x80..) => run_end(classes, text, at, LETTER),
+        _ => at,
     }
 }
 
-fn pretoken_end(classes: &Classes, text: &[u8], start: usize) -> usize {
+/// Any pretoken but a run of letters whose first is ASCII. `at` is past its space.
+fn other_pretoken_end(classes: &Classes, text: &[u8], start: usize, at: usize) -> usize {
     if text[start] == b'\'' {
         let len = contraction_len(&text[start + 1..]);
         if len > 0 {
             return start + 1 + len;
         }
     }
-    let at = start + usize::from(text[start] == b' ');
-    if at < text.len() {
-        let first = kind(classes.at(text, at).0);
-        if first != SPACE {
-            return run_end(classes, text, at, first);
-        }
+    let (class, len) = classes.at(text, at);
+    match kind(class) {
+        SPACE => space_end(classes, text, start),
+        run => run_end(classes, text, at + len, run),
     }
-    space_end(classes, text, start)
 }
 
-/// The end of the run of `kind` that goes on at `at`.
+/// The end of the run of `run` that goes on at `at`.
+#[inline(always)]
 fn run_end(classes: &Classes, text: &[u8], mut at: usize, run: u8) -> usize {
     while at < text.len() {
         let (class, len) = classes.at(text, at);
@@ -55,6 +123,9 @@ fn run_end(classes: &Classes, text: &[u8], mut at: usize, run: u8) -> usize {
             break;
         }
         at += len;
+        if run == LETTER {
+            at = ascii::letters_end(text, at);
+        }
     }
     at
 }
@@ -64,7 +135,7 @@ fn space_end(classes: &Classes, text: &[u8], start: usize) -> usize {
     let (mut last, mut at) = (start, start);
     while at < text.len() {
         let (class, len) = classes.at(text, at);
-        if class & SPACE == 0 {
+        if class & classes::SPACE == 0 {
             return if last > start { last } else { at };
         }
         last = at;

@@ -7,11 +7,13 @@
 //!
 //! The patterns are those of tiktoken's `gpt2`, `cl100k_base` and `o200k_base`.
 
+mod ascii;
 mod classes;
 mod custom;
 mod gpt2;
-
-use std::sync::LazyLock;
+mod gpt4;
+mod gpt4o;
+mod window;
 
 pub use custom::CustomPattern;
 
@@ -50,11 +52,6 @@ const SPELLINGS: [(&str, Pattern); 6] = [
     ),
     (GPT4O, Pattern::Gpt4o),
 ];
-
-static GPT4_ENGINE: LazyLock<CustomPattern> =
-    LazyLock::new(|| CustomPattern::new(GPT4).expect("a constant of this file"));
-static GPT4O_ENGINE: LazyLock<CustomPattern> =
-    LazyLock::new(|| CustomPattern::new(GPT4O).expect("a constant of this file"));
 
 impl Pattern {
     /// `gpt2`, `gpt4`, `gpt4o`, or a regular expression; one that is a known pattern's is that
@@ -100,9 +97,9 @@ impl Pattern {
     /// fail, where the engine gives up backtracking.
     pub fn for_each<'t>(&self, text: &'t [u8], visit: impl FnMut(&'t [u8])) -> Result<()> {
         match self {
-            Pattern::Gpt2 => gpt2::for_each(text, visit),
-            Pattern::Gpt4 => GPT4_ENGINE.for_each(text, visit)?,
-            Pattern::Gpt4o => GPT4O_ENGINE.for_each(text, visit)?,
+            Pattern::Gpt2 => window::for_each::<gpt2::Gpt2>(text, visit),
+            Pattern::Gpt4 => window::for_each::<gpt4::Gpt4>(text, visit),
+            Pattern::Gpt4o => window::for_each::<gpt4o::Gpt4o>(text, visit),
             Pattern::Custom(custom) => custom.for_each(text, visit)?,
         }
         Ok(())
@@ -114,7 +111,9 @@ impl Pattern {
     pub fn is_certain_boundary(&self, text: &[u8], at: usize) -> bool {
         match self {
             Pattern::Gpt2 => gpt2::is_certain_boundary(text, at),
-            Pattern::Gpt4 | Pattern::Gpt4o | Pattern::Custom(_) => false,
+            Pattern::Gpt4 => gpt4::is_certain_boundary(text, at),
+            Pattern::Gpt4o => gpt4o::is_certain_boundary(text, at),
+            Pattern::Custom(_) => false,
         }
     }
 }

@@ -99,6 +99,13 @@ fn text() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(piece, 0..24).prop_map(|pieces| pieces.concat())
 }
 
+/// Long enough for several windows, with long runs in it.
+fn long_text() -> impl Strategy<Value = Vec<u8>> {
+    let run = (prop::sample::select(ALPHABET), 1usize..40)
+        .prop_map(|(piece, times)| piece.repeat(times).into_bytes());
+    prop::collection::vec(prop_oneof![text(), run], 0..16).prop_map(|texts| texts.concat())
+}
+
 fn pretokens<'t>(pattern: &Pattern, text: &'t [u8]) -> Vec<&'t [u8]> {
     let mut pretokens = Vec::new();
     pattern.for_each(text, |pretoken| pretokens.push(pretoken)).expect("no limit is reached");
@@ -111,7 +118,7 @@ fn known() -> [Pattern; 3] {
 
 proptest! {
     #[test]
-    fn a_scanner_equals_its_regex(text in text()) {
+    fn a_scanner_equals_its_regex(text in prop_oneof![text(), long_text()]) {
         for pattern in known() {
             let engine = Pattern::Custom(CustomPattern::new(pattern.regex()).expect("valid"));
             prop_assert_eq!(pretokens(&pattern, &text), pretokens(&engine, &text));

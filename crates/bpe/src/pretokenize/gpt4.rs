@@ -1,0 +1,233 @@
+//! GPT-4's pattern (cl100k_base) by hand:
+//!
+//! ```text
+//! '(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+
+//! |\s++$|\s*[\r\n]|\s+(?!\S)|\s
+//! ```
+//!
+//! A pretoken is a contraction; letters with one character of another kind before them; up to
+//! three digits; others with one space before and line ends after them; or white space: what ends
+//! the text, up to the last line end, all but the last character, or one character.
+
+use super::ascii;
+use super::classes::{self, Classes};
+use super::window::{Lane, Rules, Verdict, mask};
+
+const LETTER: u8 = 1;
+const NUMBER: u8 = 2;
+/// Neither letter, number nor white space.
+const OTHER: u8 = 4;
+const SPACE: u8 = 8;
+/// U+0020, with [`SPACE`].
+const JOINS: u8 = 16;
+/// With [`OTHER`], the bytes of a character of several bytes that can be the one before letters:
+/// it follows neither another of its kind nor a space that would take it.
+const LONE: u8 = 32;
+
+/// The scanner of this pattern.
+pub struct Gpt4;
+
+impl Rules for Gpt4 {
+    #[inline(always)]
+    fn ascii_kind(byte: u8) -> u8 {
+        if ascii::is_letter(byte) {
+            LETTER
+        } else if ascii::is_digit(byte) {
+            NUMBER
+        } else if byte == b' ' {
+            SPACE | JOINS
+        } else if ascii::is_space(byte) {
+            SPACE
+        } else {
+            OTHER
+        }
+    }
+
+    #[inline(always)]
+    fn wide_kind(class: u8, last: u8) -> (u8, bool) {
+        if class & classes::LETTER != 0 {
+            (LETTER, false)
+        } else if class & classes::SPACE != 0 {
+            (SPACE, true)
+        } else if class & classes::NUMBER != 0 {
+            (NUMBER, false)
+        } else if last & (OTHER | JOINS) != 0 {
+            (OTHER, false)
+        } else {
+            (OTHER | LONE, false)
+        }
+    }
+
+    #[inline(always)]
+    fn judge(lane: Lane) -> Verdict {
+        let Lane { before_last, last, this, next, byte } = lane;
+        let newline = mask(byte == b'\r') | mask(byte == b'\n');
+        let after_run = mask(last & OTHER != 0)
+            & mask(last & LONE == 0)
+            & mask(before_last & (OTHER | JOINS) != 0);
+        let letter = mask(this & LETTER != 0) & (mask(last & NUMBER != 0) | after_run);
+        let number = this & NUMBER & !last;
+        let other = mask(this & OTHER != 0) & mask(last & (OTHER | JOINS) == 0);
+        let line_end = newline & mask(last & (SPACE | OTHER) == 0);
+        let space = mask(this & SPACE != 0) & !newline & mask(last & next & SPACE == 0);
+        let contraction = other & mask(byte == b'\'') & next & LETTER;
+        let many_digits = before_last & last & this & next & NUMBER;
+        Verdict {
+            start: letter | number | other | line_end | space,
+            care: newline | contraction | many_digits,
+        }
+    }
+
+    #[inline(always)]
+    fn pretoken_end(classes: &Classes, text: &[u8], start: usize) -> usize {
+        pretoken_end(classes, text, start)
+    }
+}
+
+fn pretoken_end(classes: &Classes, text: &[u8], start: usize) -> usize {
+    let (class, len) = classes.at(text, start);
+    let at = start + len;
+    if class & classes::LETTER != 0 {
+        return letters_end(classes, text, at);
+    }
+    if class & classes::NUMBER != 0 {
+        return digits_end(classes, text, at);
+    }
+    if text[start] == b'\'' {
+        let contraction = contraction_len(&text[at..]);
+        if contraction > 0 {
+            return at + contraction;
+        }
+    }
+    let next = if at < text.len() { classes.at(text, at).0 } else { classes::SPACE };
+    if class != classes::NEWLINE && next & classes::LETTER != 0 {
+        return letters_end(classes, text, at);
+    }
+    let joins = text[start] == b' ' && is_other(next);
+    if is_other(class) || joins {
+        return newlines_end(text, others_end(classes, text, at));
+    }
+    space_end(classes, text, start)
+}
+
+#[inline(always)]
+pub fn is_other(class: u8) -> bool {
+    class & (classes::LETTER | classes::NUMBER | classes::SPACE) == 0
+}
+
+/// The end of a run of letters that goes on at `at`.
+fn letters_end(classes: &Classes, text: &[u8], mut at: usize) -> usize {
+    loop {
+        at = ascii::letters_end(text, at);
+        match text.get(at) {
+            Some(0x80..) => match classes.at(text, at) {
+                (class, len) if class & classes::LETTER != 0 => at += len,
+                _ => return at,
+            },
+            _ => return at,
+        }
+    }
+}
+
+/// The end of up to three digits, of which the first ends at `at`.
+pub fn digits_end(classes: &Classes, text: &[u8], mut at: usize) -> usize {
+    for _ in 1..3 {
+        match text.get(at).map(|_| classes.at(text, at)) {
+            Some((class, len)) if class & classes::NUMBER != 0 => at += len,
+            _ => break,
+        }
+    }
+    at
+}
+
+/// The end of a run of others that goes on at `at`.
+pub fn others_end(classes: &Classes, text: &[u8], mut at: usize) -> usize {
+    while at < text.len() {
+        let (class, len) = classes.at(text, at);
+        if !is_other(class) {
+            break;
+        }
+        at += len;
+    }
+    at
+}
+
+fn newlines_end(text: &[u8], at: usize) -> usize {
+    let newlines = text[at..].iter().take_while(|byte| matches!(byte, b'\r' | b'\n'));
+    at + newlines.count()
+}
+
+/// `\s++$|\s*[\r\n]|\s+(?!\S)|\s`, where white space stands at `start`.
+fn space_end(classes: &Classes, text: &[u8], start: usize) -> usize {
+    let run = SpaceRun::at(classes, text, start);
+    if run.end == text.len() { run.end } else { run.end_before_others(start) }
+}
+
+/// White space up to the next character of another kind.
+pub struct SpaceRun {
+    pub end: usize,
+    /// Where the run's last character starts.
+    last: usize,
+    /// The end of the last `\r` or `\n` in the run, if there is one.
+    pub newline_end: Option<usize>,
+}
+
+impl SpaceRun {
+    pub fn at(classes: &Classes, text: &[u8], start: usize) -> SpaceRun {
+        let mut run = SpaceRun { end: start, last: start, newline_end: None };
+        while run.end < text.len() {
+            let (class, len) = classes.at(text, run.end);
+            if class & classes::SPACE == 0 {
+                break;
+            }
+            run.last = run.end;
+            run.end += len;
+            if class == classes::NEWLINE {
+                run.newline_end = Some(run.end);
+            }
+        }
+        run
+    }
+
+    /// Where the pretoken that starts with the run ends, if something follows the run.
+    pub fn end_before_others(&self, start: usize) -> usize {
+        match self.newline_end {
+            Some(end) => end,
+            None if self.last > start => self.last,
+            None => self.end,
+        }
+    }
+}
+
+/// How much of `rest`, which follows an apostrophe, `(?i:[sdmt]|ll|ve|re)` matches. To a regular
+/// expression that ignores case, U+017F (long s) is an s.
+pub fn contraction_len(rest: &[u8]) -> usize {
+    match rest {
+        [b's' | b'S' | b'd' | b'D' | b'm' | b'M' | b't' | b'T', ..] => 1,
+        [b'l' | b'L', b'l' | b'L', ..] => 2,
+        [b'v' | b'V' | b'r' | b'R', b'e' | b'E', ..] => 2,
+        [0xC5, 0xBF, ..] => 2,
+        _ => 0,
+    }
+}
+
+/// Nothing joins letters or digits to what follows them in another kind, a line end to what is no
+/// white space, or others to digits and blanks; others join letters only one at a time.
+pub fn is_certain_boundary(text: &[u8], at: usize) -> bool {
+    let classes = Classes::get();
+    let Some(right) = classes.after(text, at) else { return false };
+    let Some((left, place)) = classes.before(text, at) else { return false };
+    if left & classes::LETTER != 0 {
+        return right & classes::LETTER == 0;
+    }
+    if left & classes::NUMBER != 0 {
+        return right & classes::NUMBER == 0;
+    }
+    if left & classes::SPACE != 0 {
+        return left == classes::NEWLINE && right & classes::SPACE == 0;
+    }
+    if right & classes::LETTER != 0 {
+        return classes.before(text, place).is_some_and(|(class, _)| is_other(class));
+    }
+    right == classes::BLANK || right & classes::NUMBER != 0
+}

@@ -1,0 +1,191 @@
+//! GPT-4o's pattern (o200k_base) by hand, with U for `[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]` and l for
+//! `[\p{Ll}\p{Lm}\p{Lo}\p{M}]`:
+//!
+//! ```text
+//! [^\r\n\p{L}\p{N}]?U*l+(?i:'s|'t|'re|'ve|'m|'ll|'d)?
+//! |[^\r\n\p{L}\p{N}]?U+l*(?i:'s|'t|'re|'ve|'m|'ll|'d)?
+//! |\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+
+//! ```
+//!
+//! A word is upper case and then lower case, with one character of another kind before it and a
+//! contraction after it. Letters without case, and marks, are both; where upper case follows them
+//! and no lower case follows that, the word ends at the last of them. Marks are no letters to the
+//! other parts of the pattern: alone they are "other".
+
+use super::ascii;
+use super::classes::{self, Classes, MARK};
+use super::gpt4::{SpaceRun, contraction_len, digits_end, is_other, others_end};
+use super::window::{Lane, Rules, Verdict, mask};
+
+const UPPER: u8 = 1;
+const LOWER: u8 = 2;
+/// Letters without case, and marks after letters.
+const BOTH: u8 = 4;
+const NUMBER: u8 = 8;
+/// Neither letter, number nor white space.
+const OTHER: u8 = 16;
+const SPACE: u8 = 32;
+/// U+0020, with [`SPACE`].
+const JOINS: u8 = 64;
+/// As in [`super::gpt4`].
+const LONE: u8 = 128;
+
+const WORD: u8 = UPPER | LOWER | BOTH;
+
+/// The scanner of this pattern.
+pub struct Gpt4o;
+
+impl Rules for Gpt4o {
+    #[inline(always)]
+    fn ascii_kind(byte: u8) -> u8 {
+        if byte.wrapping_sub(b'a') < 26 {
+            LOWER
+        } else if byte.wrapping_sub(b'A') < 26 {
+            UPPER
+        } else if ascii::is_digit(byte) {
+            NUMBER
+        } else if byte == b' ' {
+            SPACE | JOINS
+        } else if ascii::is_space(byte) {
+            SPACE
+        } else {
+            OTHER
+        }
+    }
+
+    #[inline(always)]
+    fn wide_kind(class: u8, last: u8) -> (u8, bool) {
+        match class {
+            classes::CASELESS => (BOTH, false),
+            classes::LOWER => (LOWER, false),
+            classes::UPPER => (UPPER, false),
+            classes::MARK => (BOTH, last & WORD == 0),
+            classes::BLANK | classes::NEWLINE => (SPACE, true),
+            classes::NUMBER => (NUMBER, false),
+            _ if last & (OTHER | JOINS) != 0 => (OTHER, false),
+            _ => (OTHER | LONE, false),
+        }
+    }
+
+    #[inline(always)]
+    fn judge(lane: Lane) -> Verdict {
+        let Lane { before_last, last, this, next, byte } = lane;
+        let newline = mask(byte == b'\r') | mask(byte == b'\n');
+        let after_run = mask(last & OTHER != 0)
+            & mask(last & LONE == 0)
+            & mask(before_last & (OTHER | JOINS) != 0);
+        let word = mask(this & WORD != 0) & (mask(last & NUMBER != 0) | after_run);
+        let upper = mask(this & UPPER != 0);
+        let hump = upper & mask(last & LOWER != 0);
+        let number = this & NUMBER & !last;
+        let suffix = mask(byte == b'\'') & mask(last & WORD != 0) & mask(next & WORD != 0);
+        let other = mask(this & OTHER != 0) & mask(last & (OTHER | JOINS) == 0) & !suffix;
+        let line_end = newline & mask(last & (SPACE | OTHER) == 0);
+        let space = mask(this & SPACE != 0) & !newline & mask(last & next & SPACE == 0);
+        let many_digits = before_last & last & this & next & NUMBER;
+        Verdict {
+            start: word | hump | number | other | line_end | space,
+            care: newline | suffix | many_digits | (upper & last & BOTH),
+        }
+    }
+
+    #[inline(always)]
+    fn pretoken_end(classes: &Classes, text: &[u8], start: usize) -> usize {
+        pretoken_end(classes, text, start)
+    }
+}
+
+const WORD_CLASSES: u8 = classes::LETTER | MARK;
+
+fn pretoken_end(classes: &Classes, text: &[u8], start: usize) -> usize {
+    let (class, len) = classes.at(text, start);
+    let at = start + len;
+    // A mark at the start may be the one character before the word or its first: all the same.
+    if class & WORD_CLASSES != 0 {
+        return word_end(classes, text, start);
+    }
+    if class & classes::NUMBER != 0 {
+        return digits_end(classes, text, at);
+    }
+    let next = if at < text.len() { classes.at(text, at).0 } else { classes::SPACE };
+    if class != classes::NEWLINE && next & WORD_CLASSES != 0 {
+        return word_end(classes, text, at);
+    }
+    let joins = text[start] == b' ' && is_other(next);
+    if is_other(class) || joins {
+        let end = others_end(classes, text, at);
+        let tail = text[end..].iter().take_while(|byte| matches!(byte, b'\r' | b'\n' | b'/'));
+        return end + tail.count();
+    }
+    let run = SpaceRun::at(classes, text, start);
+    match run.newline_end {
+        None if run.end == text.len() => run.end,
+        _ => run.end_before_others(start),
+    }
+}
+
+/// `U*l+` or else `U+l*`, and the contraction after it, where a letter or mark stands at `start`.
+fn word_end(classes: &Classes, text: &[u8], start: usize) -> usize {
+    // U*, and the end of the last character in it that could be l as well.
+    let (mut at, mut both_end) = (start, None);
+    let mut class = classes::OTHER;
+    while at < text.len() {
+        let len;
+        (class, len) = classes.at(text, at);
+        if class & (WORD_CLASSES & !classes::LOWER) == 0 {
+            break;
+        }
+        at += len;
+        if class != classes::UPPER {
+            both_end = Some(at);
+        }
+    }
+    let end = if at < text.len() && class == classes::LOWER {
+        lower_end(classes, text, at)
+    } else {
+        both_end.unwrap_or(at)
+    };
+    let suffix = match text[end..].split_first() {
+        Some((b'\'', rest)) => contraction_len(rest),
+        _ => 0,
+    };
+    if suffix > 0 { end + 1 + suffix } else { end }
+}
+
+/// The end of `l+`, which goes on at `at`.
+fn lower_end(classes: &Classes, text: &[u8], mut at: usize) -> usize {
+    while at < text.len() {
+        let (class, len) = classes.at(text, at);
+        if class & (WORD_CLASSES & !classes::UPPER) == 0 {
+            break;
+        }
+        at += len;
+    }
+    at
+}
+
+/// As for GPT-4, but an apostrophe may go on after letters, marks may be part of a word or other,
+/// and a slash may follow a line end.
+pub fn is_certain_boundary(text: &[u8], at: usize) -> bool {
+    let classes = Classes::get();
+    let Some(right) = classes.after(text, at) else { return false };
+    let Some((left, place)) = classes.before(text, at) else { return false };
+    if left & classes::LETTER != 0 {
+        return right & WORD_CLASSES == 0 && text[at] != b'\'';
+    }
+    if left & classes::NUMBER != 0 {
+        return right & classes::NUMBER == 0;
+    }
+    if left & classes::SPACE != 0 {
+        return left == classes::NEWLINE && right & classes::SPACE == 0 && text[at] != b'/';
+    }
+    if right & WORD_CLASSES != 0 {
+        let two_others = left == classes::OTHER
+            && text[place] != b'/'
+            && classes
+                .before(text, place)
+                .is_some_and(|(class, first)| class == classes::OTHER && text[first] != b'/');
+        return two_others && right != MARK;
+    }
+    right == classes::BLANK || right & classes::NUMBER != 0
+}

@@ -1,0 +1,206 @@
+//! The engine of the scanners: where pretokens start, for 64 bytes at once.
+//!
+//! Each byte gets its kind (letter, number, ...: bits that the pattern's [`Rules`] choose), and
+//! whether a pretoken starts there is a function of the kinds of that byte and its neighbours,
+//! written without branches so that the compiler makes vector instructions of it. What comes out
+//! is a bit mask, and the loop over its bits is all the branching there is: on English text a
+//! scanner that branches on every word waits for mispredictions more than half of its time.
+//!
+//! What the neighbours do not decide (a contraction, a line's end in the later patterns, four
+//! digits in a row) is marked as needing *care*: from the last start before such a place the
+//! pattern's plain scanner makes one step, and the window begins anew behind it. That is sound
+//! because a pattern remembers nothing: what follows a pretoken does not depend on what precedes
+//! its end.
+
+use super::classes::Classes;
+
+/// How many bytes are looked at together: one for each bit of a mask.
+const WIDTH: usize = 64;
+
+/// A byte and what stands around it, in kinds; 0 is the kind of what lies before the place where
+/// the window began anew.
+#[derive(Clone, Copy)]
+pub struct Lane {
+    /// The kinds of the byte, of the two before it and of the one after it.
+    pub before_last: u8,
+    pub last: u8,
+    pub this: u8,
+    pub next: u8,
+    pub byte: u8,
+}
+
+/// What a pattern says about one lane.
+#[derive(Clone, Copy)]
+pub struct Verdict {
+    /// Not 0: a pretoken starts here.
+    pub start: u8,
+    /// Not 0: what happens at this place or after it takes the plain scanner to say. `start` must
+    /// still be right here, or 0.
+    pub care: u8,
+}
+
+/// All bits or none.
+#[inline(always)]
+pub fn mask(condition: bool) -> u8 {
+    u8::from(condition).wrapping_neg()
+}
+
+/// A pattern, as the window and as the plain scanner need it.
+pub trait Rules {
+    /// The kind of an ASCII character. No branches, no tables.
+    fn ascii_kind(byte: u8) -> u8;
+
+    /// The kind of any other character of this class after one of kind `last`, which all of its
+    /// bytes get, and whether it needs care.
+    fn wide_kind(class: u8, last: u8) -> (u8, bool);
+
+    /// No branches, no tables.
+    fn judge(lane: Lane) -> Verdict;
+
+    /// The plain scanner: where the pretoken ends that starts at `start`, below `text.len()`.
+    fn pretoken_end(classes: &Classes, text: &[u8], start: usize) -> usize;
+}
+
+/// Calls `visit` with each pretoken of `text` in order.
+#[inline]
+pub fn for_each<'t, R: Rules>(text: &'t [u8], mut visit: impl FnMut(&'t [u8])) {
+    let classes = Classes::get();
+    let mut window = Window::default();
+    // The pretoken at hand starts at `start`; the window has passed `at`.
+    let (mut start, mut at) = (0, 0);
+    while start < text.len() {
+        let looked = text.get(at..).and_then(|rest| rest.first_chunk::<WIDTH>());
+        if let Some(block) = looked {
+            let (mut starts, care) = window.look::<R>(classes, text, at, block);
+            if start == at {
+                starts &= !1;
+            }
+            let base = at;
+            while starts != 0 {
+                let end = base + starts.trailing_zeros() as usize;
+                starts &= starts - 1;
+                visit(&text[start..end]);
+                start = end;
+            }
+            if !care {
+                at += window.passed;
+                continue;
+            }
+        }
+        let end = R::pretoken_end(classes, text, start);
+        visit(&text[start..end]);
+        (start, at) = (end, end);
+        window.begin_anew();
+    }
+}
+
+/// The kinds of two bytes before the window, of the window, and room for a character that begins
+/// at its end.
+struct Window {
+    kinds: [u8; 2 + WIDTH + 4],
+    passed: usize,
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Window { kinds: [0; 2 + WIDTH + 4], passed: 0 }
+    }
+}
+
+impl Window {
+    fn begin_anew(&mut self) {
+        self.passed = 0;
+        self.kinds[..2].fill(0);
+    }
+
+    /// Looks at `text[at..at + 64]`, which is `block`. Returns where
+    /// pretokens start, as far as it is sure, and whether care is needed after the last of them.
+    /// The window's last character only serves as a neighbour: the next window begins with it.
+    #[inline(always)]
+    fn look<R: Rules>(
+        &mut self,
+        classes: &Classes,
+        text: &[u8],
+        at: usize,
+        block: &[u8; WIDTH],
+    ) -> (u64, bool) {
+        self.kinds.copy_within(self.passed..self.passed + 2, 0);
+        let mut all = 0;
+        for (kind, &byte) in self.kinds[2..].iter_mut().zip(block) {
+            *kind = R::ascii_kind(byte);
+            all |= byte;
+        }
+        self.passed = WIDTH - 1;
+        let wide_care = if all >= 0x80 { self.widen::<R>(classes, text, at, block) } else { 0 };
+
+        let kinds = &self.kinds;
+        let lane = |i: usize| Lane {
+            before_last: kinds[i],
+            last: kinds[i + 1],
+            this: kinds[i + 2],
+            next: kinds[i + 3],
+            byte: block[i],
+        };
+        let (mut starts, mut cares) = ([0; WIDTH], [0; WIDTH]);
+        // Two loops: in one, the compiler widens the lanes and is half as fast.
+        for (i, start) in starts.iter_mut().enumerate() {
+            *start = u8::from(R::judge(lane(i)).start != 0);
+        }
+        for (i, care) in cares.iter_mut().enumerate() {
+            *care = u8::from(R::judge(lane(i)).care != 0);
+        }
+        let passed = (1 << self.passed) - 1;
+        let starts = gather(&starts) & !wide_care & passed;
+        let cares = (gather(&cares) | wide_care) & passed;
+        match cares {
+            0 => (starts, false),
+            // Up to the first place of care, it included.
+            _ => (starts & (cares ^ (cares - 1)), true),
+        }
+    }
+
+    /// Gives the bytes that are not ASCII their kinds; returns the places that need care.
+    #[inline(always)]
+    fn widen<R: Rules>(
+        &mut self,
+        classes: &Classes,
+        text: &[u8],
+        at: usize,
+        block: &[u8; WIDTH],
+    ) -> u64 {
+        let mut care = 0;
+        let mut tops = [0; WIDTH];
+        for (top, &byte) in tops.iter_mut().zip(block) {
+            *top = byte >> 7;
+        }
+        let mut left = gather(&tops);
+        while left != 0 {
+            let i = left.trailing_zeros() as usize % WIDTH;
+            let (class, len) = classes.at(text, at + i);
+            let (kind, needs_care) = R::wide_kind(class, self.kinds[i + 1]);
+            care |= u64::from(needs_care) << i;
+            // A loop, for `fill` would call a function for these two or three bytes.
+            for place in &mut self.kinds[i + 2..][..len] {
+                *place = kind;
+            }
+            if i + len >= WIDTH {
+                self.passed = i;
+                break;
+            }
+            left &= u64::MAX << (i + len);
+        }
+        care
+    }
+}
+
+/// One bit for each byte, which must be 0 or 1: the first byte's is the lowest.
+#[inline(always)]
+fn gather(bytes: &[u8; WIDTH]) -> u64 {
+    let mut mask = 0;
+    for (place, lanes) in bytes.as_chunks::<8>().0.iter().enumerate() {
+        // The factor moves the bit of lane k to bit 56 + k; no two land on the same place.
+        let top = u64::from_le_bytes(*lanes).wrapping_mul(0x0102_0408_1020_4080) >> 56;
+        mask |= top << (8 * place);
+    }
+    mask
+}
