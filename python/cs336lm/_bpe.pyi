@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _Path = str | PathLike[str]
+_Counts = tuple[int, int, int]
 _Progress = Callable[[str, int, int], object]
 
 @final
@@ -47,7 +48,14 @@ class Tokenizer:
         out: _Path,
         threads: int | None,
         progress: _Progress | None,
-    ) -> tuple[int, int, int, str]: ...
+        *,
+        append_eot: bool = False,
+        val_fraction: float = 0.0,
+        seed: int = 0,
+        shard_tokens: int | None = None,
+        resume: bool = False,
+        skip_errors: bool = False,
+    ) -> tuple[str, _Counts, _Counts | None, list[str]]: ...
     def encode_stream(self) -> EncodeStream: ...
     def decode(self, ids: Any) -> str: ...
     def decode_bytes(self, ids: Any) -> bytes: ...

@@ -51,7 +51,12 @@ class EncodedFile(NamedTuple):
     dtype: str
     """``"uint16"`` if every id of the vocabulary is below 65,536, else ``"uint32"``."""
     path: str
-    """The ``.npy`` file; the sidecar beside it has the same stem and ends in ``.json``."""
+    """The ``.npy`` file; the sidecar beside it has the same stem and ends in ``.json``. Where there
+    are shards this is their common name: ``tokens-00000.npy``, ... for ``tokens.npy``."""
+    val: EncodedFile | None = None
+    """What went to validation, if documents were split: ``tokens.val.npy`` for ``tokens.npy``."""
+    skipped: tuple[str, ...] = ()
+    """What was left out, and why."""
 
 
 class Tokenizer:
@@ -240,6 +245,12 @@ class Tokenizer:
         out: Path,
         *,
         threads: int | None = None,
+        append_eot: bool = False,
+        val_fraction: float = 0.0,
+        seed: int = 0,
+        shard_tokens: int | None = None,
+        resume: bool = False,
+        skip_errors: bool = False,
         progress: Progress | None = None,
     ) -> EncodedFile:
         """Encodes text files, one after the other, into one ``.npy`` file.
@@ -255,14 +266,42 @@ class Tokenizer:
             paths: one file or several. No token reaches from one into the next.
             out: the file to write; its name ends in ``.npy``.
             threads: how many to use; all cores if nothing is said.
+            append_eot: put ``<|endoftext|>`` after each file.
+            val_fraction: how much of all documents (texts between ``<|endoftext|>`` tokens and
+                files' ends) goes to a second file, ``tokens.val.npy`` for ``tokens.npy``. Which
+                ones depends on ``seed`` and their number alone.
+            seed: chooses the documents of ``val_fraction``.
+            shard_tokens: write files of so many ids each (``tokens-00000.npy``, ...) instead of
+                one; the sidecar lists them.
+            resume: go on after the last finished shard of a job that was interrupted, if there was
+                one; only with ``shard_tokens``. What is written is what an uninterrupted job
+                writes.
+            skip_errors: leave out files that cannot be read and texts that cannot be encoded
+                (only a regular expression of your own can give up), and say so in ``skipped`` and
+                in the sidecar, rather than raise.
             progress: see :data:`Progress`; the phase is ``"encoding"``.
 
         Raises:
             OSError: a file cannot be read or written.
-            KeyboardInterrupt: Ctrl-C; nothing is left behind.
+            ValueError: an argument makes no sense, or the job to resume was another one.
+            KeyboardInterrupt: Ctrl-C; nothing but finished shards is left behind.
         """
-        counts = self._core.encode_files(_paths(paths), out, threads, progress)
-        return EncodedFile(*counts, os.fspath(out))
+        dtype, counts, val_counts, skipped = self._core.encode_files(
+            _paths(paths),
+            out,
+            threads,
+            progress,
+            append_eot=append_eot,
+            val_fraction=val_fraction,
+            seed=seed,
+            shard_tokens=shard_tokens,
+            resume=resume,
+            skip_errors=skip_errors,
+        )
+        path = os.fspath(out)
+        val_path = path.removesuffix(".npy") + ".val.npy"
+        val = None if val_counts is None else EncodedFile(*val_counts, dtype, val_path)
+        return EncodedFile(*counts, dtype, path, val, tuple(skipped))
 
     def decode(self, ids: Iterable[int] | NDArray[np.integer[Any]]) -> str:
         """The text of ``ids``; bytes that are no UTF-8 (ids cut inside a character) become U+FFFD.

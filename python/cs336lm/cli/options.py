@@ -30,6 +30,23 @@ def positive(text: str) -> int:
     return value
 
 
+def count(text: str) -> int:
+    """The type of a flag that is a large whole number: ``100M`` is 100,000,000."""
+    scale = {"K": 10**3, "M": 10**6, "G": 10**9}.get(text[-1:].upper())
+    return positive(text) if scale is None else positive(text[:-1]) * scale
+
+
+def fraction(text: str) -> float:
+    """The type of a flag from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 1")
+    return value
+
+
 def add_threads(parser: argparse.ArgumentParser) -> None:
     """``--threads``, which changes no result."""
     parser.add_argument(

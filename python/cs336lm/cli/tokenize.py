@@ -1,8 +1,16 @@
 """``cs336lm tokenize``: text files + tokenizer -> tokens.npy."""
 
+import sys
 import time
 
-from cs336lm.cli.options import add_threads, add_tokenizer, load_tokenizer, parser_for
+from cs336lm.cli.options import (
+    add_threads,
+    add_tokenizer,
+    count,
+    fraction,
+    load_tokenizer,
+    parser_for,
+)
 from cs336lm.cli.progress import megabytes, progress_bars, speed
 
 _EPILOG = """\
@@ -11,11 +19,17 @@ examples:
   cs336lm tokenize part-*.txt --tokenizer tokenizer/ --threads 8 --out tokens.npy
   cs336lm tokenize corpus.txt --tokenizer gpt2/vocab.json --special-token '<|endoftext|>' \\
       --out tokens.npy
+  cs336lm tokenize corpus.txt --tokenizer tokenizer/ --val-fraction 0.005 --out train.npy
+  cs336lm tokenize huge.txt --tokenizer tokenizer/ --shard-tokens 100M --resume --out tokens.npy
 
 --out becomes a one-dimensional array of uint16 (uint32 if the vocabulary needs it):
 np.load('tokens.npy', mmap_mode='r') opens it. tokens.json beside it names the tokenizer, the counts
 and the inputs. Several files are encoded one after the other, as they are: nothing is put between
-them. An empty text gives an array of length 0."""
+them but what --append-eot asks for. An empty text gives an array of length 0.
+
+A document ends at <|endoftext|> or with its file. --val-fraction puts some documents, chosen by
+--seed, into a second file (tokens.val.npy). --shard-tokens writes tokens-00000.npy and so on, which
+tokens.json lists; with --resume an interrupted job goes on after its last finished shard."""
 
 
 def main(argv: list[str]) -> int:
@@ -25,7 +39,36 @@ def main(argv: list[str]) -> int:
     add_tokenizer(parser, required=True)
     add_threads(parser)
     parser.add_argument("--out", required=True, metavar="FILE.npy", help="file to write")
+    parser.add_argument(
+        "--append-eot", action="store_true", help="put <|endoftext|> after each file"
+    )
+    parser.add_argument(
+        "--val-fraction",
+        type=fraction,
+        default=0.0,
+        metavar="X",
+        help="put this much of all documents, e.g. 0.005, into a validation file beside --out",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="chooses those documents (default: 0)"
+    )
+    parser.add_argument(
+        "--shard-tokens", type=count, metavar="N", help="write files of N tokens each, e.g. 100M"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on after the last finished shard, if there is one"
+    )
+    parser.add_argument(
+        "--on-error",
+        choices=["stop", "skip"],
+        default="stop",
+        help="what to do with a file or a text that cannot be read or encoded (default: stop)",
+    )
     arguments = parser.parse_args(argv)
+    if arguments.resume and arguments.shard_tokens is None:
+        parser.error("--resume needs --shard-tokens: a single file is written whole or not at all")
+    if arguments.seed < 0:
+        parser.error(f"--seed {arguments.seed} is below 0")
     if not arguments.out.endswith(".npy"):
         parser.error(f"--out {arguments.out} does not end in .npy")
 
@@ -33,13 +76,26 @@ def main(argv: list[str]) -> int:
     began = time.perf_counter()
     with progress_bars() as progress:
         written = tokenizer.encode_files(
-            arguments.inputs, arguments.out, threads=arguments.threads, progress=progress
+            arguments.inputs,
+            arguments.out,
+            threads=arguments.threads,
+            append_eot=arguments.append_eot,
+            val_fraction=arguments.val_fraction,
+            seed=arguments.seed,
+            shard_tokens=arguments.shard_tokens,
+            resume=arguments.resume,
+            skip_errors=arguments.on_error == "skip",
+            progress=progress,
         )
     seconds = time.perf_counter() - began
 
+    for line in written.skipped:
+        print(f"skipped: {line}", file=sys.stderr)
     ratio = f" ({written.bytes / written.tokens:.3f} bytes/token)" if written.tokens else ""
     print(
         f"{written.tokens:,} tokens of {written.dtype} from {megabytes(written.bytes)}{ratio} in "
         f"{seconds:.2f} s ({speed(written.bytes, seconds)}): {written.path}"
     )
+    if written.val is not None:
+        print(f"{written.val.tokens:,} tokens more, for validation: {written.val.path}")
     return 0

@@ -18,7 +18,7 @@ use crate::error::Result;
 use crate::formats;
 use crate::pretokenize::Pattern;
 use crate::progress::Progress;
-use crate::sink::{EncodeOptions, encode_files};
+use crate::sink::{EncodeOptions, EncodeStats, encode_files};
 use crate::special::SpecialTokens;
 use crate::train::train;
 use crate::vocab::{TokenId, Vocab};
@@ -29,6 +29,9 @@ const WORTH_RELEASING: usize = 4096;
 
 /// The special token that separates documents in a text file, by custom of the field.
 const END_OF_TEXT: &str = "<|endoftext|>";
+
+/// Ids, bytes of text, documents.
+type Counts = (u64, u64, u64);
 
 #[pyclass(frozen, name = "Tokenizer", module = "cs336lm._bpe")]
 pub struct PyTokenizer {
@@ -148,7 +151,11 @@ impl PyTokenizer {
         Ok(batch.into_iter().map(|ids| PyArray1::from_vec(py, ids)).collect())
     }
 
-    /// A job to watch. Returns (ids, bytes of text, documents, dtype).
+    /// A job to watch. Returns (dtype, (ids, bytes of text, documents), the same of validation,
+    /// what was skipped).
+    #[pyo3(signature = (paths, out, threads, progress, *, append_eot=false, val_fraction=0.0,
+                        seed=0, shard_tokens=None, resume=false, skip_errors=false))]
+    #[expect(clippy::too_many_arguments, reason = "they have names in Python")]
     fn encode_files(
         &self,
         py: Python<'_>,
@@ -156,16 +163,36 @@ impl PyTokenizer {
         out: PathBuf,
         threads: Option<usize>,
         progress: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<(u64, u64, u64, &'static str)> {
+        append_eot: bool,
+        val_fraction: f64,
+        seed: u64,
+        shard_tokens: Option<u64>,
+        resume: bool,
+        skip_errors: bool,
+    ) -> PyResult<(&'static str, Counts, Option<Counts>, Vec<String>)> {
+        let separator = self.core.vocab().id(END_OF_TEXT.as_bytes());
+        if append_eot && separator.is_none() {
+            return Err(PyValueError::new_err(format!(
+                "append_eot: the tokenizer has no {END_OF_TEXT}; name it as a special token"
+            )));
+        }
         let options = EncodeOptions {
             threads: threads_or_all(threads),
-            separator: self.core.vocab().id(END_OF_TEXT.as_bytes()),
+            append_eot: separator.filter(|_| append_eot),
+            separator,
             fingerprint: self.fingerprint()?.to_owned(),
+            val_fraction,
+            seed,
+            shard_tokens,
+            resume,
+            skip_errors,
             ..EncodeOptions::default()
         };
         let job = |progress: &Progress| encode_files(&self.core, &paths, &out, &options, progress);
         let stats = watch(py, progress, job)?;
-        Ok((stats.tokens, stats.bytes, stats.documents, stats.dtype))
+        let counts = |stats: &EncodeStats| (stats.tokens, stats.bytes, stats.documents);
+        let val = stats.val.as_deref().map(counts);
+        Ok((stats.dtype, counts(&stats), val, stats.skipped))
     }
 
     fn encode_stream(&self) -> EncodeStream {

@@ -99,6 +99,8 @@ impl Shards {
 
     /// Writes a chunk's ids to their places, from any thread.
     pub fn write(&self, assigned: &mut Assigned) -> Result<()> {
+        // First, so that a shard is finished with its last piece, whatever becomes of the next.
+        assigned.closed.drain(..).try_for_each(|closed| self.close(closed))?;
         let width = self.dtype.width();
         for piece in assigned.pieces.iter().filter(|piece| piece.shard >= self.first) {
             let file = self.file(piece.shard, piece.side)?;
@@ -111,7 +113,7 @@ impl Shards {
             open.entry(piece.shard).or_default().written[piece.side] += piece.ids.len() as u64;
             self.finish_if_done(open, piece.shard)?;
         }
-        assigned.closed.drain(..).try_for_each(|closed| self.close(closed))
+        Ok(())
     }
 
     /// The shard gets no more ids; it is finished as soon as all it has are written.
