@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::merge::{MergeScratch, merge};
 use crate::pretokenize::Pattern;
 use crate::special::{Segment, SpecialTokens};
+use crate::token_table::WIDE;
 use crate::vocab::{TokenId, Vocab};
 use crate::words::{Rules, WordEncoder};
 
@@ -138,19 +139,35 @@ impl Tokenizer {
     /// # Errors
     /// An id that the vocabulary does not hold; `out` is then as before.
     pub fn decode(&self, ids: &[TokenId], out: &mut Vec<u8>) -> Result<()> {
+        let vocab = &self.rules.vocab;
         let before = out.len();
-        out.reserve(ids.len() * 4);
+        let mut end = before;
         for (i, &id) in ids.iter().enumerate() {
-            let Some(token) = self.rules.vocab.token(id) else {
+            // `out` is longer than what is decoded, so that short tokens are copied in one step.
+            if let Some((len, bytes)) = vocab.token_wide(id)
+                && len <= WIDE
+                && let Some(place) = out.get_mut(end..end + WIDE)
+            {
+                place.copy_from_slice(bytes);
+                end += len;
+                continue;
+            }
+            let Some(token) = vocab.token(id) else {
                 out.truncate(before);
                 return Err(Error::invalid(format!(
                     "id {id} (number {i} of {}) is not in the vocabulary, whose largest id is {}",
                     ids.len(),
-                    self.rules.vocab.max_id()
+                    vocab.max_id()
                 )));
             };
-            out.extend_from_slice(token);
+            if out.len() < end + token.len() + WIDE {
+                // Four bytes are an average token: mostly this happens once.
+                out.resize(end + token.len() + 4 * (ids.len() - i) + WIDE, 0);
+            }
+            out[end..end + token.len()].copy_from_slice(token);
+            end += token.len();
         }
+        out.truncate(end);
         Ok(())
     }
 

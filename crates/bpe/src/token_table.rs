@@ -10,6 +10,9 @@ pub type TokenId = u32;
 /// enough for a table indexed by id, and for an id and a count to share 32 bits.
 pub const MAX_TOKEN_ID: TokenId = (1 << 24) - 1;
 
+/// Most tokens are shorter: copying this many bytes at once is quicker than copying just enough.
+pub const WIDE: usize = 16;
+
 /// No id: an empty slot of the index.
 const EMPTY: TokenId = TokenId::MAX;
 
@@ -92,6 +95,15 @@ impl TokenTable {
         let span = self.spans.get(id as usize)?;
         // An absent span's end lies beyond all bytes (they end below u32::MAX).
         self.bytes.get(span.start as usize..span.start as usize + span.len as usize)
+    }
+
+    /// A token's length and [`WIDE`] bytes of which it is the first (all of it, if it is no longer);
+    /// None for an unknown id, and for the few tokens that stand too near the end of the store.
+    #[inline]
+    pub fn get_wide(&self, id: TokenId) -> Option<(usize, &[u8; WIDE])> {
+        let span = self.spans.get(id as usize)?;
+        let bytes = self.bytes.get(span.start as usize..)?.first_chunk()?;
+        Some((span.len as usize, bytes))
     }
 
     #[inline]

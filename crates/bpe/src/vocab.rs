@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::merge::{MergeScratch, merge};
 use crate::pair_table::{PairMerge, PairTable};
 pub use crate::token_table::{MAX_TOKEN_ID, TokenId};
-use crate::token_table::{TokenTable, quoted};
+use crate::token_table::{TokenTable, WIDE, quoted};
 
 /// `left` and `right`, side by side, become `result`; the rank is the rule's place in the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,6 +189,12 @@ impl Vocab {
     #[inline]
     pub fn token(&self, id: TokenId) -> Option<&[u8]> {
         self.tokens.get(id)
+    }
+
+    /// See [`TokenTable::get_wide`].
+    #[inline]
+    pub(crate) fn token_wide(&self, id: TokenId) -> Option<(usize, &[u8; WIDE])> {
+        self.tokens.get_wide(id)
     }
 
     #[inline]
