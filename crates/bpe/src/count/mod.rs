@@ -64,7 +64,9 @@ fn count_chunks(
         let Some(chunk) = source.read_next(&mut buffer)? else {
             break;
         };
-        count_text(&buffer, pattern, special, table)?;
+        for piece in chunk.pieces(&buffer) {
+            count_text(piece, pattern, special, table)?;
+        }
         progress.advance(chunk.input_bytes)?;
     }
     Ok(())

@@ -6,16 +6,20 @@
 //! into buffers that are used again and again, rather than mapped: what is resident is bounded by
 //! threads times chunk size, and a file cut short by someone else is an error, not a signal.
 //! Where a chunk ends is decided under a lock from a few kilobytes; its body is read outside.
-//! What has no positions (a pipe) is read in order, under the lock.
+//! What has no positions (a pipe, compressed text, JSON lines) is read in order, under the lock.
 
 mod cut;
+mod input;
+mod json_lines;
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use cut::{last_cut, last_cut_from, next_cut, reach};
+pub use input::STDIN;
+use input::{Input, Stream};
 
 use crate::error::{Error, Result};
 use crate::pretokenize::Pattern;
@@ -47,37 +51,63 @@ pub struct Chunk {
     pub file: usize,
     /// Whether the file ends with this chunk: what follows is another document.
     pub ends_file: bool,
-    /// How much of the input this is: the sum over all chunks is [`Source::total_bytes`].
+    /// How much of the input this is, compressed if that is: the sum over all chunks is
+    /// [`Source::total_bytes`].
     pub input_bytes: u64,
+    /// Where in the buffer records end, if the file has records; none is in two chunks.
+    record_ends: Option<Vec<usize>>,
 }
 
-struct Input {
-    path: PathBuf,
-    /// `None` for what is no regular file: it is read in order, to its end.
-    len: Option<u64>,
+impl Chunk {
+    /// The parts of a chunk's text that are to be processed apart: its records, or all of it.
+    pub fn pieces<'t>(&self, text: &'t [u8]) -> impl Iterator<Item = &'t [u8]> {
+        let ends = match &self.record_ends {
+            Some(ends) => ends.clone(),
+            None => vec![text.len()],
+        };
+        let mut start = 0;
+        ends.into_iter().map(move |end| &text[std::mem::replace(&mut start, end)..end])
+    }
 }
 
 /// Where the next chunk starts.
 struct Cursor {
     index: u64,
     file: usize,
+    /// The file, if any part of it can be read apart,
     open: Option<Arc<File>>,
-    /// In a regular file: where the next chunk starts.
+    /// and where the next chunk starts in it.
     offset: u64,
-    /// In a stream: what was read beyond the last chunk's end.
+    /// The file, if it is read in order,
+    stream: Option<Stream>,
+    /// and what was read of it beyond the last chunk's end.
     carry: Vec<u8>,
 }
 
 impl Source {
     /// Opens nothing for long but looks at everything: a missing file or a directory is an error
     /// now, not after an hour. Chunks are about `chunk_bytes` long, longer where there is no cut.
+    /// What ends in `.gz` or `.zst` is unpacked; `-` is standard input.
     pub fn open(
         paths: &[PathBuf],
         pattern: &Pattern,
         special: &SpecialTokens,
         chunk_bytes: usize,
     ) -> Result<Self> {
-        let inputs = paths.iter().map(|path| Input::look_at(path)).collect::<Result<_>>()?;
+        Self::open_records(paths, pattern, special, chunk_bytes, None)
+    }
+
+    /// [`open`](Self::open), but of what ends in `.jsonl` or `.ndjson` (or that and `.gz` or
+    /// `.zst`) the text is what the field `text_field` of each line's object holds.
+    pub fn open_records(
+        paths: &[PathBuf],
+        pattern: &Pattern,
+        special: &SpecialTokens,
+        chunk_bytes: usize,
+        text_field: Option<&str>,
+    ) -> Result<Self> {
+        let look_at = |path: &PathBuf| Input::look_at(path, text_field);
+        let inputs = paths.iter().map(look_at).collect::<Result<_>>()?;
         Ok(Self {
             inputs,
             pattern: pattern.clone(),
@@ -88,6 +118,7 @@ impl Source {
                 file: 0,
                 open: None,
                 offset: 0,
+                stream: None,
                 carry: Vec::new(),
             }),
         })
@@ -122,8 +153,6 @@ impl Source {
                 }
             }
             Err(error) => {
-                let path = self.path(cursor.file);
-                let error = Error::io(path, error);
                 cursor.file = self.inputs.len();
                 Err(error)
             }
@@ -135,11 +164,15 @@ impl Source {
         self.cursor.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn read_at(&self, cursor: &mut Cursor, buffer: &mut Vec<u8>) -> io::Result<Taken> {
+    fn read_at(&self, cursor: &mut Cursor, buffer: &mut Vec<u8>) -> Result<Taken> {
         while let Some(input) = self.inputs.get(cursor.file) {
-            let taken = match input.len {
-                Some(len) => self.take_range(cursor, input, len)?,
-                None => self.read_stream(cursor, input, buffer)?,
+            let with_path = |error| Error::io(&input.path, error);
+            let taken = match (input.len, &input.text_field) {
+                (Some(len), _) if input.is_positioned() => {
+                    self.take_range(cursor, input, len).map_err(with_path)?
+                }
+                (_, None) => self.read_stream(cursor, input, buffer).map_err(with_path)?,
+                (_, Some(field)) => self.read_records(cursor, input, field, buffer)?,
             };
             let (Taken::Whole(chunk) | Taken::Range { chunk, .. }) = &taken else {
                 cursor.next_file();
@@ -168,6 +201,7 @@ impl Source {
             file: cursor.file,
             ends_file: end == len,
             input_bytes: end - offset,
+            record_ends: None,
         };
         Ok(Taken::Range { chunk, file, offset })
     }
@@ -203,14 +237,13 @@ impl Source {
         input: &Input,
         buffer: &mut Vec<u8>,
     ) -> io::Result<Taken> {
-        let file = cursor.open(&input.path)?;
+        let mut stream = cursor.open_stream(input)?;
         buffer.clear();
         std::mem::swap(buffer, &mut cursor.carry);
-        let had = buffer.len();
         let mut searched = 1;
         let mut wanted = self.chunk_bytes;
         loop {
-            let read = (&*file).take(wanted as u64).read_to_end(buffer)?;
+            let read = (&mut stream.text).take(wanted as u64).read_to_end(buffer)?;
             let ends_file = read < wanted;
             if ends_file && buffer.is_empty() {
                 return Ok(Taken::Nothing);
@@ -221,15 +254,40 @@ impl Source {
                 last_cut_from(buffer, searched, &self.pattern, &self.special)
             };
             if let Some(cut) = cut {
-                let input_bytes = (buffer.len() - had) as u64;
                 cursor.carry.extend_from_slice(&buffer[cut..]);
                 buffer.truncate(cut);
-                let (index, file) = (cursor.index, cursor.file);
-                return Ok(Taken::Whole(Chunk { index, file, ends_file, input_bytes }));
+                return Ok(Taken::Whole(cursor.streamed(input, stream, ends_file, None)));
             }
             searched = (buffer.len() + 2).saturating_sub(reach(&self.special));
             wanted = buffer.len();
         }
+    }
+
+    /// Reads whole records into `buffer`.
+    fn read_records(
+        &self,
+        cursor: &mut Cursor,
+        input: &Input,
+        field: &str,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Taken> {
+        let mut stream =
+            cursor.open_stream(input).map_err(|error| Error::io(&input.path, error))?;
+        buffer.clear();
+        let mut ends = Vec::new();
+        let mut ends_file = false;
+        while buffer.len() < self.chunk_bytes && !ends_file {
+            let more = json_lines::read_record(&mut stream, field, buffer)
+                .map_err(|why| Error::invalid(format!("{}: {why}", input.path.display())))?;
+            if more {
+                ends.push(buffer.len());
+            }
+            ends_file = !more || stream.at_end();
+        }
+        if ends.is_empty() {
+            return Ok(Taken::Nothing);
+        }
+        Ok(Taken::Whole(cursor.streamed(input, stream, ends_file, Some(ends))))
     }
 }
 
@@ -245,23 +303,6 @@ enum Taken {
     },
 }
 
-impl Input {
-    fn look_at(path: &Path) -> Result<Self> {
-        let metadata = fs::metadata(path).map_err(|error| Error::io(path, error))?;
-        if metadata.is_dir() {
-            return Err(Error::invalid(format!(
-                "{}: is a directory; give the files in it",
-                path.display()
-            )));
-        }
-        let len = metadata.is_file().then_some(metadata.len());
-        if len.is_some() {
-            File::open(path).map_err(|error| Error::io(path, error))?;
-        }
-        Ok(Self { path: path.to_path_buf(), len })
-    }
-}
-
 impl Cursor {
     fn open(&mut self, path: &Path) -> io::Result<Arc<File>> {
         match &self.open {
@@ -270,8 +311,29 @@ impl Cursor {
         }
     }
 
+    fn open_stream(&mut self, input: &Input) -> io::Result<Stream> {
+        match self.stream.take() {
+            Some(stream) => Ok(stream),
+            None => input.open_stream(),
+        }
+    }
+
+    /// The chunk that was just read from `stream`.
+    fn streamed(
+        &mut self,
+        input: &Input,
+        mut stream: Stream,
+        ends_file: bool,
+        record_ends: Option<Vec<usize>>,
+    ) -> Chunk {
+        let input_bytes = stream.newly_read(input.len.filter(|_| ends_file));
+        self.stream = Some(stream);
+        Chunk { index: self.index, file: self.file, ends_file, input_bytes, record_ends }
+    }
+
     fn next_file(&mut self) {
         self.file += 1;
+        self.stream = None;
         self.open = None;
         self.offset = 0;
         self.carry.clear();

@@ -192,3 +192,96 @@ fn a_file_that_shrinks_is_an_error_and_the_end() {
     assert!(error.contains("shorter"), "{error}");
     assert!(source.read_next(&mut buffer).expect("no more").is_none());
 }
+
+/// Writes `text` to a file of that name, packed as the name says; returns it, read back in chunks.
+fn read_named(name: &str, text: &[u8], text_field: Option<&str>) -> Result<Vec<(Chunk, Vec<u8>)>> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join(name);
+    let packed = if name.ends_with(".gz") {
+        // Two members, as `cat a.gz b.gz` makes them.
+        let pack = |text: &[u8]| {
+            let mut packer = flate2::write::GzEncoder::new(Vec::new(), Default::default());
+            packer.write_all(text).expect("memory");
+            packer.finish().expect("memory")
+        };
+        let (one, other) = text.split_at(text.len() / 2);
+        [pack(one), pack(other)].concat()
+    } else if name.ends_with(".zst") {
+        zstd::encode_all(text, 1).expect("memory")
+    } else {
+        text.to_vec()
+    };
+    std::fs::write(&path, packed).expect("room on disk");
+    let (pattern, special) = (Pattern::Gpt2, SpecialTokens::default());
+    let source = Source::open_records(&[path], &pattern, &special, 50, text_field)?;
+    let mut chunks = Vec::new();
+    let mut buffer = Vec::new();
+    while let Some(chunk) = source.read_next(&mut buffer)? {
+        chunks.push((chunk, buffer.clone()));
+    }
+    let read: u64 = chunks.iter().map(|(chunk, _)| chunk.input_bytes).sum();
+    assert_eq!(read, source.total_bytes());
+    Ok(chunks)
+}
+
+#[test]
+fn unpacks_what_its_name_says_is_packed() {
+    let text = b"some words of a document, and more of it\n".repeat(50);
+    for name in ["a.txt", "a.txt.gz", "a.zst"] {
+        let chunks = read_named(name, &text, None).expect("readable");
+        assert!(chunks.len() > 10, "{name}: {} chunks", chunks.len());
+        let back: Vec<u8> = chunks.into_iter().flat_map(|(_, text)| text).collect();
+        assert_eq!(back, text, "{name}");
+    }
+}
+
+#[test]
+fn a_packed_file_cut_short_is_an_error() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("cut.gz");
+    let mut packer = flate2::write::GzEncoder::new(Vec::new(), Default::default());
+    packer.write_all(&b"words and words ".repeat(99)).expect("memory");
+    let packed = packer.finish().expect("memory");
+    std::fs::write(&path, &packed[..packed.len() - 12]).expect("room on disk");
+    let special = SpecialTokens::default();
+    let source = Source::open(&[path], &Pattern::Gpt2, &special, 1 << 20).expect("a file");
+    let error = source.read_next(&mut Vec::new()).expect_err("cut short").to_string();
+    assert!(error.contains("cut.gz"), "{error}");
+}
+
+#[test]
+fn a_line_of_json_is_a_document() {
+    let lines = br#"{"id": 1, "text": "caf\u00e9 \n one", "more": {"text": "no"}}
+
+{"text": "", "id": 2}
+{"id": [3], "text": "and a longer text than a chunk is to be, so that it is the last"}
+{"text": "four"}"#;
+    for name in ["a.jsonl", "a.ndjson.gz", "a.jsonl.zst"] {
+        let chunks = read_named(name, lines, Some("text")).expect("readable");
+        let pieces: Vec<String> = chunks
+            .iter()
+            .flat_map(|(chunk, text)| chunk.pieces(text))
+            .map(|piece| String::from_utf8(piece.to_vec()).expect("UTF-8"))
+            .collect();
+        let long = "and a longer text than a chunk is to be, so that it is the last";
+        assert_eq!(pieces, ["café \n one", "", long, "four"], "{name}");
+        assert!(chunks.len() > 1);
+    }
+    // Without a field's name it is text like any other.
+    let chunks = read_named("a.jsonl", lines, None).expect("readable");
+    assert_eq!(chunks.into_iter().flat_map(|(_, text)| text).collect::<Vec<_>>(), lines);
+}
+
+#[test]
+fn says_which_line_is_no_record() {
+    let error = |lines: &str| {
+        let read = read_named("a.jsonl", lines.as_bytes(), Some("text"));
+        read.expect_err("refused").to_string()
+    };
+    let missing = error("{\"text\": \"a\"}\n{\"body\": \"b\"}");
+    assert!(missing.contains("a.jsonl: line 2") && missing.contains("\"text\""), "{missing}");
+    for wrong in ["[1]", "{\"text\": 7}", "{\"text\": \"a\"} x", "{\"text\"", "\"text\""] {
+        let message = error(wrong);
+        assert!(message.contains("line 1: "), "{message}");
+    }
+}
