@@ -9,7 +9,7 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use bpe::count::count_pretokens;
+use bpe::count::{CountOptions, count_pretokens};
 use bpe::pretokenize::Pattern;
 use bpe::progress::Progress;
 use bpe::source::{DEFAULT_CHUNK_BYTES, Source};
@@ -28,7 +28,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let start = Instant::now();
     let source = Source::open(&paths, &pattern, &special, DEFAULT_CHUNK_BYTES)?;
-    let counts = count_pretokens(&source, &pattern, &special, threads, &progress)?;
+    let counts =
+        count_pretokens(&source, &pattern, &special, &CountOptions::new(threads), &progress)?;
     let counting = start.elapsed().as_secs_f64();
     let megabytes = source.total_bytes() as f64 / 1e6;
     let distinct = counts.counts.len();

@@ -2,7 +2,11 @@
 //!
 //! Every thread takes chunks from the source and counts into a table of its own ([`table`]); in
 //! the end the tables are summed, each thread a part of all hashes. Nothing is shared meanwhile.
+//! Where memory is bounded, tables go to the disk as sorted runs ([`spill`]) and are summed there.
 
+mod file;
+mod run;
+mod spill;
 mod table;
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -15,6 +19,8 @@ use crate::pretokenize::Pattern;
 use crate::progress::{Phase, Progress};
 use crate::source::Source;
 use crate::special::{Segment, SpecialTokens};
+pub use file::{load_counts, save_counts};
+use spill::Spill;
 use table::CountTable;
 
 /// Every distinct pretoken of a text, in no particular order, and how often it occurs.
@@ -24,52 +30,120 @@ pub struct PretokenCounts {
     pub counts: Vec<u64>,
 }
 
+#[derive(Clone, Debug)]
+pub struct CountOptions {
+    pub threads: usize,
+    /// About how many bytes the tables may take in all; what does not fit is kept on disk, in the
+    /// folder for temporary files. The distinct pretokens are in memory in the end.
+    pub max_memory: Option<u64>,
+    /// Leaves out what occurs less often in all.
+    pub min_count: u64,
+}
+
+impl CountOptions {
+    pub fn new(threads: usize) -> Self {
+        Self { threads: threads.max(1), max_memory: None, min_count: 1 }
+    }
+
+    /// How large a thread's table may be when it takes another chunk: the chunk may double it, and
+    /// for a moment the old one is there too.
+    fn max_table_bytes(&self) -> usize {
+        let bytes = self.max_memory.map_or(u64::MAX, |bytes| bytes / self.threads as u64 / 4);
+        usize::try_from(bytes).unwrap_or(usize::MAX)
+    }
+}
+
 /// Counts all pretokens of all chunks that `source` has left. Special tokens bound pretokens and
 /// are not counted. `pattern` and `special` must be the source's.
+///
+/// # Errors
+/// A file cannot be read, the pattern gives up, the disk is full of runs, or `progress` says stop.
 pub fn count_pretokens(
     source: &Source,
     pattern: &Pattern,
     special: &SpecialTokens,
-    threads: usize,
+    options: &CountOptions,
     progress: &Progress,
 ) -> Result<PretokenCounts> {
     progress.begin(Phase::Counting, source.total_bytes());
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.max(1)).build();
+    let threads = options.threads;
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
     let pool = pool.map_err(|error| Error::invalid(format!("{threads} threads: {error}")))?;
-    let failed = AtomicBool::new(false);
-    let tables = pool.broadcast(|_| {
-        let mut table = CountTable::default();
-        let counted = count_chunks(source, pattern, special, &mut table, &failed, progress);
-        if counted.is_err() {
-            failed.store(true, Relaxed);
-        }
-        counted.map(|()| table)
-    });
-    let tables = tables.into_iter().collect::<Result<Vec<_>>>()?;
+    let counting = Counting {
+        source,
+        pattern,
+        special,
+        progress,
+        max_table_bytes: options.max_table_bytes(),
+        spill: Spill::default(),
+        failed: AtomicBool::new(false),
+    };
+    let tables = pool.broadcast(|_| counting.count_chunks());
+    let mut tables = tables.into_iter().collect::<Result<Vec<_>>>()?;
     progress.check()?;
-    Ok(pool.install(|| sum(&tables)))
+    let Counting { spill, .. } = counting;
+    if spill.is_empty() {
+        let mut counts = pool.install(|| sum(&tables));
+        counts.drop_rare(options.min_count);
+        return Ok(counts);
+    }
+    tables.iter_mut().try_for_each(|table| spill.write(table, progress))?;
+    spill.sum(options.min_count, progress)
 }
 
-/// One thread's work: chunk after chunk, until there is none or another thread has failed.
-fn count_chunks(
-    source: &Source,
-    pattern: &Pattern,
-    special: &SpecialTokens,
-    table: &mut CountTable,
-    failed: &AtomicBool,
-    progress: &Progress,
-) -> Result<()> {
-    let mut buffer = Vec::new();
-    while !failed.load(Relaxed) {
-        let Some(chunk) = source.read_next(&mut buffer)? else {
-            break;
-        };
-        for piece in chunk.pieces(&buffer) {
-            count_text(piece, pattern, special, table)?;
+impl PretokenCounts {
+    fn drop_rare(&mut self, min_count: u64) {
+        if min_count <= 1 {
+            return;
         }
-        progress.advance(chunk.input_bytes)?;
+        let all = std::mem::take(self);
+        for (pretoken, count) in all.pretokens.iter().zip(all.counts) {
+            if count >= min_count {
+                self.pretokens.push(pretoken);
+                self.counts.push(count);
+            }
+        }
     }
-    Ok(())
+}
+
+/// What all threads of a call share.
+struct Counting<'c> {
+    source: &'c Source,
+    pattern: &'c Pattern,
+    special: &'c SpecialTokens,
+    progress: &'c Progress,
+    max_table_bytes: usize,
+    spill: Spill,
+    failed: AtomicBool,
+}
+
+impl Counting<'_> {
+    /// One thread's work; if it fails the others stop too.
+    fn count_chunks(&self) -> Result<CountTable> {
+        let counted = self.count_until_failure();
+        if counted.is_err() {
+            self.failed.store(true, Relaxed);
+        }
+        counted
+    }
+
+    fn count_until_failure(&self) -> Result<CountTable> {
+        let mut table = CountTable::default();
+        let mut buffer = Vec::new();
+        while !self.failed.load(Relaxed) {
+            let Some(chunk) = self.source.read_next(&mut buffer)? else {
+                break;
+            };
+            for piece in chunk.pieces(&buffer) {
+                count_text(piece, self.pattern, self.special, &mut table)?;
+            }
+            if table.bytes() > self.max_table_bytes {
+                self.spill.write(&mut table, self.progress)?;
+            }
+            self.progress.advance(chunk.input_bytes)?;
+        }
+        Ok(table)
+    }
 }
 
 fn count_text(

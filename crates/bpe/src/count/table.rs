@@ -210,6 +210,50 @@ impl CountTable {
         }
     }
 
+    /// [`for_each`](Self::for_each), by ascending string, until `visit` fails.
+    pub fn for_each_sorted<E>(
+        &self,
+        mut visit: impl FnMut(&[u8], u64) -> Result<(), E>,
+    ) -> Result<(), E> {
+        debug_assert!(self.noted.is_empty(), "flush first");
+        let mut order: Vec<u32> = (0..self.slots.len() as u32)
+            .filter(|&at| !self.slots[at as usize].is_empty())
+            .collect();
+        order.sort_unstable_by(|&one, &other| {
+            let (one, other) = (self.slots[one as usize].key, self.slots[other as usize].key);
+            match (one.long_index(), other.long_index()) {
+                // As numbers, first byte highest; the length, lowest, decides between zeros.
+                (None, None) => one.bytes().cmp(&other.bytes()),
+                _ => {
+                    let (mut room, mut other_room) = ([0; 16], [0; 16]);
+                    self.string(one, &mut room).cmp(self.string(other, &mut other_room))
+                }
+            }
+        });
+        order.into_iter().try_for_each(|at| {
+            let Slot { key, count } = self.slots[at as usize];
+            visit(self.string(key, &mut [0; 16]), count)
+        })
+    }
+
+    /// A key's string, in `room` if it is short.
+    fn string<'s>(&'s self, key: Key, room: &'s mut [u8; 16]) -> &'s [u8] {
+        match key.long_index() {
+            Some(index) => self.long.get(index),
+            None => {
+                *room = key.bytes();
+                &room[..key.short_len()]
+            }
+        }
+    }
+
+    /// How much memory the table takes.
+    pub fn bytes(&self) -> usize {
+        self.slots.len() * size_of::<Slot>()
+            + self.long.total_bytes()
+            + self.long.len() * size_of::<usize>()
+    }
+
     /// The most parts that [`sum_part`](Self::sum_part) can tell apart in any table.
     pub const MAX_PARTS: usize = MIN_CAPACITY;
 }
@@ -326,7 +370,17 @@ mod tests {
             for part in 0..parts {
                 found.extend(contents(&CountTable::sum_part(&tables, part, parts)));
             }
-            prop_assert_eq!(found, expected);
+            prop_assert_eq!(&found, &expected);
+
+            let mut sorted = Vec::new();
+            let visited = CountTable::sum_part(&tables, 0, 1).for_each_sorted(|string, count| {
+                sorted.push((string.to_vec(), count));
+                Ok::<(), ()>(())
+            });
+            prop_assert!(visited.is_ok());
+            let mut expected: Vec<_> = expected.into_iter().collect();
+            expected.sort();
+            prop_assert_eq!(sorted, expected);
         }
     }
 

@@ -31,13 +31,13 @@ fn count(
     pattern: &Pattern,
     special: &SpecialTokens,
     chunk_bytes: usize,
-    threads: usize,
+    options: &CountOptions,
     progress: &Progress,
 ) -> Result<HashMap<Vec<u8>, u64>> {
     let files: Vec<_> = texts.iter().map(|text| write(text)).collect();
     let paths: Vec<_> = files.iter().map(|file| file.path().to_path_buf()).collect();
     let source = Source::open(&paths, pattern, special, chunk_bytes)?;
-    let counts = count_pretokens(&source, pattern, special, threads, progress)?;
+    let counts = count_pretokens(&source, pattern, special, options, progress)?;
     let distinct = counts.pretokens.len();
     let map: HashMap<_, _> =
         counts.pretokens.iter().map(<[u8]>::to_vec).zip(counts.counts).collect();
@@ -61,13 +61,18 @@ proptest! {
         chunk_bytes in prop::sample::select(vec![1usize, 7, 50, 1 << 20]),
         threads in prop::sample::select(vec![1usize, 2, 7]),
         custom in any::<bool>(),
+        max_memory in prop::sample::select(vec![None, Some(0)]),
+        min_count in 0u64..4,
     ) {
         let texts: Vec<Vec<u8>> = pieces.iter().map(|pieces| pieces.concat().into()).collect();
         let pattern = Pattern::parse(if custom { r"\w+" } else { "gpt2" }).expect("a pattern");
         let special = SpecialTokens::new(&["<|e|>"]).expect("good tokens");
         let progress = Progress::new();
-        let found = count(&texts, &pattern, &special, chunk_bytes, threads, &progress);
-        prop_assert_eq!(found.expect("counts"), obvious(&texts, &pattern, &special));
+        let options = CountOptions { threads, max_memory, min_count };
+        let found = count(&texts, &pattern, &special, chunk_bytes, &options, &progress);
+        let mut expected = obvious(&texts, &pattern, &special);
+        expected.retain(|_, count| *count >= min_count);
+        prop_assert_eq!(found.expect("counts"), expected);
         let bytes = texts.iter().map(|text| text.len() as u64).sum();
         prop_assert_eq!(progress.snapshot(), (Phase::Counting, bytes, bytes));
     }
@@ -79,7 +84,8 @@ fn stops_on_request() {
     progress.cancel();
     let texts = [b"some words ".repeat(1000)];
     let pattern = Pattern::parse("gpt2").expect("a known pattern");
-    let stopped = count(&texts, &pattern, &SpecialTokens::default(), 10, 3, &progress);
+    let stopped =
+        count(&texts, &pattern, &SpecialTokens::default(), 10, &CountOptions::new(3), &progress);
     assert!(matches!(stopped, Err(Error::Cancelled)));
 }
 
@@ -87,6 +93,87 @@ fn stops_on_request() {
 fn says_which_regular_expression_gives_up() {
     let texts = [[b"a".repeat(64), b"!".to_vec()].concat()];
     let pattern = Pattern::parse(r"(a|a|aa)*\1b|(?=.)x").expect("a regular expression");
-    let result = count(&texts, &pattern, &SpecialTokens::default(), 10, 2, &Progress::new());
+    let result = count(
+        &texts,
+        &pattern,
+        &SpecialTokens::default(),
+        10,
+        &CountOptions::new(2),
+        &Progress::new(),
+    );
     assert!(matches!(result, Err(Error::Invalid(_))));
+}
+
+fn counts_of(words: &[(&str, u64)]) -> PretokenCounts {
+    PretokenCounts {
+        pretokens: words.iter().map(|(word, _)| word).collect(),
+        counts: words.iter().map(|&(_, count)| count).collect(),
+    }
+}
+
+/// Counts files of these words, in a folder of their own.
+fn saved(files: &[&[(&str, u64)]]) -> (tempfile::TempDir, Vec<std::path::PathBuf>) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let special = SpecialTokens::new(&["<|e|>"]).expect("good tokens");
+    let paths: Vec<_> =
+        (0..files.len()).map(|index| folder.path().join(format!("{index}.bin"))).collect();
+    for (path, words) in paths.iter().zip(files) {
+        save_counts(path, &counts_of(words), &Pattern::Gpt2, &special).expect("saves");
+    }
+    (folder, paths)
+}
+
+fn refused(paths: &[std::path::PathBuf]) -> String {
+    load_counts(paths, 1, &Progress::new()).expect_err("refused").to_string()
+}
+
+#[test]
+fn counts_files_add_up() {
+    let (_folder, paths) = saved(&[
+        &[("b", 1), ("a", 5), ("a longer one than fits", 1 << 40)],
+        &[],
+        &[("b", 2), ("c", 1), ("a longer one than fits", 1 << 40)],
+    ]);
+    let (counts, pattern, special) = load_counts(&paths, 2, &Progress::new()).expect("loads");
+    assert_eq!(counts, counts_of(&[("a", 5), ("a longer one than fits", 1 << 41), ("b", 3)]));
+    assert_eq!((pattern.name(), special.tokens()), ("gpt2", &["<|e|>".to_owned()][..]));
+}
+
+#[test]
+fn counts_files_do_not_depend_on_the_order_of_counting() {
+    let (_folder, paths) = saved(&[&[("b", 1), ("a", 5)], &[("a", 5), ("b", 1)]]);
+    let read = |path: &std::path::PathBuf| std::fs::read(path).expect("readable");
+    assert_eq!(read(&paths[0]), read(&paths[1]));
+}
+
+#[test]
+fn refuses_counts_that_were_counted_differently() {
+    let (folder, mut paths) = saved(&[&[("a", 1)]]);
+    let special = SpecialTokens::new(&["<|e|>"]).expect("good tokens");
+    let pattern = Pattern::parse(r"\w+").expect("a regular expression");
+    paths.push(folder.path().join("pattern.bin"));
+    save_counts(&paths[1], &counts_of(&[]), &pattern, &special).expect("saves");
+    let error = refused(&paths);
+    assert!(error.contains("pattern.bin") && error.contains("gpt2"), "{error}");
+    paths[1] = folder.path().join("special.bin");
+    let none = SpecialTokens::default();
+    save_counts(&paths[1], &counts_of(&[]), &Pattern::Gpt2, &none).expect("saves");
+    let error = refused(&paths);
+    assert!(error.contains("special.bin") && error.contains("<|e|>"), "{error}");
+}
+
+#[test]
+fn refuses_every_counts_file_with_a_byte_changed_cut_or_added() {
+    let (_folder, paths) = saved(&[&[("a", 1), ("bc", 300)]]);
+    let good = std::fs::read(&paths[0]).expect("readable");
+    let mut wrong: Vec<Vec<u8>> = (0..good.len()).map(|len| good[..len].to_vec()).collect();
+    wrong.push([&good[..], b"x"].concat());
+    for at in 0..good.len() {
+        wrong.push(good.clone());
+        wrong.last_mut().expect("just pushed")[at] ^= 1;
+    }
+    for bytes in wrong {
+        std::fs::write(&paths[0], bytes).expect("room on disk");
+        assert!(refused(&paths).contains("0.bin"));
+    }
 }

@@ -20,7 +20,7 @@ use crate::pretokenize::Pattern;
 use crate::progress::Progress;
 use crate::sink::{EncodeOptions, EncodeStats, encode_files};
 use crate::special::SpecialTokens;
-use crate::train::train;
+use crate::train::{TrainOptions, train};
 use crate::vocab::{TokenId, Vocab};
 
 /// Encoding this many bytes takes so long that other Python threads should run meanwhile; below,
@@ -81,9 +81,9 @@ impl PyTokenizer {
     ) -> PyResult<Self> {
         let special = SpecialTokens::new(&texts(&special_tokens)?).map_err(to_python)?;
         let pattern = Pattern::parse(pattern).map_err(to_python)?;
-        let threads = threads_or_all(threads);
+        let options = TrainOptions::new(threads_or_all(threads));
         let job = |progress: &Progress| {
-            let trained = train(&paths, vocab_size, &special, &pattern, threads, progress)?;
+            let trained = train(&paths, vocab_size, &special, &pattern, &options, progress)?;
             Tokenizer::new(trained.vocab()?, special.tokens(), pattern.clone())
         };
         watch(py, progress, job).map(Self::from)

@@ -12,7 +12,7 @@ mod survey;
 
 use std::path::PathBuf;
 
-use crate::count::{PretokenCounts, count_pretokens};
+use crate::count::{CountOptions, PretokenCounts, count_pretokens, load_counts};
 use crate::error::{Error, Result};
 use crate::pretokenize::Pattern;
 use crate::progress::{Phase, Progress};
@@ -52,9 +52,70 @@ impl Trained {
     }
 }
 
+#[derive(Clone, Debug)]
+pub struct TrainOptions {
+    pub count: CountOptions,
+    /// Of JSON lines, the field that holds the text; `None` takes them for plain text.
+    pub text_field: Option<String>,
+}
+
+impl TrainOptions {
+    pub fn new(threads: usize) -> Self {
+        Self { count: CountOptions::new(threads), text_field: None }
+    }
+}
+
 /// Files -> a tokenizer: 256 bytes, then merges, then the special tokens make `vocab_size`.
+///
+/// # Errors
+/// `vocab_size` is too small, a file cannot be read, or there is no text in the files.
 pub fn train(
     paths: &[PathBuf],
+    vocab_size: usize,
+    special: &SpecialTokens,
+    pattern: &Pattern,
+    options: &TrainOptions,
+    progress: &Progress,
+) -> Result<Trained> {
+    num_merges(vocab_size, special)?;
+    let counts = count_files(paths, special, pattern, options, progress)?;
+    train_on(paths, counts, vocab_size, special, pattern, options.count.threads, progress)
+}
+
+/// What [`train`] counts, to be saved and trained on later.
+///
+/// # Errors
+/// A file cannot be read.
+pub fn count_files(
+    paths: &[PathBuf],
+    special: &SpecialTokens,
+    pattern: &Pattern,
+    options: &TrainOptions,
+    progress: &Progress,
+) -> Result<PretokenCounts> {
+    let field = options.text_field.as_deref();
+    let source = Source::open_records(paths, pattern, special, DEFAULT_CHUNK_BYTES, field)?;
+    count_pretokens(&source, pattern, special, &options.count, progress)
+}
+
+/// Counts files -> the tokenizer that [`train`] makes of all the text they were counted of.
+///
+/// # Errors
+/// Those of [`load_counts`] and [`train`].
+pub fn train_counts(
+    paths: &[PathBuf],
+    vocab_size: usize,
+    min_count: u64,
+    threads: usize,
+    progress: &Progress,
+) -> Result<Trained> {
+    let (counts, pattern, special) = load_counts(paths, min_count, progress)?;
+    train_on(paths, counts, vocab_size, &special, &pattern, threads, progress)
+}
+
+fn train_on(
+    paths: &[PathBuf],
+    counts: PretokenCounts,
     vocab_size: usize,
     special: &SpecialTokens,
     pattern: &Pattern,
@@ -62,8 +123,6 @@ pub fn train(
     progress: &Progress,
 ) -> Result<Trained> {
     let num_merges = num_merges(vocab_size, special)?;
-    let source = Source::open(paths, pattern, special, DEFAULT_CHUNK_BYTES)?;
-    let counts = count_pretokens(&source, pattern, special, threads, progress)?;
     if counts.counts.is_empty() {
         return Err(nothing_to_learn(paths));
     }

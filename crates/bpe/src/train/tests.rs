@@ -142,7 +142,14 @@ fn train_file(text: &str, vocab_size: usize, special: &[&str]) -> Result<Trained
     let path = folder.path().join("corpus.txt");
     std::fs::write(&path, text).expect("room on disk");
     let special = SpecialTokens::new(special)?;
-    super::train(&[path], vocab_size, &special, &Pattern::Gpt2, 2, &Progress::new())
+    super::train(
+        &[path],
+        vocab_size,
+        &special,
+        &Pattern::Gpt2,
+        &TrainOptions::new(2),
+        &Progress::new(),
+    )
 }
 
 #[test]
@@ -178,4 +185,25 @@ fn stops_on_request() {
     progress.cancel();
     let stopped = train_merges(&counts_of(&[(b"ab".to_vec(), 1)]), 1, 1, &progress);
     assert!(matches!(stopped, Err(Error::Cancelled)));
+}
+
+#[test]
+fn training_on_counts_files_is_training_on_the_text() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let texts = ["low lower lowest<|e|>newer newest", "wider low", "lowest of the low, the widest"];
+    let special = SpecialTokens::new(&["<|e|>"]).expect("good tokens");
+    let (pattern, options, progress) = (Pattern::Gpt2, TrainOptions::new(2), Progress::new());
+    let (mut shards, mut counted) = (Vec::new(), Vec::new());
+    for (index, text) in texts.iter().enumerate() {
+        shards.push(folder.path().join(format!("{index}.txt")));
+        std::fs::write(&shards[index], text).expect("room on disk");
+        let counts = count_files(&shards[index..=index], &special, &pattern, &options, &progress);
+        counted.push(folder.path().join(format!("{index}.bin")));
+        let counts = counts.expect("counts");
+        crate::count::save_counts(&counted[index], &counts, &pattern, &special).expect("saves");
+    }
+    let whole = super::train(&shards, 290, &special, &pattern, &options, &progress);
+    let from_counts = train_counts(&counted, 290, 1, 1, &progress).expect("trains");
+    assert_eq!(from_counts.merges, whole.expect("trains").merges);
+    assert_eq!(from_counts.special.tokens(), ["<|e|>"]);
 }
