@@ -22,6 +22,11 @@ pub fn is_space(byte: u8) -> bool {
     (byte == b' ') | (byte.wrapping_sub(b'\t') < 5)
 }
 
+#[inline(always)]
+pub fn is_newline(byte: u8) -> bool {
+    (byte == b'\n') | (byte == b'\r')
+}
+
 /// The first place at or after `at` where no ASCII letter stands.
 #[inline(always)]
 pub fn letters_end(text: &[u8], mut at: usize) -> usize {

@@ -96,6 +96,12 @@ impl Classes {
         if byte < 0x80 {
             return (self.ascii[byte as usize], 1);
         }
+        self.wide_at(text, at)
+    }
+
+    /// The same where no ASCII character stands at `at`.
+    #[inline(always)]
+    pub fn wide_at(&self, text: &[u8], at: usize) -> (u8, usize) {
         match code_point(&text[at..]) {
             Some((code_point, len)) => (self.of(code_point), len),
             None => (OTHER, 1),

@@ -6,17 +6,17 @@
 
 use super::ascii;
 use super::classes::{self, Classes};
-use super::window::{Lane, Rules, Verdict, mask};
+use super::window::{Lane, Rules, Verdict, has, kind_if};
 
 /// Kinds: runs are of letters, of numbers or of anything else (marks too) that is no white space.
 const LETTER: u8 = 1;
 const NUMBER: u8 = 2;
 const OTHER: u8 = 4;
 const SPACE: u8 = 8;
-/// U+0020, with [`SPACE`].
+/// U+0020, with [`SPACE`]: joins the run after it.
 const JOINS: u8 = 16;
-
-const RUN: u8 = LETTER | NUMBER | OTHER;
+/// With [`OTHER`].
+const APOSTROPHE: u8 = 32;
 
 /// The scanner of this pattern.
 pub struct Gpt2;
@@ -24,7 +24,12 @@ pub struct Gpt2;
 impl Rules for Gpt2 {
     #[inline(always)]
     fn ascii_kind(byte: u8) -> u8 {
-        ascii_kind(byte)
+        let kind = kind_if(ascii::is_letter(byte), LETTER)
+            | kind_if(ascii::is_digit(byte), NUMBER)
+            | kind_if(ascii::is_space(byte), SPACE)
+            | kind_if(byte == b' ', JOINS)
+            | kind_if(byte == b'\'', APOSTROPHE | OTHER);
+        kind | kind_if(kind == 0, OTHER)
     }
 
     #[inline(always)]
@@ -37,32 +42,28 @@ impl Rules for Gpt2 {
 
     #[inline(always)]
     fn judge(lane: Lane) -> Verdict {
-        let Lane { last, this, next, byte, .. } = lane;
-        let joins = last & JOINS;
-        let run = this & RUN & !(last | joins >> 2 | joins >> 3 | joins >> 4);
-        let space = this & SPACE & !(last & next);
-        let contraction = mask(byte == b'\'') & mask(last & (OTHER | JOINS) == 0);
-        Verdict { start: run | space, care: contraction & next & LETTER }
+        let Lane { last, this, next, .. } = lane;
+        let joins = has(last, JOINS);
+        let letter = has(this, LETTER) & !has(last, LETTER);
+        let number = has(this, NUMBER) & !has(last, NUMBER);
+        let other = has(this, OTHER) & !has(last, OTHER);
+        let run = (letter | number | other) & !joins;
+        let space = has(this, SPACE) & !(has(last, SPACE) & has(next, SPACE));
+        let contraction = other & !joins & has(this, APOSTROPHE) & has(next, LETTER);
+        Verdict { start: run | space, care: contraction }
+    }
+
+    #[inline]
+    fn settle(text: &[u8], at: usize, _last: u8) -> Option<usize> {
+        match contraction_len(&text[at + 1..]) {
+            0 => Some(at),
+            len => Some(at + 1 + len),
+        }
     }
 
     #[inline(always)]
     fn pretoken_end(classes: &Classes, text: &[u8], start: usize) -> usize {
         pretoken_end(classes, text, start)
-    }
-}
-
-#[inline(always)]
-fn ascii_kind(byte: u8) -> u8 {
-    if ascii::is_letter(byte) {
-        LETTER
-    } else if ascii::is_digit(byte) {
-        NUMBER
-    } else if byte == b' ' {
-        SPACE | JOINS
-    } else if ascii::is_space(byte) {
-        SPACE
-    } else {
-        OTHER
     }
 }
 
@@ -123,9 +124,6 @@ fn run_end(classes: &Classes, text: &[u8], mut at: usize, run: u8) -> usize {
             break;
         }
         at += len;
-        if run == LETTER {
-            at = ascii::letters_end(text, at);
-        }
     }
     at
 }

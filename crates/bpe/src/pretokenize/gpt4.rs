@@ -11,17 +11,17 @@
 
 use super::ascii;
 use super::classes::{self, Classes};
-use super::window::{Lane, Rules, Verdict, mask};
+use super::window::{Lane, Rules, Verdict, has, kind_if};
 
 const LETTER: u8 = 1;
 const NUMBER: u8 = 2;
 /// Neither letter, number nor white space.
 const OTHER: u8 = 4;
 const SPACE: u8 = 8;
-/// U+0020, with [`SPACE`].
+/// U+0020, with [`SPACE`]: joins others after it. With [`OTHER`]: the apostrophe.
 const JOINS: u8 = 16;
-/// With [`OTHER`], the bytes of a character of several bytes that can be the one before letters:
-/// it follows neither another of its kind nor a space that would take it.
+/// With [`OTHER`]: a character of several bytes that can be the one before letters, for it follows
+/// neither another of its kind nor a space that would take it. With [`SPACE`]: a line end.
 const LONE: u8 = 32;
 
 /// The scanner of this pattern.
@@ -30,17 +30,13 @@ pub struct Gpt4;
 impl Rules for Gpt4 {
     #[inline(always)]
     fn ascii_kind(byte: u8) -> u8 {
-        if ascii::is_letter(byte) {
-            LETTER
-        } else if ascii::is_digit(byte) {
-            NUMBER
-        } else if byte == b' ' {
-            SPACE | JOINS
-        } else if ascii::is_space(byte) {
-            SPACE
-        } else {
-            OTHER
-        }
+        let kind = kind_if(ascii::is_letter(byte), LETTER)
+            | kind_if(ascii::is_digit(byte), NUMBER)
+            | kind_if(ascii::is_space(byte), SPACE)
+            | kind_if(byte == b' ', JOINS)
+            | kind_if(ascii::is_newline(byte), LONE)
+            | kind_if(byte == b'\'', JOINS | OTHER);
+        kind | kind_if(kind == 0, OTHER)
     }
 
     #[inline(always)]
@@ -60,21 +56,35 @@ impl Rules for Gpt4 {
 
     #[inline(always)]
     fn judge(lane: Lane) -> Verdict {
-        let Lane { before_last, last, this, next, byte } = lane;
-        let newline = mask(byte == b'\r') | mask(byte == b'\n');
-        let after_run = mask(last & OTHER != 0)
-            & mask(last & LONE == 0)
-            & mask(before_last & (OTHER | JOINS) != 0);
-        let letter = mask(this & LETTER != 0) & (mask(last & NUMBER != 0) | after_run);
-        let number = this & NUMBER & !last;
-        let other = mask(this & OTHER != 0) & mask(last & (OTHER | JOINS) == 0);
-        let line_end = newline & mask(last & (SPACE | OTHER) == 0);
-        let space = mask(this & SPACE != 0) & !newline & mask(last & next & SPACE == 0);
-        let contraction = other & mask(byte == b'\'') & next & LETTER;
-        let many_digits = before_last & last & this & next & NUMBER;
+        let Lane { before_last, last, this, next } = lane;
+        let newline = has(this, SPACE) & has(this, LONE);
+        let after_newline = has(last, SPACE) & has(last, LONE);
+        let taken = has(before_last, OTHER) | has(before_last, JOINS);
+        let after_run = has(last, OTHER) & !has(last, LONE) & taken;
+        let letter = has(this, LETTER) & (has(last, NUMBER) | after_newline | after_run);
+        let number = has(this, NUMBER) & !has(last, NUMBER);
+        let other = has(this, OTHER) & !(has(last, OTHER) | has(last, JOINS));
+        let line_end = newline & !(has(last, SPACE) | has(last, OTHER));
+        let space = has(this, SPACE) & !newline & !(has(last, SPACE) & has(next, SPACE));
+        // A line end alone is a pretoken, or the end of one of others.
+        let unsure = newline & (has(last, SPACE) | has(next, SPACE));
+        let contraction = other & has(this, JOINS) & has(next, LETTER);
+        let many_digits = has(before_last & last & this & next, NUMBER);
         Verdict {
             start: letter | number | other | line_end | space,
-            care: newline | contraction | many_digits,
+            care: unsure | contraction | many_digits,
+        }
+    }
+
+    #[inline]
+    fn settle(text: &[u8], at: usize, last: u8) -> Option<usize> {
+        match text[at] {
+            b'\'' => match contraction_len(&text[at + 1..]) {
+                0 => Some(at),
+                len => Some(at + 1 + len),
+            },
+            b'\r' | b'\n' if last & SPACE == 0 => line_end_end(text, at, last & OTHER != 0),
+            _ => None,
         }
     }
 
@@ -116,17 +126,16 @@ pub fn is_other(class: u8) -> bool {
 }
 
 /// The end of a run of letters that goes on at `at`.
-fn letters_end(classes: &Classes, text: &[u8], mut at: usize) -> usize {
-    loop {
-        at = ascii::letters_end(text, at);
-        match text.get(at) {
-            Some(0x80..) => match classes.at(text, at) {
-                (class, len) if class & classes::LETTER != 0 => at += len,
-                _ => return at,
-            },
-            _ => return at,
+fn letters_end(classes: &Classes, text: &[u8], at: usize) -> usize {
+    let mut at = ascii::letters_end(text, at);
+    while at < text.len() {
+        let (class, len) = classes.at(text, at);
+        if class & classes::LETTER == 0 {
+            break;
         }
+        at += len;
     }
+    at
 }
 
 /// The end of up to three digits, of which the first ends at `at`.
@@ -197,6 +206,22 @@ impl SpaceRun {
             None => self.end,
         }
     }
+}
+
+/// Where the pretoken ends that the line end at `at` is part of, if ASCII tells: `[\r\n]*` after
+/// others, else `\s*[\r\n]`, with something to follow.
+pub fn line_end_end(text: &[u8], at: usize, after_others: bool) -> Option<usize> {
+    let mut end = at;
+    for (place, &byte) in text.iter().enumerate().skip(at) {
+        match byte {
+            b'\r' | b'\n' => end = place + 1,
+            _ if after_others => return (byte != b'/' && byte < 0x80).then_some(end),
+            b' ' | b'\t' => {}
+            b'!'..=b'~' => return Some(end),
+            _ => return None,
+        }
+    }
+    None
 }
 
 /// How much of `rest`, which follows an apostrophe, `(?i:[sdmt]|ll|ve|re)` matches. To a regular

@@ -14,8 +14,8 @@
 
 use super::ascii;
 use super::classes::{self, Classes, MARK};
-use super::gpt4::{SpaceRun, contraction_len, digits_end, is_other, others_end};
-use super::window::{Lane, Rules, Verdict, mask};
+use super::gpt4::{SpaceRun, contraction_len, digits_end, is_other, line_end_end, others_end};
+use super::window::{Lane, Rules, Verdict, has, kind_if};
 
 const UPPER: u8 = 1;
 const LOWER: u8 = 2;
@@ -25,9 +25,9 @@ const NUMBER: u8 = 8;
 /// Neither letter, number nor white space.
 const OTHER: u8 = 16;
 const SPACE: u8 = 32;
-/// U+0020, with [`SPACE`].
+/// U+0020, with [`SPACE`]: joins others after it. With [`OTHER`]: the apostrophe.
 const JOINS: u8 = 64;
-/// As in [`super::gpt4`].
+/// As in [`super::gpt4`]: with [`SPACE`], a line end.
 const LONE: u8 = 128;
 
 const WORD: u8 = UPPER | LOWER | BOTH;
@@ -38,19 +38,14 @@ pub struct Gpt4o;
 impl Rules for Gpt4o {
     #[inline(always)]
     fn ascii_kind(byte: u8) -> u8 {
-        if byte.wrapping_sub(b'a') < 26 {
-            LOWER
-        } else if byte.wrapping_sub(b'A') < 26 {
-            UPPER
-        } else if ascii::is_digit(byte) {
-            NUMBER
-        } else if byte == b' ' {
-            SPACE | JOINS
-        } else if ascii::is_space(byte) {
-            SPACE
-        } else {
-            OTHER
-        }
+        let kind = kind_if(byte.wrapping_sub(b'a') < 26, LOWER)
+            | kind_if(byte.wrapping_sub(b'A') < 26, UPPER)
+            | kind_if(ascii::is_digit(byte), NUMBER)
+            | kind_if(ascii::is_space(byte), SPACE)
+            | kind_if(byte == b' ', JOINS)
+            | kind_if(ascii::is_newline(byte), LONE)
+            | kind_if(byte == b'\'', JOINS | OTHER);
+        kind | kind_if(kind == 0, OTHER)
     }
 
     #[inline(always)]
@@ -69,23 +64,40 @@ impl Rules for Gpt4o {
 
     #[inline(always)]
     fn judge(lane: Lane) -> Verdict {
-        let Lane { before_last, last, this, next, byte } = lane;
-        let newline = mask(byte == b'\r') | mask(byte == b'\n');
-        let after_run = mask(last & OTHER != 0)
-            & mask(last & LONE == 0)
-            & mask(before_last & (OTHER | JOINS) != 0);
-        let word = mask(this & WORD != 0) & (mask(last & NUMBER != 0) | after_run);
-        let upper = mask(this & UPPER != 0);
-        let hump = upper & mask(last & LOWER != 0);
-        let number = this & NUMBER & !last;
-        let suffix = mask(byte == b'\'') & mask(last & WORD != 0) & mask(next & WORD != 0);
-        let other = mask(this & OTHER != 0) & mask(last & (OTHER | JOINS) == 0) & !suffix;
-        let line_end = newline & mask(last & (SPACE | OTHER) == 0);
-        let space = mask(this & SPACE != 0) & !newline & mask(last & next & SPACE == 0);
-        let many_digits = before_last & last & this & next & NUMBER;
+        let Lane { before_last, last, this, next } = lane;
+        let word = |kind| has(kind, UPPER) | has(kind, LOWER) | has(kind, BOTH);
+        let newline = has(this, SPACE) & has(this, LONE);
+        let after_newline = has(last, SPACE) & has(last, LONE);
+        let taken = has(before_last, OTHER) | has(before_last, JOINS);
+        let after_run = has(last, OTHER) & !has(last, LONE) & taken;
+        let new_word = word(this) & (has(last, NUMBER) | after_newline | after_run);
+        let hump = has(this, UPPER) & has(last, LOWER);
+        let number = has(this, NUMBER) & !has(last, NUMBER);
+        let suffix = has(this, OTHER) & has(this, JOINS) & word(last) & word(next);
+        let other = has(this, OTHER) & !(has(last, OTHER) | has(last, JOINS) | suffix);
+        let line_end = newline & !(has(last, SPACE) | has(last, OTHER));
+        let space = has(this, SPACE) & !newline & !(has(last, SPACE) & has(next, SPACE));
+        let many_digits = has(before_last & last & this & next, NUMBER);
+        let upper_after_both = has(this, UPPER) & has(last, BOTH);
+        // A line end alone is a pretoken, or the end of one of others, which a slash prolongs.
+        let slash = has(last, OTHER) & has(next, OTHER);
+        let unsure = newline & (has(last, SPACE) | has(next, SPACE) | slash);
         Verdict {
-            start: word | hump | number | other | line_end | space,
-            care: newline | suffix | many_digits | (upper & last & BOTH),
+            start: new_word | hump | number | other | line_end | space,
+            care: suffix | many_digits | upper_after_both | unsure,
+        }
+    }
+
+    #[inline]
+    fn settle(text: &[u8], at: usize, last: u8) -> Option<usize> {
+        match text[at] {
+            b'\'' => match contraction_len(&text[at + 1..]) {
+                0 => Some(at),
+                // An apostrophe behind it is no second suffix.
+                len => Some(at + 1 + len).filter(|&end| text.get(end) != Some(&b'\'')),
+            },
+            b'\r' | b'\n' if last & SPACE == 0 => line_end_end(text, at, last & OTHER != 0),
+            _ => None,
         }
     }
 

@@ -99,6 +99,53 @@ fn text() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(piece, 0..24).prop_map(|pieces| pieces.concat())
 }
 
+/// Mostly ASCII, so that windows look at it, with every now and then something else.
+fn sparse_text() -> impl Strategy<Value = Vec<u8>> {
+    let ascii = prop::sample::select(vec![
+        "a",
+        "B",
+        "word",
+        "Word",
+        "WORDs",
+        "camelCase",
+        " ",
+        " ",
+        " ",
+        "  ",
+        "    ",
+        "\t",
+        "\n",
+        "\n",
+        "\r\n",
+        "\n\n",
+        "\n    ",
+        " \n",
+        "'",
+        "'s",
+        "'ll",
+        "'RE",
+        "'l",
+        "n't",
+        "1",
+        "12",
+        "1234567",
+        ".",
+        ", ",
+        "!",
+        "//",
+        "/",
+        "--",
+        "\"",
+        "(",
+        "\u{1}",
+    ]);
+    let piece = prop_oneof![
+        12 => ascii.prop_map(|piece| piece.as_bytes().to_vec()),
+        1 => prop::sample::select(ALPHABET).prop_map(|piece| piece.as_bytes().to_vec()),
+    ];
+    prop::collection::vec(piece, 0..120).prop_map(|pieces| pieces.concat())
+}
+
 /// Long enough for several windows, with long runs in it.
 fn long_text() -> impl Strategy<Value = Vec<u8>> {
     let run = (prop::sample::select(ALPHABET), 1usize..40)
@@ -118,7 +165,7 @@ fn known() -> [Pattern; 3] {
 
 proptest! {
     #[test]
-    fn a_scanner_equals_its_regex(text in prop_oneof![text(), long_text()]) {
+    fn a_scanner_equals_its_regex(text in prop_oneof![text(), long_text(), sparse_text()]) {
         for pattern in known() {
             let engine = Pattern::Custom(CustomPattern::new(pattern.regex()).expect("valid"));
             prop_assert_eq!(pretokens(&pattern, &text), pretokens(&engine, &text));

@@ -7,15 +7,19 @@
 //! scanner that branches on every word waits for mispredictions more than half of its time.
 //!
 //! What the neighbours do not decide (a contraction, a line's end in the later patterns, four
-//! digits in a row) is marked as needing *care*: from the last start before such a place the
-//! pattern's plain scanner makes one step, and the window begins anew behind it. That is sound
-//! because a pattern remembers nothing: what follows a pretoken does not depend on what precedes
+//! digits in a row) is marked as needing *care*: if a glance at the text does not settle it,
+//! the pattern's plain scanner makes one step from the last start before such a place, and the
+//! window begins anew behind it. Where much of a window is no ASCII, the plain scanner takes all
+//! of it. That is sound because a pattern remembers nothing: what follows a pretoken does not depend on what precedes
 //! its end.
 
 use super::classes::Classes;
 
 /// How many bytes are looked at together: one for each bit of a mask.
 const WIDTH: usize = 64;
+
+/// With this many bytes in a window that are no ASCII, the plain scanner is faster.
+const DENSE: u32 = 20;
 
 /// A byte and what stands around it, in kinds; 0 is the kind of what lies before the place where
 /// the window began anew.
@@ -26,23 +30,29 @@ pub struct Lane {
     pub last: u8,
     pub this: u8,
     pub next: u8,
-    pub byte: u8,
 }
 
 /// What a pattern says about one lane.
 #[derive(Clone, Copy)]
 pub struct Verdict {
-    /// Not 0: a pretoken starts here.
+    /// 1: a pretoken starts here.
     pub start: u8,
-    /// Not 0: what happens at this place or after it takes the plain scanner to say. `start` must
+    /// 1: what happens at this place or after it takes the plain scanner to say. `start` must
     /// still be right here, or 0.
     pub care: u8,
 }
 
-/// All bits or none.
+/// All bits of `kind` or none: with `|` between them, a choice without a branch.
 #[inline(always)]
-pub fn mask(condition: bool) -> u8 {
-    u8::from(condition).wrapping_neg()
+pub fn kind_if(condition: bool, kind: u8) -> u8 {
+    u8::from(condition).wrapping_neg() & kind
+}
+
+/// 1 if `kind` has the bit `of`, 0 if not. Shifts and masks stay in the byte's lane, where
+/// comparisons, combined, make the compiler widen it.
+#[inline(always)]
+pub fn has(kind: u8, of: u8) -> u8 {
+    (kind >> of.trailing_zeros()) & 1
 }
 
 /// A pattern, as the window and as the plain scanner need it.
@@ -57,6 +67,10 @@ pub trait Rules {
     /// No branches, no tables.
     fn judge(lane: Lane) -> Verdict;
 
+    /// A glance at a place of care, after a byte of kind `last`: `Some(end)` if a pretoken starts
+    /// at `end` (`at` or later), none between the two, and all other verdicts hold.
+    fn settle(text: &[u8], at: usize, last: u8) -> Option<usize>;
+
     /// The plain scanner: where the pretoken ends that starts at `start`, below `text.len()`.
     fn pretoken_end(classes: &Classes, text: &[u8], start: usize) -> usize;
 }
@@ -69,27 +83,37 @@ pub fn for_each<'t, R: Rules>(text: &'t [u8], mut visit: impl FnMut(&'t [u8])) {
     // The pretoken at hand starts at `start`; the window has passed `at`.
     let (mut start, mut at) = (0, 0);
     while start < text.len() {
-        let looked = text.get(at..).and_then(|rest| rest.first_chunk::<WIDTH>());
-        if let Some(block) = looked {
-            let (mut starts, care) = window.look::<R>(classes, text, at, block);
-            if start == at {
-                starts &= !1;
-            }
-            let base = at;
-            while starts != 0 {
-                let end = base + starts.trailing_zeros() as usize;
-                starts &= starts - 1;
-                visit(&text[start..end]);
-                start = end;
-            }
-            if !care {
-                at += window.passed;
-                continue;
+        // How far the plain scanner goes where the window leaves it the word.
+        let mut plain_to = text.len();
+        if let Some(block) = text.get(at..).and_then(|rest| rest.first_chunk::<WIDTH>()) {
+            let high = high_bits(block);
+            if high.count_ones() < DENSE {
+                let (mut starts, care) = window.look::<R>(classes, text, at, block, high);
+                if start == at {
+                    starts &= !1;
+                }
+                let base = at;
+                while starts != 0 {
+                    let end = base + starts.trailing_zeros() as usize;
+                    starts &= starts - 1;
+                    visit(&text[start..end]);
+                    start = end;
+                }
+                if !care {
+                    at += window.passed;
+                    continue;
+                }
+                plain_to = start + 1;
+            } else {
+                plain_to = at + WIDTH;
             }
         }
-        let end = R::pretoken_end(classes, text, start);
-        visit(&text[start..end]);
-        (start, at) = (end, end);
+        while start < plain_to {
+            let end = R::pretoken_end(classes, text, start);
+            visit(&text[start..end]);
+            start = end;
+        }
+        at = start;
         window.begin_anew();
     }
 }
@@ -113,7 +137,8 @@ impl Window {
         self.kinds[..2].fill(0);
     }
 
-    /// Looks at `text[at..at + 64]`, which is `block`. Returns where
+    /// Looks at `text[at..at + 64]`, which is `block`, with the bits of
+    /// `high` for bytes that are no ASCII. Returns where
     /// pretokens start, as far as it is sure, and whether care is needed after the last of them.
     /// The window's last character only serves as a neighbour: the next window begins with it.
     #[inline(always)]
@@ -123,15 +148,14 @@ impl Window {
         text: &[u8],
         at: usize,
         block: &[u8; WIDTH],
+        high: u64,
     ) -> (u64, bool) {
         self.kinds.copy_within(self.passed..self.passed + 2, 0);
-        let mut all = 0;
         for (kind, &byte) in self.kinds[2..].iter_mut().zip(block) {
             *kind = R::ascii_kind(byte);
-            all |= byte;
         }
         self.passed = WIDTH - 1;
-        let wide_care = if all >= 0x80 { self.widen::<R>(classes, text, at, block) } else { 0 };
+        let wide_care = if high != 0 { self.widen::<R>(classes, text, at, high) } else { 0 };
 
         let kinds = &self.kinds;
         let lane = |i: usize| Lane {
@@ -139,49 +163,55 @@ impl Window {
             last: kinds[i + 1],
             this: kinds[i + 2],
             next: kinds[i + 3],
-            byte: block[i],
         };
         let (mut starts, mut cares) = ([0; WIDTH], [0; WIDTH]);
         // Two loops: in one, the compiler widens the lanes and is half as fast.
         for (i, start) in starts.iter_mut().enumerate() {
-            *start = u8::from(R::judge(lane(i)).start != 0);
+            *start = R::judge(lane(i)).start;
         }
         for (i, care) in cares.iter_mut().enumerate() {
-            *care = u8::from(R::judge(lane(i)).care != 0);
+            *care = R::judge(lane(i)).care;
         }
         let passed = (1 << self.passed) - 1;
-        let starts = gather(&starts) & !wide_care & passed;
-        let cares = (gather(&cares) | wide_care) & passed;
-        match cares {
-            0 => (starts, false),
-            // Up to the first place of care, it included.
-            _ => (starts & (cares ^ (cares - 1)), true),
+        let mut starts = gather(&starts) & !wide_care & passed;
+        let mut cares = (gather(&cares) | wide_care) & passed;
+        while cares != 0 {
+            let i = cares.trailing_zeros() as usize;
+            let settled = match wide_care >> i & 1 {
+                0 => R::settle(text, at + i, self.kinds[i + 1]),
+                _ => None,
+            };
+            let Some(end) = settled.map(|end| end - at).filter(|end| *end < self.passed) else {
+                // Up to this place, it included.
+                return (starts & ((2 << i) - 1), true);
+            };
+            let before_end = (1 << end) - 1;
+            starts &= !before_end | ((2 << i) - 1);
+            starts |= 1 << end;
+            cares &= !(before_end | 1 << i);
         }
+        (starts, false)
     }
 
-    /// Gives the bytes that are not ASCII their kinds; returns the places that need care.
+    /// Gives the bytes that are not ASCII (`left`) their kinds; returns the places that need care.
     #[inline(always)]
-    fn widen<R: Rules>(
-        &mut self,
-        classes: &Classes,
-        text: &[u8],
-        at: usize,
-        block: &[u8; WIDTH],
-    ) -> u64 {
+    fn widen<R: Rules>(&mut self, classes: &Classes, text: &[u8], at: usize, mut left: u64) -> u64 {
         let mut care = 0;
-        let mut tops = [0; WIDTH];
-        for (top, &byte) in tops.iter_mut().zip(block) {
-            *top = byte >> 7;
-        }
-        let mut left = gather(&tops);
         while left != 0 {
             let i = left.trailing_zeros() as usize % WIDTH;
-            let (class, len) = classes.at(text, at + i);
+            let (class, len) = classes.wide_at(text, at + i);
             let (kind, needs_care) = R::wide_kind(class, self.kinds[i + 1]);
             care |= u64::from(needs_care) << i;
-            // A loop, for `fill` would call a function for these two or three bytes.
-            for place in &mut self.kinds[i + 2..][..len] {
-                *place = kind;
+            // Written out, for a loop would become a call for these two or three bytes.
+            self.kinds[i + 2] = kind;
+            if len >= 2 {
+                self.kinds[i + 3] = kind;
+            }
+            if len >= 3 {
+                self.kinds[i + 4] = kind;
+            }
+            if len >= 4 {
+                self.kinds[i + 5] = kind;
             }
             if i + len >= WIDTH {
                 self.passed = i;
@@ -191,6 +221,13 @@ impl Window {
         }
         care
     }
+}
+
+/// One bit for each byte that is no ASCII.
+#[inline(always)]
+fn high_bits(block: &[u8; WIDTH]) -> u64 {
+    let all = block.iter().fold(0, |all, byte| all | byte);
+    if all < 0x80 { 0 } else { gather(&block.map(|byte| byte >> 7)) }
 }
 
 /// One bit for each byte, which must be 0 or 1: the first byte's is the lowest.
