@@ -25,6 +25,7 @@ pub mod formats;
 pub mod hash;
 pub mod long_cache;
 pub mod merge;
+mod merge_long;
 pub mod npy;
 pub mod pair_table;
 pub mod pretokenize;

@@ -3,23 +3,21 @@
 //! none is left.
 //!
 //! Most pretokens are a few bytes, and there nothing beats looking at all pairs each time
-//! ([`merge_short`]). That is quadratic, so a long one goes through a heap ([`merge_long`]),
-//! which is `n log n` whatever the bytes and the merges are.
-
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+//! ([`merge_short`]). That is quadratic, so a long one goes another way ([`crate::merge_long`]).
 
 use crate::error::{Error, Result};
+pub use crate::merge_long::MergeScratch;
+use crate::merge_long::{LIMIT, merge_long};
 use crate::pair_table::{PairMerge, PairTable};
 use crate::token_table::TokenId;
 
-/// Up to here a scan over all pairs is quicker than a heap.
+/// Up to here a scan over all pairs is quicker.
 const SHORT: usize = 48;
 
 /// Merges `symbols` in place and returns how many are left.
 ///
 /// # Errors
-/// More than 2^32 - 2 symbols, which a heap with 32-bit positions cannot take.
+/// More than 2^32 - 2 symbols, beyond positions of 32 bits.
 #[inline]
 pub fn merge(
     pairs: &PairTable,
@@ -28,7 +26,7 @@ pub fn merge(
 ) -> Result<usize> {
     if symbols.len() <= SHORT {
         Ok(merge_short(pairs, symbols))
-    } else if symbols.len() < NOWHERE as usize {
+    } else if symbols.len() < LIMIT {
         Ok(merge_long(pairs, symbols, scratch))
     } else {
         Err(Error::invalid(format!(
@@ -68,91 +66,6 @@ fn merge_short(pairs: &PairTable, symbols: &mut [TokenId]) -> usize {
             if at + 1 < len { pairs.get(symbols[at], symbols[at + 1]) } else { PairMerge::NONE };
     }
     len
-}
-
-/// No symbol: beyond the ends of a word.
-const NOWHERE: u32 = u32::MAX;
-
-/// What merging a long word needs, kept to be used again.
-#[derive(Debug, Default)]
-pub struct MergeScratch {
-    /// The neighbours of each symbol that is left, as positions.
-    left: Vec<u32>,
-    right: Vec<u32>,
-    /// (rank, position of the left symbol): the least rank first, the leftmost of equals. An
-    /// entry whose pair has changed since is recognised by its rank and dropped.
-    heap: BinaryHeap<Reverse<(u32, u32)>>,
-}
-
-impl MergeScratch {
-    /// Scratch grown by a word of megabytes is given back after it.
-    const KEEP: usize = 1 << 16;
-
-    fn trim(&mut self) {
-        if self.left.capacity() > Self::KEEP {
-            *self = Self::default();
-        }
-    }
-}
-
-/// Symbols linked to their neighbours, the pairs that merge in a heap.
-fn merge_long(pairs: &PairTable, symbols: &mut [TokenId], scratch: &mut MergeScratch) -> usize {
-    let len = symbols.len() as u32;
-    let MergeScratch { left, right, heap } = scratch;
-    left.clear();
-    left.extend((0..len).map(|i| i.wrapping_sub(1)));
-    right.clear();
-    right.extend((1..len).chain([NOWHERE]));
-    let mut entries = std::mem::take(heap).into_vec();
-    entries.clear();
-    entries.extend(symbols.windows(2).zip(0u32..).filter_map(|(pair, at)| {
-        let merge = pairs.get(pair[0], pair[1]);
-        (merge != PairMerge::NONE).then(|| Reverse((merge.rank(), at)))
-    }));
-    *heap = BinaryHeap::from(entries);
-
-    while let Some(Reverse((rank, at))) = heap.pop() {
-        let next = right[at as usize];
-        if next == NOWHERE || symbols[at as usize] == GONE {
-            continue;
-        }
-        let merge = pairs.get(symbols[at as usize], symbols[next as usize]);
-        if merge == PairMerge::NONE || merge.rank() != rank {
-            continue;
-        }
-        symbols[at as usize] = merge.result();
-        symbols[next as usize] = GONE;
-        let after = right[next as usize];
-        right[at as usize] = after;
-        if after != NOWHERE {
-            left[after as usize] = at;
-        }
-        for (first, second) in [(left[at as usize], at), (at, after)] {
-            if first != NOWHERE && second != NOWHERE {
-                let merge = pairs.get(symbols[first as usize], symbols[second as usize]);
-                if merge != PairMerge::NONE {
-                    heap.push(Reverse((merge.rank(), first)));
-                }
-            }
-        }
-    }
-    let kept = compact(symbols);
-    scratch.trim();
-    kept
-}
-
-/// A symbol that was merged into its left neighbour; no token has this id.
-const GONE: TokenId = TokenId::MAX;
-
-fn compact(symbols: &mut [TokenId]) -> usize {
-    let mut kept = 0;
-    for i in 0..symbols.len() {
-        if symbols[i] != GONE {
-            symbols[kept] = symbols[i];
-            kept += 1;
-        }
-    }
-    kept
 }
 
 #[cfg(test)]

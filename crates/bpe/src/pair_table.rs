@@ -72,6 +72,14 @@ impl PairTable {
         true
     }
 
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     #[inline(always)]
     fn slot_of(&self, pair: u64) -> usize {
         let mask = self.slots.len() - 1;
