@@ -1,6 +1,7 @@
 //! Writes `tokenizer.json` so that `tokenizers` and `transformers` load it as it is and give the
 //! same ids, and the few lines of `tokenizer_config.json` by which `AutoTokenizer` knows what it
-//! has before it.
+//! has before it. (A custom regular expression is read by Oniguruma there; where the engines
+//! disagree, as on whether `½` is a `\w`, so do the ids.)
 
 use std::io::{self, Write};
 
