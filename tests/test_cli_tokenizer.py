@@ -146,10 +146,12 @@ def test_failures_are_one_line(
     capsys.readouterr()
     missing, empty, to = str(tmp_path / "missing"), str(tmp_path / "empty.txt"), ["--out", out]
     train = ["--vocab-size", "300", "--out", str(tmp_path / "new")]
+    folder = tmp_path / "folder"
+    folder.mkdir()
     for arguments, status, message in [
         (["train-bpe", missing, *train], 1, f"{missing}: No such file or directory"),
         (["train-bpe", empty, *train], 1, f"{empty}: no text to train on"),
-        (["train-bpe", str(tmp_path), *train], 1, f"{tmp_path}: is a directory"),
+        (["train-bpe", str(folder), *train], 2, f"{folder}: no .txt"),
         (["train-bpe", str(corpus), "--vocab-size", "99", "--out", missing], 2, "256"),
         (["train-bpe", str(corpus), *train, "--pattern", "("], 1, "("),
         (["tokenize", missing, "--tokenizer", str(tokenizer), *to], 1, missing),

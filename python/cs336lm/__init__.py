@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 
 # Which room each public name lives in.
 _ROOMS = {
-    "tokenizer": ("Tokenizer", "train_bpe"),
+    "tokenizer": ("Tokenizer", "count_pretokens", "train_bpe"),
     "data": ("BatchLoader", "TokenDataset", "get_batch"),
     "functional": (
         "cross_entropy",

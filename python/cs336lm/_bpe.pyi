@@ -28,6 +28,9 @@ class Tokenizer:
         special_tokens: Sequence[str],
         pattern: str,
         threads: int | None,
+        max_memory: int | None,
+        min_count: int,
+        text_field: str | None,
         progress: _Progress | None,
     ) -> Tokenizer: ...
     @staticmethod
@@ -77,3 +80,21 @@ class Tokenizer:
 class EncodeStream:
     def push(self, piece: str | bytes) -> list[int]: ...
     def finish(self) -> list[int]: ...
+
+def count_pretokens(
+    paths: Sequence[_Path],
+    out: _Path,
+    special_tokens: Sequence[str],
+    pattern: str,
+    threads: int | None,
+    max_memory: int | None,
+    text_field: str | None,
+    progress: _Progress | None,
+) -> int: ...
+def train_counts(
+    paths: Sequence[_Path],
+    vocab_size: int,
+    min_count: int,
+    threads: int | None,
+    progress: _Progress | None,
+) -> Tokenizer: ...

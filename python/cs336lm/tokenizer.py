@@ -111,6 +111,9 @@ class Tokenizer:
         *,
         pattern: str = "gpt2",
         threads: int | None = None,
+        max_memory: int | None = None,
+        min_count: int = 1,
+        text_field: str | None = "text",
         progress: Progress | None = None,
     ) -> Tokenizer:
         """Trains a tokenizer on text files: :func:`train_bpe`, with a tokenizer for a result."""
@@ -122,13 +125,46 @@ class Tokenizer:
                 f"token(s) alone are {smallest}"
             )
         core = _bpe.Tokenizer.train(
-            _paths(input_path), vocab_size, names, pattern, threads, progress
+            _paths(input_path),
+            vocab_size,
+            names,
+            pattern,
+            threads,
+            max_memory,
+            min_count,
+            text_field,
+            progress,
         )
+        return cls._trained(core, vocab_size)
+
+    @classmethod
+    def train_counts(
+        cls,
+        counts_path: Path | Iterable[Path],
+        vocab_size: int,
+        *,
+        min_count: int = 1,
+        threads: int | None = None,
+        progress: Progress | None = None,
+    ) -> Tokenizer:
+        """Trains on counts files (:func:`count_pretokens`): the tokenizer that :meth:`train` makes
+        of all the texts they were counted of.
+
+        Raises:
+            OSError: a file cannot be read.
+            ValueError: a file is no counts file or corrupt, files were counted with different
+                patterns or special tokens, or ``vocab_size`` is too small for these.
+        """
+        core = _bpe.train_counts(_paths(counts_path), vocab_size, min_count, threads, progress)
+        return cls._trained(core, vocab_size)
+
+    @classmethod
+    def _trained(cls, core: _bpe.Tokenizer, vocab_size: int) -> Tokenizer:
         if core.vocab_size < vocab_size:
             warnings.warn(
                 f"the text holds no more pairs to merge: vocab_size is {core.vocab_size}, "
                 f"not {vocab_size}",
-                stacklevel=2,
+                stacklevel=3,
             )
         return cls._of(core)
 
@@ -397,6 +433,9 @@ def train_bpe(
     *,
     pattern: str = "gpt2",
     threads: int | None = None,
+    max_memory: int | None = None,
+    min_count: int = 1,
+    text_field: str | None = "text",
     progress: Progress | None = None,
 ) -> tuple[dict[int, bytes], list[tuple[bytes, bytes]]]:
     """Trains a byte-level BPE vocabulary on text files.
@@ -406,13 +445,19 @@ def train_bpe(
     whether the text is one file or several.
 
     Args:
-        input_path: one text file or several. UTF-8 is usual; any bytes will do.
+        input_path: one text file or several. UTF-8 is usual; any bytes will do. ``.gz`` and
+            ``.zst`` are unpacked, ``-`` is standard input.
         vocab_size: how many tokens in all: 256 bytes, merges and special tokens.
         special_tokens: texts that are one token each, bound the text around them and are not
             counted.
         pattern: how text is split into pretokens: ``"gpt2"``, ``"gpt4"``, ``"gpt4o"``, or a regular
             expression.
         threads: how many to use; all cores if nothing is said.
+        max_memory: about how many bytes the tables of counting may take; what does not fit waits in
+            temporary files. The result is the same.
+        min_count: leaves out pretokens that occur less often.
+        text_field: the field of ``.jsonl`` records that holds the text; each record is a document.
+            ``None`` takes such files for plain text.
         progress: see :data:`Progress`; the phases are ``"counting"`` and ``"merging"``.
 
     Returns:
@@ -432,9 +477,46 @@ def train_bpe(
         special_tokens,
         pattern=pattern,
         threads=threads,
+        max_memory=max_memory,
+        min_count=min_count,
+        text_field=text_field,
         progress=progress,
     )
     return tokenizer.vocab, tokenizer.merges
+
+
+def count_pretokens(
+    input_path: Path | Iterable[Path],
+    out: Path,
+    special_tokens: Iterable[str] = (),
+    *,
+    pattern: str = "gpt2",
+    threads: int | None = None,
+    max_memory: int | None = None,
+    text_field: str | None = "text",
+    progress: Progress | None = None,
+) -> int:
+    """Counts the pretokens of text files into a counts file for :meth:`Tokenizer.train_counts`.
+
+    Counting is most of the work of training on much text, and can be spread over machines: a counts
+    file for each part of the text, in any division of it into files.
+
+    Args:
+        input_path, special_tokens, pattern, threads, max_memory, text_field, progress: as for
+            :func:`train_bpe`.
+        out: the file to write.
+
+    Returns:
+        How many distinct pretokens there are.
+
+    Raises:
+        OSError: a file cannot be read or written.
+        ValueError: a special token or the pattern makes no sense.
+    """
+    names = _texts(special_tokens)
+    return _bpe.count_pretokens(
+        _paths(input_path), out, names, pattern, threads, max_memory, text_field, progress
+    )
 
 
 def _unpickle(cls: type[Tokenizer], *parts: Any) -> Tokenizer:

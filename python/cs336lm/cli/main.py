@@ -13,6 +13,7 @@ from cs336lm import __version__
 # command: (module, what it does)
 COMMANDS = {
     "train-bpe": ("train_bpe", "text files -> tokenizer"),
+    "count-pretokens": ("count_pretokens", "text files -> counts, for train-bpe --counts"),
     "tokenize": ("tokenize", "text files + tokenizer -> tokens.npy"),
     "inspect": ("inspect", "look into a tokenizer or a token file"),
     "train": ("train", "tokens + configuration -> run directory"),

@@ -47,6 +47,39 @@ def fraction(text: str) -> float:
     return value
 
 
+def memory(text: str) -> int:
+    """The type of a flag that is an amount of memory: ``2GB`` is 2,000,000,000 bytes."""
+    return count(text.upper().removesuffix("B"))
+
+
+def add_counting(parser: argparse.ArgumentParser) -> None:
+    """What text is counted, and how: the same flags wherever that is done."""
+    parser.add_argument(
+        "--special-token",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="a text that is one token, such as '<|endoftext|>'; may be given several times",
+    )
+    parser.add_argument(
+        "--pattern",
+        default="gpt2",
+        help="how text is split into words: gpt2 (default), gpt4, gpt4o, or a regular expression",
+    )
+    parser.add_argument(
+        "--text-field",
+        default="text",
+        metavar="NAME",
+        help="the field of .jsonl records that holds the text (default: text)",
+    )
+    parser.add_argument(
+        "--max-memory",
+        type=memory,
+        metavar="SIZE",
+        help="bound the memory of counting, e.g. 2GB: what does not fit waits in temporary files",
+    )
+
+
 def add_threads(parser: argparse.ArgumentParser) -> None:
     """``--threads``, which changes no result."""
     parser.add_argument(

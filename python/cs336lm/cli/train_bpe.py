@@ -4,14 +4,20 @@ import os
 import time
 import warnings
 
-from cs336lm.cli.options import add_threads, parser_for, positive
+from cs336lm.cli.options import add_counting, add_threads, parser_for, positive
 from cs336lm.cli.progress import megabytes, progress_bars, speed
+from cs336lm.inputs import input_files
 from cs336lm.tokenizer import Tokenizer
 
 _EPILOG = """\
 examples:
   cs336lm train-bpe corpus.txt --vocab-size 10000 --special-token '<|endoftext|>' --out tokenizer/
   cs336lm train-bpe part-*.txt --vocab-size 32000 --pattern gpt4 --threads 8 --out tokenizer/
+  cs336lm train-bpe corpus/ extra.jsonl.zst --vocab-size 32000 --max-memory 2GB --out tokenizer/
+  zcat huge.gz | cs336lm train-bpe - --vocab-size 32000 --out tokenizer/
+  cs336lm train-bpe --counts 0.bin 1.bin --vocab-size 32000 --out tokenizer/
+
+A directory is all texts in it. .gz and .zst are unpacked; each line of a .jsonl file is a document.
 
 --out becomes a directory with tokenizer.json (opens in Hugging Face's tokenizers and transformers),
 vocab.json and merges.txt. The result does not depend on --threads, nor on whether the text is one
@@ -21,7 +27,16 @@ file or several."""
 def main(argv: list[str]) -> int:
     """Trains a tokenizer and prints where it is."""
     parser = parser_for("train-bpe", "Train a byte-level BPE tokenizer on text files.", _EPILOG)
-    parser.add_argument("inputs", nargs="+", metavar="FILE", help="text files, UTF-8 or any bytes")
+    parser.add_argument(
+        "inputs", nargs="*", metavar="FILE", help="text files, UTF-8 or any bytes; - reads a pipe"
+    )
+    parser.add_argument(
+        "--counts",
+        nargs="+",
+        metavar="FILE",
+        help="train on what 'cs336lm count-pretokens' wrote, not on text; these files know their "
+        "pattern and special tokens",
+    )
     parser.add_argument(
         "--vocab-size",
         type=positive,
@@ -30,17 +45,13 @@ def main(argv: list[str]) -> int:
         help="tokens in all: 256 bytes, merges and special tokens",
     )
     parser.add_argument(
-        "--special-token",
-        action="append",
-        default=[],
-        metavar="TEXT",
-        help="a text that is one token, such as '<|endoftext|>'; may be given several times",
+        "--min-count",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="leave out words that occur less than N times",
     )
-    parser.add_argument(
-        "--pattern",
-        default="gpt2",
-        help="how text is split into words: gpt2 (default), gpt4, gpt4o, or a regular expression",
-    )
+    add_counting(parser)
     add_threads(parser)
     parser.add_argument("--out", required=True, metavar="DIR", help="directory to write")
     arguments = parser.parse_args(argv)
@@ -48,24 +59,42 @@ def main(argv: list[str]) -> int:
     if os.path.exists(arguments.out) and not os.path.isdir(arguments.out):
         parser.error(f"--out {arguments.out} is a file: name a directory")
 
+    if bool(arguments.counts) == bool(arguments.inputs):
+        parser.error("name text files, or counts files after --counts; one of the two")
+    if arguments.counts and (arguments.special_token or arguments.pattern != "gpt2"):
+        parser.error("--counts files know their pattern and special tokens: leave these flags out")
+
+    files = arguments.counts or input_files(arguments.inputs)
     began = time.perf_counter()
     with progress_bars() as progress, warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
-        tokenizer = Tokenizer.train(
-            arguments.inputs,
-            arguments.vocab_size,
-            arguments.special_token,
-            pattern=arguments.pattern,
-            threads=arguments.threads,
-            progress=progress,
-        )
+        if arguments.counts:
+            tokenizer = Tokenizer.train_counts(
+                files,
+                arguments.vocab_size,
+                min_count=arguments.min_count,
+                threads=arguments.threads,
+                progress=progress,
+            )
+        else:
+            tokenizer = Tokenizer.train(
+                files,
+                arguments.vocab_size,
+                arguments.special_token,
+                pattern=arguments.pattern,
+                threads=arguments.threads,
+                max_memory=arguments.max_memory,
+                min_count=arguments.min_count,
+                text_field=arguments.text_field,
+                progress=progress,
+            )
         tokenizer.save(arguments.out)
     seconds = time.perf_counter() - began
 
     for warning in warned:
         print(f"note: {warning.message}")
     special = len(tokenizer.special_tokens)
-    size = sum(os.path.getsize(path) for path in arguments.inputs)
+    size = sum(os.path.getsize(path) for path in files if os.path.isfile(path))
     print(
         f"{tokenizer.vocab_size:,} tokens (256 bytes, {tokenizer.vocab_size - 256 - special:,} "
         f"merges, {special} special) from {megabytes(size)} in {seconds:.2f} s "

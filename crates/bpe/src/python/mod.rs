@@ -5,6 +5,7 @@ mod arguments;
 mod errors;
 mod stream;
 mod tokenizer;
+mod training;
 mod watch;
 
 use pyo3::prelude::*;
@@ -15,4 +16,6 @@ mod _bpe {
     use super::stream::EncodeStream;
     #[pymodule_export]
     use super::tokenizer::PyTokenizer;
+    #[pymodule_export]
+    use super::training::{count_pretokens, train_counts};
 }

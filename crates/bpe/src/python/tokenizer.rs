@@ -12,6 +12,7 @@ use pyo3::types::{PyBytes, PyDict, PyList, PyString};
 use super::arguments::{text_bytes, token_ids, type_name};
 use super::errors::to_python;
 use super::stream::EncodeStream;
+use super::training::train_options;
 use super::watch::watch;
 use crate::encoder::Tokenizer;
 use crate::error::Result;
@@ -20,7 +21,7 @@ use crate::pretokenize::Pattern;
 use crate::progress::Progress;
 use crate::sink::{EncodeOptions, EncodeStats, encode_files};
 use crate::special::SpecialTokens;
-use crate::train::{TrainOptions, train};
+use crate::train::train;
 use crate::vocab::{TokenId, Vocab};
 
 /// Encoding this many bytes takes so long that other Python threads should run meanwhile; below,
@@ -70,6 +71,7 @@ impl PyTokenizer {
 
     /// A job to watch: counting and merging take seconds to hours.
     #[staticmethod]
+    #[expect(clippy::too_many_arguments, reason = "one for each of Python's")]
     fn train(
         py: Python<'_>,
         paths: Vec<PathBuf>,
@@ -77,11 +79,14 @@ impl PyTokenizer {
         special_tokens: Vec<Bound<'_, PyString>>,
         pattern: &str,
         threads: Option<usize>,
+        max_memory: Option<u64>,
+        min_count: u64,
+        text_field: Option<String>,
         progress: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         let special = SpecialTokens::new(&texts(&special_tokens)?).map_err(to_python)?;
         let pattern = Pattern::parse(pattern).map_err(to_python)?;
-        let options = TrainOptions::new(threads_or_all(threads));
+        let options = train_options(threads, max_memory, min_count, text_field);
         let job = |progress: &Progress| {
             let trained = train(&paths, vocab_size, &special, &pattern, &options, progress)?;
             Tokenizer::new(trained.vocab()?, special.tokens(), pattern.clone())
@@ -300,11 +305,11 @@ fn from_parts(
 }
 
 /// All cores that this process may use, if nothing is said.
-fn threads_or_all(threads: Option<usize>) -> usize {
+pub fn threads_or_all(threads: Option<usize>) -> usize {
     threads.unwrap_or_else(|| available_parallelism().map_or(1, usize::from)).max(1)
 }
 
-fn texts(texts: &[Bound<'_, PyString>]) -> PyResult<Vec<String>> {
+pub fn texts(texts: &[Bound<'_, PyString>]) -> PyResult<Vec<String>> {
     let owned = |text: &Bound<'_, PyString>| {
         let bytes = text_bytes(text.as_any())?;
         Ok(String::from_utf8_lossy(bytes).into_owned())
