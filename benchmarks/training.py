@@ -7,8 +7,10 @@ The job is that of `cs336lm train-bpe`, the interpreter's start included: from t
 tokenizer on disk (of peers: a list of its tokens). GPT-2's pattern; documents are what stands
 between the special tokens. No peer breaks ties as cs336lm does (of equally frequent pairs the
 greatest bytes), so it makes a few other tokens of the same text; the table says how many are the
-same. If fewer than 97 % are, somebody has counted something else, and no speed is printed. That
-cs336lm's are the right ones is for its tests to show.
+same. It is 99 % and more of a small vocabulary; of a large one, whose last pairs are rare and often
+tied, gigatoken with one of its tie rules shares 97 % with gigatoken with another. Below 90 %
+somebody has counted something else, and no speed is printed. That cs336lm's tokens are the right
+ones is for its tests to show.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from pathlib import Path
 import harness
 
 PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-ALIKE = 0.97
+ALIKE = 0.9
 
 
 def gigatoken(options: argparse.Namespace, out: Path) -> None:
