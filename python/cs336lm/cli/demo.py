@@ -76,7 +76,7 @@ SIZES = {
             d_model=128,
             num_layers=2,
             lr=8e-3,
-            steps=1000,
+            steps=900,
             eval_every=100,
         ),
         new_tokens=400,
