@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -34,6 +35,17 @@ def count(text: str) -> int:
     """The type of a flag that is a large whole number: ``100M`` is 100,000,000."""
     scale = {"K": 10**3, "M": 10**6, "G": 10**9}.get(text[-1:].upper())
     return positive(text) if scale is None else positive(text[:-1]) * scale
+
+
+def above_zero(text: str) -> float:
+    """The type of a flag that is a finite number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return value
 
 
 def fraction(text: str) -> float:

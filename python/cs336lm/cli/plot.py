@@ -1,9 +1,6 @@
 """``cs336lm plot``: run directories -> learning curves."""
 
-import argparse
-import math
-
-from cs336lm.cli.options import parser_for
+from cs336lm.cli.options import above_zero, parser_for
 
 _EPILOG = """\
 examples:
@@ -26,7 +23,7 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument(
         "--floor",
-        type=_loss,
+        type=above_zero,
         metavar="LOSS",
         help="draw a line at this loss, in nats per token: the entropy of the text, if known",
     )
@@ -51,13 +48,3 @@ def main(argv: list[str]) -> int:
     )
     print(f"{len(curves)} {'run' if len(curves) == 1 else 'runs'}: {arguments.out}")
     return 0
-
-
-def _loss(text: str) -> float:
-    try:
-        loss = float(text)
-    except ValueError:
-        loss = math.nan
-    if not (math.isfinite(loss) and loss > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is no loss above 0")
-    return loss

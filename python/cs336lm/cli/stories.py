@@ -1,12 +1,11 @@
 """``cs336lm stories``: the built-in corpus, with its exact entropy."""
 
-import argparse
 import math
 import os
 import sys
 from collections.abc import Iterator
 
-from cs336lm.cli.options import parser_for
+from cs336lm.cli.options import above_zero, parser_for
 from cs336lm.cli.progress import megabytes, progress_bars
 from cs336lm.errors import UsageError
 from cs336lm.stories.reading import Reading
@@ -30,7 +29,7 @@ def main(argv: list[str]) -> int:
     parser = parser_for("stories", "Write the built-in corpus of children's stories.", _EPILOG)
     parser.add_argument(
         "--megabytes",
-        type=_amount,
+        type=above_zero,
         default=20.0,
         metavar="X",
         help="size in millions of bytes: as many whole stories as fit, at least one (default: 20)",
@@ -43,16 +42,6 @@ def main(argv: list[str]) -> int:
     if arguments.read is not None:
         return _read(arguments.read)
     return _write(arguments.out, round(arguments.megabytes * 1e6), arguments.seed)
-
-
-def _amount(text: str) -> float:
-    try:
-        amount = float(text)
-    except ValueError:
-        amount = math.nan
-    if not (math.isfinite(amount) and amount > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
-    return amount
 
 
 def _write(out: str, size: int, seed: int) -> int:
