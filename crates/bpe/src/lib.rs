@@ -27,6 +27,7 @@ pub mod long_cache;
 pub mod merge;
 mod merge_long;
 pub mod npy;
+mod pages;
 pub mod pair_table;
 pub mod pretokenize;
 pub mod progress;

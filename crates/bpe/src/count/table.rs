@@ -5,6 +5,7 @@
 //! longer one is in `long`, its hash in the slot. Nothing is allocated for a string.
 
 use crate::byte_strings::ByteStrings;
+use crate::pages::filled;
 
 const MIN_CAPACITY: usize = 1 << 12;
 
@@ -51,7 +52,7 @@ impl Default for CountTable {
 
 impl CountTable {
     fn with_capacity(capacity: usize, skip: u32) -> Self {
-        let slots = vec![Slot::default(); capacity];
+        let slots = filled(Slot::default(), capacity);
         Self {
             slots,
             skip,

@@ -9,6 +9,7 @@ use rayon::prelude::*;
 
 use super::pairs::{Pair, PairIndex, Pairs, hash, key};
 use super::shard::{List, NO_LIST, SENTINEL, Shard};
+use crate::pages::filled;
 use crate::vocab::TokenId;
 
 /// The sketch has this many cells for every pair that could reach the threshold if counts were
@@ -72,7 +73,7 @@ impl Sketch {
     }
 
     fn of_shard(shard: &Shard, bits: u32) -> Self {
-        let mut sketch = Self { cells: vec![0; 1 << bits], shift: 64 - bits };
+        let mut sketch = Self { cells: filled(0, 1 << bits), shift: 64 - bits };
         for_each_pair(shard, |_, left, right, count| {
             let cell = sketch.cell_of(key(left, right));
             let count = u32::try_from(count).unwrap_or(u32::MAX);
