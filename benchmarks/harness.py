@@ -115,6 +115,14 @@ def compete(
     return {name: best(results) for name, results in runs.items()}, verdicts
 
 
+def peak_megabytes() -> float:
+    """The largest resident set of this process so far."""
+    import resource
+
+    unit = 1024 if sys.platform == "linux" else 1
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
 def machine() -> str:
     """What the figures were measured on."""
     model = platform.processor() or platform.machine()

@@ -1,8 +1,8 @@
 """The same model twice: ours, and transformers' LlamaForCausalLM with its weights.
 
-Both are decoder-only, pre-norm, with RMSNorm, RoPE and SwiGLU, and compute the same function but for
-the order of a head's dimensions: RoPE turns neighbours (2k, 2k + 1) here and halves (k, k + d/2)
-there, so the rows of the query and key projections are permuted on the way.
+Both are decoder-only, pre-norm, with RMSNorm, RoPE and SwiGLU, and compute the same function but
+for the order of a head's dimensions: RoPE turns neighbours (2k, 2k + 1) here and halves
+(k, k + d/2) there, so the rows of the query and key projections are permuted on the way.
 """
 
 from __future__ import annotations
@@ -81,10 +81,16 @@ def _halves(weight: Tensor, heads: int) -> Tensor:
 
 
 @torch.no_grad()
+def loss_of(model: Any, x: Tensor, y: Tensor) -> float:
+    """The mean loss of ``y`` given ``x``, by either of the two."""
+    if isinstance(model, TransformerLM):
+        return model(x, y).item()
+    return model(input_ids=x, labels=y, shift_labels=y, use_cache=False).loss.item()
+
+
 def check_same_loss(model: TransformerLM, llama: Any, x: Tensor, y: Tensor) -> str:
     """Ends the benchmark unless both models give the same loss; else says how close they are."""
-    ours = model(x, y).item()
-    theirs = llama(input_ids=x, labels=y, shift_labels=y).loss.item()
+    ours, theirs = loss_of(model, x, y), loss_of(llama, x, y)
     # What half precision rounds away, at most; in float32 they agree to five digits.
     tolerance = 1e-5 if model.lm_head.weight.dtype == torch.float32 else 1e-2
     if not abs(ours - theirs) <= tolerance * abs(theirs):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from cs336lm.fused import gated_silu, rms_norm, turn_pairs
+from cs336lm.fused import evens_first, gated_silu, rms_norm, turn_halves, turn_pairs
 from torch.autograd import gradcheck
 from torch.nn import functional as torch_functional
 
@@ -42,6 +42,23 @@ def test_what_the_compiler_sees_is_the_same(leading, monkeypatch):
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     for a, b in zip(by_hand, run(), strict=True):
         torch.testing.assert_close(a, b, **EXACT)
+
+
+def test_halves_turn_as_pairs_do():
+    """Of a projection with its rows in either order: the same scores, in another order inside."""
+    heads, d_head, tokens = 3, 8, 5
+    x = torch.randn(tokens, 7, dtype=torch.float64)
+    q_weight, k_weight = torch.randn(2, heads * d_head, 7, dtype=torch.float64)
+    angles = torch.randn(tokens, d_head // 2, dtype=torch.float64)
+
+    def scores(turn, *weights):
+        q, k = ((x @ weight.T).unflatten(-1, (heads, d_head)).transpose(0, 1) for weight in weights)
+        cos, sin = angles.cos(), angles.sin()
+        return turn(q, cos, sin) @ turn(k, cos, sin).transpose(1, 2)
+
+    pairs = scores(turn_pairs, q_weight, k_weight)
+    halves = scores(turn_halves, evens_first(q_weight, heads), evens_first(k_weight, heads))
+    torch.testing.assert_close(halves, pairs, **EXACT)
 
 
 def test_strided_inputs_and_gradients():

@@ -59,6 +59,23 @@ def test_adamw_both_ways_are_the_same_bits():
         assert torch.equal(p, q)
 
 
+@pytest.mark.parametrize("foreach", [True, False, None])
+def test_adamw_on_large_and_on_strided_tensors(foreach):
+    """More than one block, the last one not full; a parameter and a gradient laid out otherwise."""
+    torch.manual_seed(0)
+    start = [torch.randn(70_001), torch.randn(300, 400).T]
+    grads = [torch.randn(70_001), torch.randn(400, 300)]
+    ours, theirs = ([torch.nn.Parameter(t.clone()) for t in start] for _ in range(2))
+    a, b = AdamW(ours, lr=0.02, foreach=foreach), torch.optim.AdamW(theirs, lr=0.02)
+    for _ in range(3):
+        for params, optimizer in ((ours, a), (theirs, b)):
+            for p, grad in zip(params, grads, strict=True):
+                p.grad = grad.clone()
+            optimizer.step()
+    for p, q in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6)
+
+
 def test_adagrad_equals_torch():
     ours, theirs = parameters(), parameters()
     descend(AdaGrad(ours, lr=0.1, eps=1e-8), ours, 30, skip=2)

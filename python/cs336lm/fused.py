@@ -101,3 +101,19 @@ def turn_pairs(
     even, odd = rearrange(x, "... (half two) -> two ... half", two=2)
     turned = torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1)
     return turned.flatten(-2).to(x.dtype)
+
+
+def turn_halves(
+    x: Float[Tensor, "... d"], cos: Float[Tensor, "... half"], sin: Float[Tensor, "... half"]
+) -> Float[Tensor, "... d"]:
+    """:func:`turn_pairs` where a pair is (x_k, x_half+k): first all even places, then all odd ones.
+
+    A compiler makes vector instructions of it, which it cannot of neighbours.
+    """
+    even, odd = x.chunk(2, dim=-1)
+    return torch.cat((even * cos - odd * sin, even * sin + odd * cos), dim=-1).to(x.dtype)
+
+
+def evens_first(weight: Float[Tensor, "rows d_in"], heads: int) -> Float[Tensor, "rows d_in"]:
+    """The rows of each head in the order that :func:`turn_halves` wants of its output."""
+    return rearrange(weight, "(h half two) d_in -> (h two half) d_in", h=heads, two=2)

@@ -17,7 +17,7 @@ from torch.nn import Module, Parameter
 
 from cs336lm.errors import UsageError
 from cs336lm.functional import scaled_dot_product_attention
-from cs336lm.fused import gated_silu, rms_norm, turn_pairs
+from cs336lm.fused import evens_first, gated_silu, rms_norm, turn_halves, turn_pairs
 from cs336lm.model_config import default_d_ff
 
 if TYPE_CHECKING:
@@ -206,11 +206,15 @@ class RotaryPositionalEmbedding(Module):
             token_positions: each token's place, below ``max_seq_len``; broadcast over the leading
                 dimensions of ``x``. None means 0, 1, 2, ...
         """
+        return turn_pairs(x, *self.angles(x.shape[-2], token_positions))
+
+    def angles(
+        self, length: int, token_positions: Int[Tensor, "... seq"] | None = None
+    ) -> tuple[Float[Tensor, "... seq half"], Float[Tensor, "... seq half"]]:
+        """Cosines and sines for these positions, or for the first ``length``."""
         if token_positions is None:
-            cos, sin = self.cos[: x.shape[-2]], self.sin[: x.shape[-2]]
-        else:
-            cos, sin = self.cos[token_positions], self.sin[token_positions]
-        return turn_pairs(x, cos, sin)
+            return self.cos[:length], self.sin[:length]
+        return self.cos[token_positions], self.sin[token_positions]
 
     def extra_repr(self) -> str:
         """What ``print(model)`` shows."""
@@ -263,17 +267,7 @@ class MultiHeadSelfAttention(Module):
                 it the tokens belong, and are needed.
             cache: keys and values of earlier tokens; these tokens' own are added to it.
         """
-        joined = torch.cat((self.q_proj.weight, self.k_proj.weight, self.v_proj.weight))
-        q, k, v = rearrange(
-            x @ joined.T,
-            "... seq (qkv heads d) -> qkv ... heads seq d",
-            qkv=3,
-            heads=self.num_heads,
-        )
-        if self.rope is not None:
-            # One position per token, whatever the head.
-            per_head = None if token_positions is None else token_positions.unsqueeze(-2)
-            q, k = self.rope(q, per_head), self.rope(k, per_head)
+        q, k, v = self._project(x, token_positions)
         if cache is None:
             attended = scaled_dot_product_attention(q, k, v, is_causal=True)
         else:
@@ -282,3 +276,24 @@ class MultiHeadSelfAttention(Module):
             k, v, mask = cache.append(k, v, token_positions)
             attended = scaled_dot_product_attention(q, k, v, mask)
         return self.output_proj(rearrange(attended, "... heads seq d -> ... seq (heads d)"))
+
+    def _project(self, x: Tensor, token_positions: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """(..., seq, d_model) -> rotated queries and keys, and values, (..., heads, seq, d)."""
+        weights: list[Tensor] = [self.q_proj.weight, self.k_proj.weight, self.v_proj.weight]
+        # Attention does not care in which order queries and keys have their dimensions.
+        halves = self.rope is not None and torch.compiler.is_compiling()
+        if halves:
+            weights[:2] = (evens_first(weight, self.num_heads) for weight in weights[:2])
+        q, k, v = rearrange(
+            x @ torch.cat(weights).T,
+            "... seq (qkv heads d) -> qkv ... heads seq d",
+            qkv=3,
+            heads=self.num_heads,
+        )
+        if self.rope is not None:
+            # One position per token, whatever the head.
+            per_head = None if token_positions is None else token_positions.unsqueeze(-2)
+            angles = self.rope.angles(x.shape[-2], per_head)
+            turn = turn_halves if halves else turn_pairs
+            q, k = turn(q, *angles), turn(k, *angles)
+        return q, k, v

@@ -13,7 +13,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, TextIO, cast
 
-from cs336lm.cli.options import parser_for
+from cs336lm.cli.options import parser_for, spin_briefly
 from cs336lm.errors import UsageError
 
 _EPILOG = """\
@@ -134,10 +134,7 @@ def main(argv: list[str]) -> int:
     )
     arguments = parser.parse_args(argv)
 
-    # Where other programs compete for the cores, threads that wait by spinning slow a small model
-    # down several times over; where none do, threads that never spin take a third off its speed.
-    # So they spin for a moment. GNU OpenMP reads this when PyTorch is first imported.
-    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+    spin_briefly()
     out, began = Path(arguments.out), time.monotonic()
     _clear(out)
     try:

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from cs336lm.cli.options import parser_for
+from cs336lm.cli.options import parser_for, spin_briefly
 from cs336lm.errors import UsageError
 
 _EPILOG = """\
@@ -39,6 +39,7 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args(argv)
+    spin_briefly()
 
     from cs336lm.data import TokenDataset
     from cs336lm.devices import choose_device, choose_dtype

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from cs336lm.cli.options import parser_for
+from cs336lm.cli.options import parser_for, spin_briefly
 from cs336lm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def main(argv: list[str]) -> int:
     if (arguments.prompt or []).count("-") > 1:
         parser.error("standard input can be one prompt only")
     prompts = [_prompt(text) for text in arguments.prompt or [""]]
+    spin_briefly()
 
     from cs336lm.devices import choose_device, choose_dtype
     from cs336lm.generation import stream

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cs336lm.cli.options import spin_briefly
 from cs336lm.config import Config, load_config
 from cs336lm.errors import UsageError
 from cs336lm.run_directory import RunDirectory
@@ -58,6 +59,8 @@ def main(argv: list[str]) -> int:
     if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0:
         argv = [*argv, "--resume"]  # torchrun starts the job anew after a failure
     arguments = parse(argv)
+    spin_briefly()
+    from cs336lm.devices import keep_freed_memory
     from cs336lm.trainer import Trainer
 
     config = Config(arguments.data, arguments.model, arguments.optim, arguments.train)
@@ -68,6 +71,8 @@ def main(argv: list[str]) -> int:
         console=True,
         profile=arguments.profile,
     )
+    if trainer.device.type == "cpu":
+        keep_freed_memory()
     if arguments.find_batch_size:
         return _find_batch_size(trainer)
     if trainer.world.is_main:

@@ -1,0 +1,52 @@
+"""A step of training as `cs336lm train` takes it, and as transformers' users write it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from cs336lm.config import Config, DataConfig, TrainConfig
+from cs336lm.model import ModelConfig
+from cs336lm.trainer import Trainer
+from torch import Tensor
+
+Step = Callable[[Tensor, Tensor], Tensor]
+"""x and y, both (batch, context), to the loss."""
+
+
+def random_trainer(config: ModelConfig, batch: int, folder: Path, **train: Any) -> Trainer:
+    """The trainer of `cs336lm train` on random tokens, which it keeps in ``folder``."""
+    assert config.vocab_size is not None
+    tokens = np.random.default_rng(0).integers(0, config.vocab_size, 64 * config.context_length)
+    np.save(folder / "train.npy", tokens.astype(np.uint16))
+    data = DataConfig(folder / "train.npy", batch_size=batch)
+    return Trainer(Config(data=data, model=config, train=TrainConfig(**train)), folder / "run")
+
+
+def our_step(trainer: Trainer) -> Step:
+    """What the training loop calls."""
+    return lambda x, y: trainer.update(x, y, rounds=1)[0]
+
+
+def their_step(llama: Any, dtype: torch.dtype, *, compiled: bool) -> Step:
+    """The usual loop, with what PyTorch has that is fastest."""
+    parameters = list(llama.parameters())
+    optimizer = torch.optim.AdamW(
+        parameters, lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1, fused=True
+    )
+    forward = torch.compile(llama) if compiled else llama
+    device = parameters[0].device.type
+
+    def step(x: Tensor, y: Tensor) -> Tensor:
+        with torch.autocast(device, dtype, enabled=dtype != torch.float32):
+            loss: Tensor = forward(input_ids=x, labels=y, shift_labels=y, use_cache=False).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return loss.detach()
+
+    return step
