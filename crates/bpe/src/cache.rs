@@ -8,6 +8,7 @@
 use std::ops::Range;
 
 use crate::hash::fold;
+use crate::pages::filled;
 use crate::token_table::TokenId;
 
 /// The longest pretoken that a slot takes, in bytes.
@@ -52,6 +53,11 @@ impl Key {
             None => padded(&text[start..start + len]),
         };
         Self(u128::from_le_bytes(bytes) & Self::MASKS[len & MAX_KEY] | (len as u128) << 120)
+    }
+
+    #[inline(always)]
+    pub fn is_short(self) -> bool {
+        self.0 >> 120 != 0
     }
 
     /// Where the pretoken is, if it is a long one.
@@ -136,7 +142,7 @@ pub struct Cache {
 impl Cache {
     /// `1 << log_lines` lines of two entries, 64 bytes each.
     pub fn new(log_lines: u32) -> Self {
-        let lines = vec![Line([EMPTY; 2]); 1 << log_lines].into_boxed_slice();
+        let lines = filled(Line([EMPTY; 2]), 1 << log_lines).into_boxed_slice();
         Self { lines, shift: 64 - log_lines }
     }
 

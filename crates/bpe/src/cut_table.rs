@@ -1,42 +1,72 @@
 //! Where a pretoken may be cut without changing its ids.
 //!
 //! A boundary between two bytes disappears only when a merge is applied across it, and that
-//! merge's left part ends with the one byte and its right part begins with the other. Two bytes
-//! that no merge brings together so can therefore never share a token, whatever stands around
+//! merge's left part ends with the bytes before the boundary and its right part begins with those
+//! after it. Where no merge fits so, the two sides can never share a token, whatever stands around
 //! them: the pretoken may be cut there and its parts encoded apart.
 //!
-//! With GPT-2's vocabulary that holds for 95 % of the boundaries between Chinese characters, so
-//! that a sentence without a space becomes single characters, which a cache knows.
+//! One byte on each side is looked at first. Between two characters of three bytes, where that
+//! finds a merge, two bytes on each side are. With GPT-2's vocabulary, 95 % of the boundaries
+//! between Chinese characters and 76 % of those in Japanese are cuts by the first test, 99.3 % and
+//! 97 % by both: a sentence without a space becomes single characters, which a table knows.
 
 use crate::vocab::Vocab;
 
-/// One bit for each pair of bytes: whether some merge joins them.
 #[derive(Clone)]
 pub struct CutTable {
+    /// One bit for each pair of bytes: whether some merge joins them.
     joined: Box<[u64; 1024]>,
+    /// One bit for two continuation bytes (six bits each) before a boundary, and a lead byte of
+    /// three-byte characters (four bits) and a continuation byte after it. Empty if there are no
+    /// cuts.
+    joined_wide: Vec<u64>,
 }
 
 impl CutTable {
     pub fn new(vocab: &Vocab) -> Self {
         let mut joined = Box::new([0; 1024]);
+        let mut joined_wide = vec![0; WIDE_BITS / 64];
         for (left, right) in vocab.merge_bytes() {
-            if let (Some(&last), Some(&first)) = (left.last(), right.first()) {
-                let (word, bit) = place(last, first);
-                joined[word] |= 1 << bit;
+            let (Some(&last), Some(&first)) = (left.last(), right.first()) else { continue };
+            let (word, bit) = place(last, first);
+            joined[word] |= 1 << bit;
+            if is_continuation(last) && is_lead(first) {
+                for before_last in fitting(left.iter().nth_back(1)) {
+                    for second in fitting(right.get(1)) {
+                        let index = wide_index([before_last, last], [first, second]);
+                        joined_wide[index / 64] |= 1 << (index % 64);
+                    }
+                }
             }
         }
-        Self { joined }
+        Self { joined, joined_wide }
     }
 
     /// A table that never cuts.
     pub fn uncut() -> Self {
-        Self { joined: Box::new([u64::MAX; 1024]) }
+        Self { joined: Box::new([u64::MAX; 1024]), joined_wide: Vec::new() }
     }
 
+    /// Whether `text` may be cut at `at`, which is neither its start nor its end.
     #[inline(always)]
-    pub fn is_cut(&self, last: u8, first: u8) -> bool {
-        let (word, bit) = place(last, first);
-        self.joined[word] >> bit & 1 == 0
+    pub fn is_cut(&self, text: &[u8], at: usize) -> bool {
+        let (word, bit) = place(text[at - 1], text[at]);
+        self.joined[word] >> bit & 1 == 0 || self.is_wide_cut(text, at)
+    }
+
+    #[inline]
+    fn is_wide_cut(&self, text: &[u8], at: usize) -> bool {
+        let around = at.checked_sub(2).and_then(|start| text.get(start..at + 2));
+        let Some(&[before_last, last, first, second]) = around else { return false };
+        if !(is_continuation(before_last)
+            && is_continuation(last)
+            && is_lead(first)
+            && is_continuation(second))
+        {
+            return false;
+        }
+        let index = wide_index([before_last, last], [first, second]);
+        self.joined_wide.get(index / 64).is_some_and(|word| word >> (index % 64) & 1 == 0)
     }
 }
 
@@ -45,8 +75,41 @@ fn place(last: u8, first: u8) -> (usize, u32) {
     (usize::from(last) << 2 | usize::from(first >> 6), u32::from(first & 63))
 }
 
+const WIDE_BITS: usize = 1 << 22;
+
+#[inline(always)]
+fn wide_index(before: [u8; 2], after: [u8; 2]) -> usize {
+    let bits = |byte: u8, mask: u8| usize::from(byte & mask);
+    bits(before[0], 63) << 16
+        | bits(before[1], 63) << 10
+        | bits(after[0], 15) << 6
+        | bits(after[1], 63)
+}
+
+fn is_continuation(byte: u8) -> bool {
+    byte & 0xC0 == 0x80
+}
+
+/// Of a character of three bytes.
+fn is_lead(byte: u8) -> bool {
+    byte & 0xF0 == 0xE0
+}
+
+/// The continuation bytes that a merge fits beside, whose part has this byte there: all of them if
+/// it has none.
+fn fitting(byte: Option<&u8>) -> std::ops::RangeInclusive<u8> {
+    match byte {
+        None => 0x80..=0xBF,
+        Some(&byte) if is_continuation(byte) => byte..=byte,
+        #[expect(clippy::reversed_empty_ranges, reason = "none fits")]
+        Some(_) => 1..=0,
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -57,8 +120,50 @@ mod tests {
         let joined = [(b'a', b'b'), (b'b', b'c'), (0xFF, 0)];
         for last in 0..=255 {
             for first in 0..=255 {
-                assert_eq!(table.is_cut(last, first), !joined.contains(&(last, first)));
-                assert!(!CutTable::uncut().is_cut(last, first));
+                assert_eq!(table.is_cut(&[last, first], 1), !joined.contains(&(last, first)));
+                assert!(!CutTable::uncut().is_cut(&[last, first], 1));
+            }
+        }
+    }
+
+    /// The definition, as far as two bytes on each side can tell.
+    fn is_joined(merges: &[(Vec<u8>, Vec<u8>)], before: &[u8], after: &[u8]) -> bool {
+        let fits = |(left, right): &(Vec<u8>, Vec<u8>)| {
+            let left = &left[left.len().saturating_sub(before.len())..];
+            let right = &right[..right.len().min(after.len())];
+            before.ends_with(left) && after.starts_with(right)
+        };
+        merges.iter().any(fits)
+    }
+
+    proptest! {
+        #[test]
+        fn cuts_between_wide_characters_by_two_bytes(
+            merges in prop::collection::vec((0usize..1000, 0usize..1000), 0..30),
+            text in "[のはー三上中]{2,8}",
+        ) {
+            // Merges of bytes of these characters, and of what became of them.
+            let bytes: Vec<u32> = "のはー三上中".bytes().map(u32::from).collect();
+            let mut made: Vec<(u32, u32)> = Vec::new();
+            for (left, right) in merges {
+                let part = |pick: usize| match pick % (bytes.len() + made.len()) {
+                    place if place < bytes.len() => bytes[place],
+                    place => 256 + (place - bytes.len()) as u32,
+                };
+                let pair = (part(left), part(right));
+                let known = Vocab::from_merges(&made, &[] as &[&str]).unwrap();
+                let token = |id| known.token(id).unwrap().to_vec();
+                if known.id(&[token(pair.0), token(pair.1)].concat()).is_none() {
+                    made.push(pair);
+                }
+            }
+            let vocab = Vocab::from_merges(&made, &[] as &[&str]).unwrap();
+            let merges: Vec<(Vec<u8>, Vec<u8>)> =
+                vocab.merge_bytes().map(|(left, right)| (left.to_vec(), right.to_vec())).collect();
+            let (table, text) = (CutTable::new(&vocab), text.as_bytes());
+            for at in (3..text.len()).step_by(3) {
+                let joined = is_joined(&merges, &text[at - 2..at], &text[at..at + 2]);
+                prop_assert_eq!(table.is_cut(text, at), !joined);
             }
         }
     }

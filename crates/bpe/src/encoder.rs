@@ -21,6 +21,35 @@ use crate::token_table::WIDE;
 use crate::vocab::{TokenId, Vocab};
 use crate::words::{Rules, WordEncoder};
 
+/// What ids are appended to.
+pub trait Output {
+    fn append(&mut self, ids: &[TokenId]);
+
+    /// How many ids there are.
+    fn len(&self) -> usize;
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn truncate(&mut self, len: usize);
+}
+
+impl Output for Vec<TokenId> {
+    #[inline]
+    fn append(&mut self, ids: &[TokenId]) {
+        self.extend_from_slice(ids);
+    }
+
+    fn len(&self) -> usize {
+        Vec::len(self)
+    }
+
+    fn truncate(&mut self, len: usize) {
+        Vec::truncate(self, len);
+    }
+}
+
 /// A vocabulary, its special tokens and its pattern: all that turns text into ids and back.
 pub struct Tokenizer {
     rules: Rules,
@@ -176,13 +205,13 @@ impl Tokenizer {
         &self,
         words: &mut WordEncoder,
         text: &[u8],
-        out: &mut Vec<TokenId>,
+        out: &mut impl Output,
     ) -> Result<()> {
         let before = out.len();
         let result = self.special.for_each_segment(text, |segment| match segment {
             Segment::Text(text) => words.encode(&self.rules, &self.pattern, text, out),
             Segment::Special(index) => {
-                out.push(self.rules.special_ids[index]);
+                out.append(&[self.rules.special_ids[index]]);
                 Ok(())
             }
         });

@@ -17,6 +17,7 @@
 pub mod atomic_file;
 pub mod byte_strings;
 pub mod cache;
+mod char_table;
 pub mod count;
 pub mod cut_table;
 pub mod encoder;

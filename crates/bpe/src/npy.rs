@@ -2,6 +2,7 @@
 //! (so that it can be written last, when the count is known), then the ids, little-endian.
 //! The format: <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>
 
+use crate::encoder::Output;
 use crate::vocab::TokenId;
 
 /// Room for any 64-bit count, and a multiple of 64 as NumPy aligns arrays.
@@ -56,6 +57,78 @@ impl Dtype {
     }
 }
 
+/// Ids in the form in which they are stored.
+pub struct StoredIds {
+    dtype: Dtype,
+    bytes: Vec<u8>,
+}
+
+impl StoredIds {
+    /// No ids yet. `buffer` is used again, what is in it is not.
+    pub fn new(dtype: Dtype, mut buffer: Vec<u8>) -> Self {
+        buffer.clear();
+        Self { dtype, bytes: buffer }
+    }
+
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
+    pub fn get(&self, place: usize) -> Option<TokenId> {
+        let width = self.dtype.width() as usize;
+        let bytes = self.bytes.get(place * width..(place + 1) * width)?;
+        Some(match *bytes {
+            [low, high] => TokenId::from(u16::from_le_bytes([low, high])),
+            [a, b, c, d] => u32::from_le_bytes([a, b, c, d]),
+            _ => unreachable!("an id has two bytes or four"),
+        })
+    }
+
+    /// The ids from the place `from` on.
+    pub fn iter_from(&self, from: usize) -> impl Iterator<Item = TokenId> {
+        (from..self.len()).map_while(|place| self.get(place))
+    }
+
+    /// The places, from `from` on, where `id` stands.
+    pub fn places_of(&self, id: TokenId, from: usize) -> Vec<usize> {
+        let bytes = &self.bytes[from * self.dtype.width() as usize..];
+        let mut places = match self.dtype {
+            Dtype::U16 => places_of(bytes.as_chunks().0, (id as u16).to_le_bytes()),
+            Dtype::U32 => places_of(bytes.as_chunks().0, id.to_le_bytes()),
+        };
+        places.iter_mut().for_each(|place| *place += from);
+        places
+    }
+}
+
+/// Most blocks hold no such id, which is found out without a branch for each.
+fn places_of<const WIDTH: usize>(ids: &[[u8; WIDTH]], id: [u8; WIDTH]) -> Vec<usize> {
+    const BLOCK: usize = 64;
+    let mut places = Vec::new();
+    for (number, block) in ids.chunks(BLOCK).enumerate() {
+        if block.iter().fold(false, |found, other| found | (*other == id)) {
+            let within = block.iter().enumerate().filter(|(_, other)| **other == id);
+            places.extend(within.map(|(place, _)| number * BLOCK + place));
+        }
+    }
+    places
+}
+
+impl Output for StoredIds {
+    #[inline]
+    fn append(&mut self, ids: &[TokenId]) {
+        self.dtype.extend(&mut self.bytes, ids);
+    }
+
+    fn len(&self) -> usize {
+        self.bytes.len() / self.dtype.width() as usize
+    }
+
+    fn truncate(&mut self, len: usize) {
+        self.bytes.truncate(len * self.dtype.width() as usize);
+    }
+}
+
 /// The header of an array of `len` ids.
 pub fn header(dtype: Dtype, len: u64) -> [u8; HEADER_LEN] {
     const MAGIC: &[u8; 8] = b"\x93NUMPY\x01\x00";
@@ -92,5 +165,25 @@ mod tests {
         Dtype::U16.extend(&mut bytes, &[0x0102, 0xFFFF]);
         Dtype::U32.extend(&mut bytes, &[0x01_0203]);
         assert_eq!(bytes, [9, 2, 1, 0xFF, 0xFF, 3, 2, 1, 0]);
+    }
+
+    #[test]
+    fn stored_ids_are_found_again() {
+        for dtype in [Dtype::U16, Dtype::U32] {
+            let mut stored = StoredIds::new(dtype, vec![1, 2, 3]);
+            let ids: Vec<TokenId> = (0..300).map(|place| place * place % 257).collect();
+            stored.append(&ids[..10]);
+            stored.append(&ids);
+            stored.truncate(10);
+            stored.append(&ids[10..]);
+            assert_eq!(stored.len(), 300);
+            assert_eq!(stored.iter_from(0).collect::<Vec<_>>(), ids);
+            assert_eq!(stored.get(300), None);
+            let places = stored.places_of(4, 3);
+            assert!(places.iter().all(|&place| ids[place] == 4) && places.is_sorted());
+            assert_eq!(places.len(), ids[3..].iter().filter(|id| **id == 4).count());
+            assert!(places.len() > 1);
+            assert_eq!(stored.into_bytes().len(), 300 * dtype.width() as usize);
+        }
     }
 }

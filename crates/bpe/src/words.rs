@@ -6,11 +6,13 @@
 //! the processor runs many look-ups at once, which it cannot across a mispredicted branch.
 
 use crate::cache::{Cache, Ids, Key, MAX_IDS, MAX_KEY};
+use crate::char_table::{CHAR_LEN, CharTable, Entry};
 use crate::cut_table::CutTable;
+use crate::encoder::Output;
 use crate::error::Result;
 use crate::long_cache::LongCache;
 use crate::merge::{MergeScratch, merge};
-use crate::pretokenize::Pattern;
+use crate::pretokenize::{Pattern, Visitor};
 use crate::vocab::{TokenId, Vocab};
 
 /// How many words are looked up at a time: few enough for keys and ids to stay in the first-level
@@ -31,9 +33,10 @@ pub(crate) struct Rules {
 pub(crate) struct WordEncoder {
     keys: Box<[Key; BATCH]>,
     len: usize,
-    ids: Box<[TokenId; BATCH * MAX_IDS]>,
+    ready: Ready,
     short: Cache,
     long: LongCache,
+    characters: CharTable,
     symbols: Vec<TokenId>,
     merge: MergeScratch,
 }
@@ -47,9 +50,10 @@ impl Default for WordEncoder {
         Self {
             keys: Box::new([Key::NONE; BATCH]),
             len: 0,
-            ids: Box::new([0; BATCH * MAX_IDS]),
+            ready: Ready::default(),
             short: Cache::new(LOG_CACHE_LINES),
             long: LongCache::default(),
+            characters: CharTable::default(),
             symbols: Vec::new(),
             merge: MergeScratch::default(),
         }
@@ -58,113 +62,196 @@ impl Default for WordEncoder {
 
 impl WordEncoder {
     /// Appends the ids of one segment of text without special tokens.
-    #[inline]
-    pub fn encode(
+    pub fn encode<O: Output>(
         &mut self,
         rules: &Rules,
         pattern: &Pattern,
         text: &[u8],
-        out: &mut Vec<TokenId>,
+        out: &mut O,
     ) -> Result<()> {
+        (self.len, self.ready.len) = (0, 0);
+        let mut encoding = Encoding { words: self, rules, text, out, result: Ok(()) };
+        pattern.scan(text, &mut encoding)?;
+        encoding.look_up();
+        encoding.words.ready.flush(encoding.out);
+        encoding.result
+    }
+}
+
+/// How many ids are gathered before they are appended to the output.
+const READY: usize = 1024;
+
+/// Ids on their way to the output: a place to copy four to and count fewer.
+struct Ready {
+    ids: Box<[TokenId; READY + MAX_IDS]>,
+    len: usize,
+}
+
+impl Default for Ready {
+    fn default() -> Self {
+        Self { ids: Box::new([0; READY + MAX_IDS]), len: 0 }
+    }
+}
+
+impl Ready {
+    /// Appends the first `count` of `ids`.
+    #[inline(always)]
+    fn push(&mut self, ids: [TokenId; MAX_IDS], count: usize, out: &mut impl Output) {
+        if self.len > READY {
+            self.flush(out);
+        }
+        self.ids[self.len..self.len + MAX_IDS].copy_from_slice(&ids);
+        self.len += count;
+    }
+
+    #[inline(never)]
+    fn flush(&mut self, out: &mut impl Output) {
+        out.append(&self.ids[..self.len]);
         self.len = 0;
-        let mut start = 0;
-        let mut result = Ok(());
-        let scanned = pattern.for_each(text, |word| {
-            let len = word.len();
-            let key = Key::at(text, start, len);
-            if len <= MAX_KEY && key.is_ascii() {
-                self.keys[self.len] = key;
-                self.len += 1;
-            } else if let Err(error) = self.cut(rules, text, start, len, out) {
-                result = Err(error);
-            }
-            start += len;
-            if self.len == BATCH
-                && let Err(error) = self.look_up(rules, text, out)
-            {
-                result = Err(error);
-            }
-        });
-        scanned.and(result).and_then(|()| self.look_up(rules, text, out))
+    }
+}
+
+/// One text on its way.
+struct Encoding<'a, O> {
+    words: &'a mut WordEncoder,
+    rules: &'a Rules,
+    text: &'a [u8],
+    out: &'a mut O,
+    /// The last error: nobody between the scanner and here passes one on.
+    result: Result<()>,
+}
+
+impl<O: Output> Visitor for Encoding<'_, O> {
+    #[inline(always)]
+    fn pretoken(&mut self, start: usize, end: usize) {
+        let key = Key::at(self.text, start, end - start);
+        if key.is_short() && key.is_ascii() {
+            self.note(key);
+        } else {
+            self.cut(start, end);
+        }
+    }
+
+    #[inline(always)]
+    fn pass(&mut self, start: usize) -> usize {
+        match self.text[start] {
+            0xE0..=0xEF => self.pass_characters(start),
+            _ => start,
+        }
+    }
+}
+
+impl<O: Output> Encoding<'_, O> {
+    #[inline(always)]
+    fn note(&mut self, key: Key) {
+        self.words.keys[self.words.len] = key;
+        self.words.len += 1;
+        if self.words.len == BATCH {
+            self.look_up();
+        }
     }
 
     /// A word that is long or not ASCII: its parts one by one.
     #[inline(never)]
-    fn cut(
-        &mut self,
-        rules: &Rules,
-        text: &[u8],
-        start: usize,
-        len: usize,
-        out: &mut Vec<TokenId>,
-    ) -> Result<()> {
-        let end = start + len;
+    fn cut(&mut self, start: usize, end: usize) {
+        let (text, cuts) = (self.text, &self.rules.cuts);
         let (mut from, mut at) = (start, start);
         while from < end {
             // Between the bytes of a character there is hardly ever a cut: from one to the next.
             at += char_len(text[at]);
-            if at < end && !rules.cuts.is_cut(text[at - 1], text[at]) {
+            if at < end && !cuts.is_cut(text, at) {
                 continue;
             }
-            if self.len == BATCH {
-                self.look_up(rules, text, out)?;
-            }
             let to = at.min(end);
-            self.keys[self.len] = Key::at(text, from, to - from);
-            self.len += 1;
+            self.note(Key::at(text, from, to - from));
             from = to;
         }
-        Ok(())
+    }
+
+    /// Encodes characters of three bytes from `start` on, as far as cuts and [`dense`] allow;
+    /// returns where it stopped.
+    ///
+    /// [`dense`]: crate::pretokenize::dense
+    #[inline(never)]
+    fn pass_characters(&mut self, start: usize) -> usize {
+        self.look_up();
+        let (text, cuts) = (self.text, &self.rules.cuts);
+        // A part of the text without a cut begins at `from`; its last character, at `at`, is `last`.
+        let (mut from, mut at) = (start, start);
+        let Some(mut last) = self.character(at) else { return start };
+        while let Some(next) = self.character(at + CHAR_LEN) {
+            let end = at + CHAR_LEN;
+            if !cuts.is_cut(text, end) {
+                if !(last.is_letter() && next.is_letter() && end - from <= MAX_KEY) {
+                    break;
+                }
+            } else {
+                if from != at {
+                    self.look_up_one(Key::at(text, from, end - from));
+                } else if last.is_letter() || next.is_letter() {
+                    self.words.ready.push(last.padded(), last.count(), self.out);
+                } else {
+                    break;
+                }
+                from = end;
+            }
+            (at, last) = (end, next);
+        }
+        from
+    }
+
+    /// What is known of the character at `at`.
+    #[inline(always)]
+    fn character(&mut self, at: usize) -> Option<Entry> {
+        let WordEncoder { characters, symbols, merge, .. } = &mut *self.words;
+        characters.get(self.text, at, |character| {
+            self.rules.encode_word(character, symbols, merge).ok()?;
+            Some(symbols.clone())
+        })
     }
 
     /// Appends the ids of the words noted, and forgets them.
     #[inline(never)]
-    fn look_up(&mut self, rules: &Rules, text: &[u8], out: &mut Vec<TokenId>) -> Result<()> {
-        let mut filled = 0;
-        let noted = std::mem::take(&mut self.len);
-        for i in 0..noted {
-            let key = self.keys[i];
-            if let Some(ids) = self.short.get(key) {
-                self.ids[filled..filled + MAX_IDS].copy_from_slice(&ids.padded());
-                filled += ids.count();
-            } else {
-                out.extend_from_slice(&self.ids[..filled]);
-                filled = 0;
-                self.encode_new(rules, key, text, out)?;
-            }
+    fn look_up(&mut self) {
+        for i in 0..std::mem::take(&mut self.words.len) {
+            self.look_up_one(self.words.keys[i]);
         }
-        out.extend_from_slice(&self.ids[..filled]);
-        Ok(())
+    }
+
+    #[inline(always)]
+    fn look_up_one(&mut self, key: Key) {
+        match self.words.short.get(key) {
+            Some(ids) => self.words.ready.push(ids.padded(), ids.count(), self.out),
+            None => self.encode_new(key),
+        }
     }
 
     /// A word that the short cache does not know.
     #[inline(never)]
-    fn encode_new(
-        &mut self,
-        rules: &Rules,
-        key: Key,
-        text: &[u8],
-        out: &mut Vec<TokenId>,
-    ) -> Result<()> {
+    fn encode_new(&mut self, key: Key) {
         let block;
         let word = match key.range() {
-            Some(range) => &text[range],
+            Some(range) => &self.text[range],
             None => {
                 block = key.bytes();
                 &block.0[..block.1]
             }
         };
-        if let Some(ids) = self.long.get(word) {
-            out.extend_from_slice(ids);
-            return Ok(());
+        let words = &mut *self.words;
+        words.ready.flush(self.out);
+        if let Some(ids) = words.long.get(word) {
+            self.out.append(ids);
+            return;
         }
-        rules.encode_word(word, &mut self.symbols, &mut self.merge)?;
-        out.extend_from_slice(&self.symbols);
-        match Ids::new(&self.symbols).filter(|_| key.range().is_none()) {
-            Some(ids) => self.short.insert(key, ids),
-            None => self.long.insert(word, &self.symbols),
+        if let Err(error) = self.rules.encode_word(word, &mut words.symbols, &mut words.merge) {
+            self.result = Err(error);
+            return;
         }
-        Ok(())
+        self.out.append(&words.symbols);
+        match Ids::new(&words.symbols).filter(|_| key.is_short()) {
+            Some(ids) => words.short.insert(key, ids),
+            None => words.long.insert(word, &words.symbols),
+        }
     }
 }
 

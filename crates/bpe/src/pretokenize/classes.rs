@@ -82,8 +82,9 @@ impl Classes {
         Classes { ascii, index, blocks }
     }
 
+    /// The class of a code point, below 0x11_0000.
     #[inline(always)]
-    fn of(&self, code_point: u32) -> u8 {
+    pub fn of(&self, code_point: u32) -> u8 {
         let block = self.index[code_point as usize / BLOCK];
         self.blocks[block as usize][code_point as usize % BLOCK]
     }

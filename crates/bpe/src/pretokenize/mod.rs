@@ -10,6 +10,7 @@
 mod ascii;
 mod classes;
 mod custom;
+pub mod dense;
 mod gpt2;
 mod gpt4;
 mod gpt4o;
@@ -96,11 +97,24 @@ impl Pattern {
     /// regular expression leaves unmatched is a pretoken too, and only such an expression can
     /// fail, where the engine gives up backtracking.
     pub fn for_each<'t>(&self, text: &'t [u8], visit: impl FnMut(&'t [u8])) -> Result<()> {
+        self.scan(text, &mut Each { text, visit })
+    }
+
+    /// The same for a [`Visitor`], which is told places instead of bytes.
+    #[inline]
+    pub fn scan(&self, text: &[u8], visitor: &mut impl Visitor) -> Result<()> {
         match self {
-            Pattern::Gpt2 => window::for_each::<gpt2::Gpt2>(text, visit),
-            Pattern::Gpt4 => window::for_each::<gpt4::Gpt4>(text, visit),
-            Pattern::Gpt4o => window::for_each::<gpt4o::Gpt4o>(text, visit),
-            Pattern::Custom(custom) => custom.for_each(text, visit)?,
+            Pattern::Gpt2 => window::scan::<gpt2::Gpt2>(text, visitor),
+            Pattern::Gpt4 => window::scan::<gpt4::Gpt4>(text, visitor),
+            Pattern::Gpt4o => window::scan::<gpt4o::Gpt4o>(text, visitor),
+            Pattern::Custom(custom) => {
+                let mut start = 0;
+                custom.for_each(text, |pretoken| {
+                    let end = start + pretoken.len();
+                    visitor.pretoken(start, end);
+                    start = end;
+                })?;
+            }
         }
         Ok(())
     }
@@ -115,6 +129,32 @@ impl Pattern {
             Pattern::Gpt4o => gpt4o::is_certain_boundary(text, at),
             Pattern::Custom(_) => false,
         }
+    }
+}
+
+/// What is done with the pretokens of a text as they are found.
+pub trait Visitor {
+    /// The next pretoken is `text[start..end]`.
+    fn pretoken(&mut self, start: usize, end: usize);
+
+    /// The next pretoken starts at `start`, in text with little ASCII. A visitor may deal with
+    /// what comes there by itself and say where it stopped; pretokens are told again from there
+    /// on. [`dense`] tells where it may stop.
+    fn pass(&mut self, start: usize) -> usize {
+        start
+    }
+}
+
+/// Calls `visit` with each pretoken's bytes.
+struct Each<'t, F> {
+    text: &'t [u8],
+    visit: F,
+}
+
+impl<'t, F: FnMut(&'t [u8])> Visitor for Each<'t, F> {
+    #[inline(always)]
+    fn pretoken(&mut self, start: usize, end: usize) {
+        (self.visit)(&self.text[start..end]);
     }
 }
 

@@ -13,6 +13,7 @@
 //! of it. That is sound because a pattern remembers nothing: what follows a pretoken does not depend on what precedes
 //! its end.
 
+use super::Visitor;
 use super::classes::Classes;
 
 /// How many bytes are looked at together: one for each bit of a mask.
@@ -75,16 +76,17 @@ pub trait Rules {
     fn pretoken_end(classes: &Classes, text: &[u8], start: usize) -> usize;
 }
 
-/// Calls `visit` with each pretoken of `text` in order.
+/// Tells `visitor` each pretoken of `text` in order.
 #[inline]
-pub fn for_each<'t, R: Rules>(text: &'t [u8], mut visit: impl FnMut(&'t [u8])) {
+pub fn scan<R: Rules>(text: &[u8], visitor: &mut impl Visitor) {
     let classes = Classes::get();
     let mut window = Window::default();
     // The pretoken at hand starts at `start`; the window has passed `at`.
     let (mut start, mut at) = (0, 0);
     while start < text.len() {
-        // How far the plain scanner goes where the window leaves it the word.
-        let mut plain_to = text.len();
+        // How far the plain scanner goes where the window leaves it the word, and whether the
+        // visitor is asked.
+        let (mut plain_to, mut may_pass) = (text.len(), true);
         if let Some(block) = text.get(at..).and_then(|rest| rest.first_chunk::<WIDTH>()) {
             let high = high_bits(block);
             if high.count_ones() < DENSE {
@@ -96,21 +98,24 @@ pub fn for_each<'t, R: Rules>(text: &'t [u8], mut visit: impl FnMut(&'t [u8])) {
                 while starts != 0 {
                     let end = base + starts.trailing_zeros() as usize;
                     starts &= starts - 1;
-                    visit(&text[start..end]);
+                    visitor.pretoken(start, end);
                     start = end;
                 }
                 if !care {
                     at += window.passed;
                     continue;
                 }
-                plain_to = start + 1;
+                (plain_to, may_pass) = (start + 1, false);
             } else {
                 plain_to = at + WIDTH;
             }
         }
         while start < plain_to {
+            if may_pass {
+                start = visitor.pass(start);
+            }
             let end = R::pretoken_end(classes, text, start);
-            visit(&text[start..end]);
+            visitor.pretoken(start, end);
             start = end;
         }
         at = start;

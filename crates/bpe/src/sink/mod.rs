@@ -9,6 +9,7 @@
 //! On the way documents may be split into training and validation ([`split`]), and the array into
 //! shards; a job with shards can be resumed ([`journal`]).
 
+mod flusher;
 mod journal;
 mod ledger;
 mod shards;
@@ -22,9 +23,9 @@ use serde_json::{Value, json};
 
 pub use sidecar::{EncodeStats, InputStats, ShardStats};
 
-use crate::encoder::Tokenizer;
+use crate::encoder::{Output, Tokenizer};
 use crate::error::{Error, Result};
-use crate::npy::Dtype;
+use crate::npy::{Dtype, StoredIds};
 use crate::progress::{Phase, Progress};
 use crate::source::{DEFAULT_CHUNK_BYTES, Source};
 use crate::special::Segment as Part;
@@ -237,8 +238,8 @@ impl Job<'_> {
     fn work(&self) {
         let _guard = FailOnPanic(&self.ledger);
         let result = self.tokenizer.with_words(|words| {
-            let (mut text, mut ids) = (Vec::new(), Vec::new());
-            while self.work_on_one(words, &mut text, &mut ids)? {}
+            let mut text = Vec::new();
+            while self.work_on_one(words, &mut text)? {}
             Ok(())
         });
         if let Err(error) = result {
@@ -246,19 +247,14 @@ impl Job<'_> {
         }
     }
 
-    fn work_on_one(
-        &self,
-        words: &mut WordEncoder,
-        text: &mut Vec<u8>,
-        ids: &mut Vec<TokenId>,
-    ) -> Result<bool> {
-        let Some(mut bytes) = self.ledger.wait_for_room() else { return Ok(false) };
+    fn work_on_one(&self, words: &mut WordEncoder, text: &mut Vec<u8>) -> Result<bool> {
+        let Some(buffer) = self.ledger.wait_for_room() else { return Ok(false) };
         let Some(chunk) = self.source.read_next(text)? else { return Ok(false) };
-        ids.clear();
-        let skipped = self.encode(words, self.source.path(chunk.file), text, ids)?;
-        let mut segments = split::segments(ids, self.options.separator, chunk.ends_file);
+        let mut ids = StoredIds::new(self.dtype, buffer);
+        let skipped = self.encode(words, self.source.path(chunk.file), text, &mut ids)?;
+        let mut segments = split::segments(&ids, self.options.separator, chunk.ends_file);
         if self.options.val_fraction > 0.0 || !skipped.is_empty() {
-            split::count_bytes(&mut segments, ids, self.tokenizer.vocab());
+            split::count_bytes(&mut segments, &ids, self.tokenizer.vocab());
         } else {
             // All on one side: it need not be known which document has how many.
             segments.first_mut().into_iter().for_each(|segment| segment.bytes = text.len() as u64);
@@ -266,11 +262,10 @@ impl Job<'_> {
         if chunk.ends_file
             && let Some(eot) = self.options.append_eot
         {
-            ids.push(eot);
+            ids.append(&[eot]);
             segments.last_mut().into_iter().for_each(|segment| segment.end += 1);
         }
-        bytes.clear();
-        self.dtype.extend(&mut bytes, ids);
+        let bytes = ids.into_bytes();
         let text_bytes = text.len() as u64;
         let entry = Entry { bytes, segments, file: chunk.file, text_bytes, skipped };
         for mut assigned in self.ledger.submit(chunk.index, entry) {
@@ -287,7 +282,7 @@ impl Job<'_> {
         words: &mut WordEncoder,
         path: &Path,
         text: &[u8],
-        ids: &mut Vec<TokenId>,
+        ids: &mut StoredIds,
     ) -> Result<Vec<String>> {
         match self.tokenizer.encode_with(words, text, ids) {
             Err(Error::Invalid(_)) if self.options.skip_errors => {}
@@ -297,7 +292,7 @@ impl Job<'_> {
         let mut skipped = Vec::new();
         self.tokenizer.special_tokens().for_each_segment(text, |part| {
             match part {
-                Part::Special(index) => ids.push(self.tokenizer.special_ids()[index]),
+                Part::Special(index) => ids.append(&[self.tokenizer.special_ids()[index]]),
                 Part::Text(part) => match self.tokenizer.encode_with(words, part, ids) {
                     Err(Error::Invalid(why)) => {
                         let len = part.len();

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::flusher::Flusher;
 use super::journal::Journal;
 use super::ledger::{Assigned, Closed, Position};
 use super::split::{TRAIN, VAL};
@@ -63,6 +64,7 @@ pub struct Shards {
     open: Mutex<BTreeMap<usize, Shard>>,
     /// The sizes of finished shards, and what it takes to resume after them.
     finished: Mutex<Finished>,
+    flusher: Flusher,
 }
 
 #[derive(Default)]
@@ -89,7 +91,15 @@ impl Shards {
     ) -> Self {
         let first = sizes.len();
         let finished = Mutex::new(Finished { sizes, ahead: BTreeMap::new(), journal });
-        Self { names, dtype, has_val, first, open: Mutex::default(), finished }
+        Self {
+            names,
+            dtype,
+            has_val,
+            first,
+            open: Mutex::default(),
+            finished,
+            flusher: Flusher::new(),
+        }
     }
 
     /// Whether a file can be made there: better known before the work than after.
@@ -108,6 +118,7 @@ impl Shards {
             let bytes = &assigned.bytes[start..piece.ids.end * width as usize];
             write_all_at(file.file(), bytes, npy::HEADER_LEN as u64 + piece.offset * width)
                 .map_err(|error| Error::io(file.path(), error))?;
+            self.flusher.note(file.file(), bytes.len() as u64);
             drop(file);
             let mut open = lock(&self.open);
             open.entry(piece.shard).or_default().written[piece.side] += piece.ids.len() as u64;

@@ -3,6 +3,8 @@
 //! Which side a document goes to depends on the seed and on its number alone, so it is the same
 //! for any number of threads and wherever a job is resumed.
 
+use crate::encoder::Output;
+use crate::npy::StoredIds;
 use crate::vocab::{TokenId, Vocab};
 
 pub const TRAIN: usize = 0;
@@ -51,10 +53,10 @@ fn mix(mut x: u64) -> u64 {
 
 /// The documents of a chunk's `ids`: each ends with a separator or, if `ends_file`, with the file.
 /// Their bytes are left open.
-pub fn segments(ids: &[TokenId], separator: Option<TokenId>, ends_file: bool) -> Vec<Segment> {
-    let separators = ids.iter().enumerate().filter(|&(_, &id)| Some(id) == separator);
+pub fn segments(ids: &StoredIds, separator: Option<TokenId>, ends_file: bool) -> Vec<Segment> {
+    let separators = separator.map_or_else(Vec::new, |id| ids.places_of(id, 0)).into_iter();
     let mut segments: Vec<Segment> =
-        separators.map(|(i, _)| Segment { end: i + 1, bytes: 0, ends_document: true }).collect();
+        separators.map(|i| Segment { end: i + 1, bytes: 0, ends_document: true }).collect();
     if segments.last().map_or(0, |last| last.end) < ids.len() {
         segments.push(Segment { end: ids.len(), bytes: 0, ends_document: ends_file });
     }
@@ -62,11 +64,12 @@ pub fn segments(ids: &[TokenId], separator: Option<TokenId>, ends_file: bool) ->
 }
 
 /// Adds up how many bytes of text each segment of `ids` stands for.
-pub fn count_bytes(segments: &mut [Segment], ids: &[TokenId], vocab: &Vocab) {
-    let len = |id: &TokenId| vocab.token(*id).map_or(0, |token| token.len() as u64);
+pub fn count_bytes(segments: &mut [Segment], ids: &StoredIds, vocab: &Vocab) {
+    let len = |id: TokenId| vocab.token(id).map_or(0, |token| token.len() as u64);
+    let mut ids = ids.iter_from(0);
     let mut start = 0;
     for segment in segments {
-        segment.bytes = ids[start..segment.end].iter().map(len).sum();
+        segment.bytes = ids.by_ref().take(segment.end - start).map(len).sum();
         start = segment.end;
     }
 }
@@ -74,6 +77,7 @@ pub fn count_bytes(segments: &mut [Segment], ids: &[TokenId], vocab: &Vocab) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::npy::Dtype;
 
     #[test]
     fn the_fraction_is_kept_and_the_seed_matters() {
@@ -94,8 +98,10 @@ mod tests {
     fn documents_end_at_separators_and_with_the_file() {
         let vocab = Vocab::from_merges(&[(97, 98)], &["<s>"]).unwrap();
         let ends = |ids: &[TokenId], ends_file| -> Vec<(usize, u64, bool)> {
-            let mut segments = segments(ids, Some(257), ends_file);
-            count_bytes(&mut segments, ids, &vocab);
+            let mut stored = StoredIds::new(Dtype::U16, Vec::new());
+            stored.append(ids);
+            let mut segments = segments(&stored, Some(257), ends_file);
+            count_bytes(&mut segments, &stored, &vocab);
             segments.into_iter().map(|s| (s.end, s.bytes, s.ends_document)).collect()
         };
         assert_eq!(ends(&[97, 256, 257, 98], false), [(3, 6, true), (4, 1, false)]);
