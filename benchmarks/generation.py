@@ -35,11 +35,14 @@ def make_model(config: ModelConfig, **options: Any) -> TransformerLM:
     return model
 
 
-def ours(model: TransformerLM, prompts: list[list[int]], new_tokens: int) -> Generate:
+def ours(
+    model: TransformerLM, prompts: list[list[int]], new_tokens: int, *, compile: bool = False
+) -> Generate:
     """Prompts to new ids, by this package."""
 
     def run() -> list[list[int]]:
-        steps = generate_ids(model, prompts, new_tokens, Sampler(0, device=model.lm_head.weight.device))
+        sampler = Sampler(temperature=0, device=model.lm_head.weight.device)
+        steps = generate_ids(model, prompts, new_tokens, sampler, compile=compile)
         return [[int(i) for i in row if i is not None] for row in zip(*steps, strict=True)]
 
     return run
@@ -70,8 +73,10 @@ def theirs(llama: Any, prompts: list[list[int]], new_tokens: int, **options: Any
 
 def check_equal(a: list[list[int]], b: list[list[int]]) -> str:
     """Ends the benchmark unless the first ids agree; rounding may part two texts later on."""
-    same = [next((i for i, (x, y) in enumerate(zip(*rows, strict=True)) if x != y), len(rows[0]))
-            for rows in zip(a, b, strict=True)]
+    same = [
+        next((i for i, (x, y) in enumerate(zip(*rows, strict=True)) if x != y), len(rows[0]))
+        for rows in zip(a, b, strict=True)
+    ]
     if min(same) < min(16, len(a[0])):
         sys.exit(f"the ids differ from number {min(same)} of a text on")
     return f"same weights, same prompts, same ids: {sum(same)} of {sum(map(len, a))}"

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
+
 _MARK = "figures: "
 
 
@@ -121,6 +123,12 @@ def peak_megabytes() -> float:
 
     unit = 1024 if sys.platform == "linux" else 1
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def random_tokens(path: Path, count: int, vocab_size: int) -> None:
+    """A token file without any meaning, for measurements whose time does not depend on it."""
+    ids = np.random.default_rng(0).integers(0, vocab_size, count)
+    np.save(path, ids.astype(np.uint16))
 
 
 def machine() -> str:

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from cs336lm.config import Config, DataConfig, TrainConfig
 from cs336lm.model import ModelConfig
 from cs336lm.trainer import Trainer
+from harness import random_tokens
 from torch import Tensor
 
 Step = Callable[[Tensor, Tensor], Tensor]
@@ -20,8 +20,7 @@ Step = Callable[[Tensor, Tensor], Tensor]
 def random_trainer(config: ModelConfig, batch: int, folder: Path, **train: Any) -> Trainer:
     """The trainer of `cs336lm train` on random tokens, which it keeps in ``folder``."""
     assert config.vocab_size is not None
-    tokens = np.random.default_rng(0).integers(0, config.vocab_size, 64 * config.context_length)
-    np.save(folder / "train.npy", tokens.astype(np.uint16))
+    random_tokens(folder / "train.npy", 64 * config.context_length, config.vocab_size)
     data = DataConfig(folder / "train.npy", batch_size=batch)
     return Trainer(Config(data=data, model=config, train=TrainConfig(**train)), folder / "run")
 

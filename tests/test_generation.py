@@ -70,6 +70,20 @@ def test_greedy_equals_the_loop_without_a_cache(model, lengths):
     assert ours == [greedy_without_cache(model, prompt, 30) for prompt in prompts]
 
 
+def test_compiled_decoding_writes_the_same(model, monkeypatch):
+    """All of torch.compile but the generation of code; past the window's end, too."""
+    monkeypatch.setattr(torch, "compile", eager_compile)
+    prompts = [[1, 2, 3], [4, 5], [6] * 12]
+    expected = ids_of(generate_ids(model, prompts, 30, Sampler(temperature=0)))
+    compiled = generate_ids(model, prompts, 30, Sampler(temperature=0), compile=True)
+    assert ids_of(compiled) == expected
+
+
+def eager_compile(function, *, mode, _compile=torch.compile, **options):
+    assert mode == "reduce-overhead"  # which this backend does not take
+    return _compile(function, backend="eager", **options)
+
+
 @pytest.mark.parametrize("context", [1, 2, 3])
 def test_the_smallest_contexts(context):
     torch.manual_seed(0)

@@ -28,6 +28,23 @@ _PEAK_HALF = {
     "RTX 3090": 71e12,
 }
 
+# Bytes a second between a device and its memory (the same data sheets).
+_BANDWIDTH = {
+    "B200": 8.0e12,
+    "H200": 4.8e12,
+    "H100 PCIe": 2.0e12,
+    "H100": 3.35e12,
+    "L40S": 864e9,
+    "A100-SXM4-40GB": 1.555e12,
+    "A100": 2.039e12,
+    "A10": 600e9,
+    "L4": 300e9,
+    "T4": 320e9,
+    "V100": 900e9,
+    "RTX 4090": 1.008e12,
+    "RTX 3090": 936e9,
+}
+
 
 def matmul_parameters(config: ModelConfig) -> int:
     """Weights that take part in matrix products: all but the embedding and the gains."""
@@ -46,5 +63,14 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
     """The device's published peak in this precision; None where it is not known."""
     if device.type != "cuda" or dtype == torch.float32:
         return None
+    return _of_device(device, _PEAK_HALF)
+
+
+def peak_bandwidth(device: torch.device) -> float | None:
+    """Bytes a second that the device can read from its memory; None where it is not known."""
+    return _of_device(device, _BANDWIDTH) if device.type == "cuda" else None
+
+
+def _of_device(device: torch.device, figures: dict[str, float]) -> float | None:
     name = torch.cuda.get_device_name(device)
-    return next((peak for part, peak in _PEAK_HALF.items() if part in name), None)
+    return next((figure for part, figure in figures.items() if part in name), None)

@@ -12,7 +12,7 @@ step can be captured. Where the host knows that all sequences stand at the same 
 so, and only the cache's used part is read.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -23,6 +23,9 @@ from cs336lm.functional import at_least_float32
 from cs336lm.fused import gated_silu, turn_pairs
 from cs336lm.kv_cache import KVCache, LayerCache
 from cs336lm.model import TransformerBlock, TransformerLM
+
+CompiledStep = Callable[[Tensor, Tensor], Tensor]
+"""Token ids and positions, both (batch,), to logits (batch, vocab)."""
 
 
 class _Weights(NamedTuple):
@@ -56,6 +59,18 @@ class Decoder:
             device=weight.device,
         )
         self.slots = torch.arange(cache.length, device=weight.device)
+
+    def compiled(self) -> CompiledStep:
+        """:meth:`step` as few kernels, on a GPU launched together as one captured graph."""
+        # What stays where it is need not be copied for each replay of the graph.
+        caches = [tensor for layer in self.cache for tensor in (layer.keys, layer.values)]
+        weights = [weight for layer in self.weights for weight in layer]
+        for tensor in (*caches, *weights, self.cos, self.sin, self.eps, self.slots):
+            torch._dynamo.mark_static_address(tensor)
+        step: CompiledStep = torch.compile(
+            self.step, mode="reduce-overhead", fullgraph=True, dynamic=False
+        )
+        return step
 
     def step(
         self,

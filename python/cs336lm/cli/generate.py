@@ -48,6 +48,7 @@ def main(argv: list[str]) -> int:
         default="float32",
         help="precision of the weights (default: float32)",
     )
+    add("--compile", action="store_true", help="slower to start, several times as fast on a GPU")
     add("--json", action="store_true", help="one JSON object a line instead of plain text")
     arguments = parser.parse_args(argv)
     if (arguments.prompt or []).count("-") > 1:
@@ -75,6 +76,7 @@ def main(argv: list[str]) -> int:
         arguments.top_p,
         arguments.top_k,
         arguments.seed,
+        compile=arguments.compile,
     )
     started = time.perf_counter()
     texts, tokens = _follow(pieces, prompts, None if arguments.json else sys.stdout)

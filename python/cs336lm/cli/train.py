@@ -71,10 +71,10 @@ def main(argv: list[str]) -> int:
         console=True,
         profile=arguments.profile,
     )
-    if trainer.device.type == "cpu":
-        keep_freed_memory()
     if arguments.find_batch_size:
         return _find_batch_size(trainer)
+    if trainer.device.type == "cpu":
+        keep_freed_memory()
     if trainer.world.is_main:
         print(_opening(trainer), file=sys.stderr, flush=True)
     try:
