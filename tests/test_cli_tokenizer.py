@@ -1,5 +1,6 @@
 """The tokenizer commands as a shell sees them: statuses, one line for what went wrong, results."""
 
+import gzip
 import json
 import subprocess
 import sys
@@ -97,6 +98,37 @@ def test_inspect_tokenizer(
     assert "400 (143 merges, 1 special)" in printed
 
 
+def test_inspect_measures_on_any_input(
+    tmp_path: Path, corpus: Path, tokenizer: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ids = Tokenizer.load(tokenizer).encode(CORPUS)
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(CORPUS.encode()))
+    (tmp_path / "b.jsonl").write_text(json.dumps({"body": CORPUS}))
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "c.txt").write_bytes(CORPUS.encode())
+    for name in ("a.txt.gz", "b.jsonl", "folder"):
+        on = ["--on", str(tmp_path / name), "--text-field", "body"]
+        assert main(["inspect", str(tokenizer), *on, "--json"]) == 0
+        facts = json.loads(capsys.readouterr().out)["on"]
+        assert (facts["tokens"], facts["bytes"]) == (len(ids), len(CORPUS.encode()))
+
+
+def test_inspect_a_set_of_shards(
+    tmp_path: Path, corpus: Path, tokenizer: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, whole = tmp_path / "parts.npy", tmp_path / "tokens.npy"
+    arguments = ["tokenize", str(corpus), "--tokenizer", str(tokenizer)]
+    assert main([*arguments, "--out", str(whole)]) == 0
+    assert main([*arguments, "--shard-tokens", "100", "--out", str(out)]) == 0
+    capsys.readouterr()
+    window = ["--tokenizer", str(tokenizer), "--at", "90", "--window", "250", "--json"]
+    facts = []
+    for path in (whole, out):
+        assert main(["inspect", str(path), *window]) == 0
+        facts.append(json.loads(capsys.readouterr().out) | {"path": None})
+    assert facts[0] == facts[1]
+
+
 def test_inspect_token_file(
     tmp_path: Path, corpus: Path, tokenizer: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -151,9 +183,11 @@ def test_failures_are_one_line(
     for arguments, status, message in [
         (["train-bpe", missing, *train], 1, f"{missing}: No such file or directory"),
         (["train-bpe", empty, *train], 1, f"{empty}: no text to train on"),
-        (["train-bpe", str(folder), *train], 2, f"{folder}: no .txt"),
+        (["train-bpe", str(folder), *train], 2, f"{folder}: is a directory without .txt"),
         (["train-bpe", str(corpus), "--vocab-size", "99", "--out", missing], 2, "256"),
-        (["train-bpe", str(corpus), *train, "--pattern", "("], 1, "("),
+        (["train-bpe", str(corpus), *train, "--pattern", "("], 2, "("),
+        (["tokenize", str(corpus), "--tokenizer", str(tokenizer), "--pattern", "(", *to], 2, "("),
+        (["tokenize", str(folder), "--tokenizer", str(tokenizer), *to], 2, f"{folder}: is a"),
         (["tokenize", missing, "--tokenizer", str(tokenizer), *to], 1, missing),
         (["tokenize", str(corpus), "--tokenizer", missing, *to], 1, missing),
         (["tokenize", str(corpus), "--tokenizer", str(corpus), *to], 1, "corpus.txt"),

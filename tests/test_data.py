@@ -42,6 +42,89 @@ def test_opening_imports_no_torch(token_file):
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
+@pytest.fixture
+def shard_set(tmp_path):
+    """Writes ids as shards of these sizes; returns the name that stands for all of them."""
+
+    def write(ids, sizes, dtype=np.uint16, said=None):
+        ends = np.cumsum(sizes)
+        shards = []
+        for number, part in enumerate(np.split(np.asarray(ids, dtype), ends[:-1])):
+            name = f"set-{number:05}.npy"
+            np.save(tmp_path / name, part)
+            shards.append({"file": name, "tokens": said or len(part)})
+        sidecar = {"tokens": int(ends[-1]), "shards": shards, "vocab_size": 1000}
+        (tmp_path / "set.json").write_text(json.dumps(sidecar))
+        return tmp_path / "set.npy"
+
+    return write
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint32])
+@pytest.mark.parametrize("sizes", [[100], [40, 60], [1, 2, 90, 7], [0, 30, 0, 0, 70, 0]])
+def test_a_set_of_shards_is_one_row(shard_set, token_file, dtype, sizes):
+    ids = np.random.default_rng(0).integers(0, 1000, 100)
+    name = shard_set(ids, sizes, dtype)
+    whole = TokenDataset(token_file(ids, dtype))
+    for path in (name, name.with_suffix(""), name.with_suffix(".json"), str(name)):
+        dataset = TokenDataset(path)
+        assert (len(dataset), dataset.dtype, dataset.max_id()) == (100, dtype, ids.max())
+        assert dataset.sidecar["vocab_size"] == 1000
+    for start in range(0, 100, 3):
+        for stop in (0, start, start + 1, 50, 99, 100, 200):
+            part = dataset[start:stop]
+            assert part.tolist() == ids[start:stop].tolist()
+            assert part.dtype == dtype
+    assert dataset[:].tolist() == dataset[-100:].tolist() == ids.tolist()
+    for length in (1, 8, 60):
+        starts = np.arange(100 - length + 1, dtype=np.uint64)[::-1]
+        assert np.array_equal(dataset.windows(starts, length), whole.windows(starts, length))
+    with pytest.raises(ValueError, match=rf"the id {ids.max()} at position {ids.argmax()} "):
+        dataset.check_ids(ids.max())
+
+
+def test_batches_of_a_set_are_those_of_one_file(shard_set, token_file):
+    ids = np.random.default_rng(1).integers(0, 1000, 500)
+    whole, parts = TokenDataset(token_file(ids)), TokenDataset(shard_set(ids, [200, 7, 293]))
+    one, other = (BatchLoader(data, 16, 30, seed=5) for data in (whole, parts))
+    for step in range(4):
+        for rows, same in zip(one.batch(step), other.batch(step), strict=True):
+            assert torch.equal(rows, same)
+    torch.manual_seed(0)
+    x, _ = get_batch(parts, 16, 30, "cpu")
+    torch.manual_seed(0)
+    assert torch.equal(x, get_batch(ids, 16, 30, "cpu")[0])
+
+
+def test_sets_that_do_not_fit_together_are_refused(shard_set, tmp_path):
+    name = shard_set(range(20), [10, 10], said=11)
+    with pytest.raises(ValueError, match=r"set-00000\.npy holds 10 .*set\.json says 11"):
+        TokenDataset(name)
+    name = shard_set(range(20), [10, 10])
+    np.save(tmp_path / "set-00001.npy", np.arange(10, dtype=np.uint32))
+    with pytest.raises(ValueError, match=r"set-00001\.npy holds uint32"):
+        TokenDataset(name)
+    np.save(name, np.arange(20, dtype=np.uint16))
+    with pytest.raises(ValueError, match=r"set\.npy is none of the files that .*set\.json lists"):
+        TokenDataset(name)
+    (tmp_path / "set-00001.npy").unlink()
+    with pytest.raises(FileNotFoundError, match=r"set-00001"):
+        TokenDataset(tmp_path / "set.json")
+
+
+def test_an_array_and_a_sidecar_of_two_jobs_are_noticed(token_file):
+    path = token_file(range(10), sidecar={"tokens": 11})
+    with pytest.raises(
+        ValueError, match=r"tokens\.npy holds 10 tokens, but .*tokens\.json says 11"
+    ):
+        TokenDataset(path)
+    path.with_suffix(".json").write_text(json.dumps({"tokens": 10}))
+    assert len(TokenDataset(path)) == len(TokenDataset(path.with_suffix(""))) == 10
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"tokens\.npy"):
+        TokenDataset(path)
+
+
 @pytest.mark.parametrize(
     ("array", "says"),
     [

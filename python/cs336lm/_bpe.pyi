@@ -31,6 +31,7 @@ class Tokenizer:
         max_memory: int | None,
         min_count: int,
         text_field: str | None,
+        text_column: str,
         progress: _Progress | None,
     ) -> Tokenizer: ...
     @staticmethod
@@ -52,6 +53,8 @@ class Tokenizer:
         threads: int | None,
         progress: _Progress | None,
         *,
+        text_field: str | None = None,
+        text_column: str = "text",
         append_eot: bool = False,
         val_fraction: float = 0.0,
         seed: int = 0,
@@ -59,6 +62,14 @@ class Tokenizer:
         resume: bool = False,
         skip_errors: bool = False,
     ) -> tuple[str, _Counts, _Counts | None, list[str]]: ...
+    def count_tokens(
+        self,
+        paths: Sequence[_Path],
+        threads: int | None,
+        text_field: str | None,
+        text_column: str,
+        progress: _Progress | None,
+    ) -> tuple[int, int]: ...
     def encode_stream(self) -> EncodeStream: ...
     def decode(self, ids: Any) -> str: ...
     def decode_bytes(self, ids: Any) -> bytes: ...
@@ -89,6 +100,7 @@ def count_pretokens(
     threads: int | None,
     max_memory: int | None,
     text_field: str | None,
+    text_column: str,
     progress: _Progress | None,
 ) -> int: ...
 def train_counts(

@@ -1,17 +1,17 @@
 """From a file of token ids to the batches a model trains on.
 
-A token file is one long ``.npy`` row of uint16 or uint32, memory-mapped: a terabyte opens at once
-and only what is read is loaded. Which windows a step trains on is a *pure function* of
-``(seed, step)``: the raw output of a Philox counter generator (Salmon et al., "Parallel Random
-Numbers: As Easy as 1, 2, 3", 2011), so there is no sampler state to save, any step can be replayed,
-and a rank of a distributed run takes its rows of the same global batch.
+A token file is one long ``.npy`` row of uint16 or uint32, or a set of shards that make one row,
+memory-mapped: a terabyte opens at once and only what is read is loaded. Which windows a step
+trains on is a *pure function* of ``(seed, step)``: the raw output of a Philox counter generator
+(Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", 2011), so there is no sampler state
+to save, any step can be replayed, and a rank of a distributed run takes its rows of the same
+global batch.
 
 NumPy is all that opening and checking a file needs; PyTorch is imported where tensors are made.
 """
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,40 +23,74 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
+from cs336lm.token_files import TokenArray, open_token_files
+
 if TYPE_CHECKING:
     import torch
     from jaxtyping import Int64
     from torch import Tensor
 
-TokenArray = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
-
-_DTYPES = (np.dtype(np.uint16), np.dtype(np.uint32))
 _SCAN_TOKENS = 1 << 22  # 8 or 16 MB a read: the check of a huge file stays out of memory
 _READ_AHEAD = 4  # batches
 
 
 class TokenDataset:
-    """A memory-mapped, one-dimensional ``.npy`` of token ids, with the sidecar beside it if any.
+    """A row of token ids in files: one ``.npy``, or shards that follow each other.
 
-    Slicing gives NumPy arrays of the file's own dtype without copying. Raises ``OSError`` if the
-    file cannot be opened and ``ValueError`` if it holds anything but a row of uint16 or uint32.
+    Args:
+        path: ``tokens.npy``. Where the array was written in shards (``tokens-00000.npy``, ...),
+            that name, ``tokens``, or the sidecar ``tokens.json`` stands for all of them.
+
+    Slicing gives NumPy arrays of the files' own dtype, without copying unless a slice crosses from
+    one shard into the next. Raises ``OSError`` if a file cannot be opened and ``ValueError`` if it
+    holds anything but a row of uint16 or uint32, or not what the sidecar says.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.tokens: TokenArray = _open_tokens(self.path)
-        self.sidecar: dict[str, Any] | None = _read_sidecar(self.path.with_suffix(".json"))
+        self.shards, self.sidecar = open_token_files(self.path)
+        # Where each shard begins in the row, and where the last one ends.
+        self._starts = np.cumsum([0, *map(len, self.shards)])
 
     def __len__(self) -> int:
-        return len(self.tokens)
+        return int(self._starts[-1])
 
     def __getitem__(self, index: slice) -> TokenArray:
-        return self.tokens[index]
+        if len(self.shards) == 1:
+            return self.shards[0][index]
+        start, stop, step = index.indices(len(self))
+        if step != 1:
+            raise ValueError("a set of shards gives slices without a step")
+        first, last = self._starts[:-1], self._starts[1:]
+        parts: list[Any] = [
+            self.shards[shard][max(start - first[shard], 0) : stop - first[shard]]
+            for shard in np.flatnonzero((first < stop) & (start < last))
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        return np.concatenate(parts) if parts else self.shards[0][:0]
+
+    def windows(self, starts: npt.NDArray[Any], length: int) -> npt.NDArray[Any]:
+        """``length`` tokens from each of ``starts`` on: (starts, length), a copy."""
+        if len(self.shards) == 1:
+            return _windows(self.shards[0], starts, length)
+        starts = starts.astype(np.int64)
+        rows = np.empty((len(starts), length), self.dtype)
+        home = np.searchsorted(self._starts, starts, side="right") - 1
+        inside = starts + length <= self._starts[home + 1]
+        for shard in np.unique(home[inside]):
+            chosen = inside & (home == shard)
+            rows[chosen] = _windows(
+                self.shards[shard], starts[chosen] - self._starts[shard], length
+            )
+        for row in np.flatnonzero(~inside):
+            rows[row] = self[starts[row] : starts[row] + length]
+        return rows
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """uint16 or uint32."""
-        return self.tokens.dtype
+        return self.shards[0].dtype
 
     def max_id(self) -> int:
         """The largest id, by one pass over the whole file; -1 if it is empty."""
@@ -94,38 +128,11 @@ class TokenDataset:
 
     def _blocks(self) -> Iterator[tuple[int, TokenArray]]:
         for start in range(0, len(self), _SCAN_TOKENS):
-            yield start, self.tokens[start : start + _SCAN_TOKENS]
+            yield start, self[start : start + _SCAN_TOKENS]
 
 
-def _open_tokens(path: Path) -> TokenArray:
-    hint = "a token file is made by `cs336lm tokenize`"
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except OSError as error:
-        if error.errno is not None:  # missing, a directory, no permission: the system says it best
-            error.filename = str(path)
-            raise
-        raise ValueError(f"{path} is no .npy file ({error}); {hint}") from None
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} is no complete .npy file ({error}); {hint}") from None
-    if not isinstance(array, np.ndarray):
-        raise ValueError(f"{path} is an archive of arrays, not one .npy; {hint}")
-    if array.dtype not in _DTYPES or array.ndim != 1:
-        raise ValueError(
-            f"{path} holds {array.dtype} of shape {array.shape}, not one row of uint16 or uint32; "
-            f"{hint}"
-        )
-    return np.asarray(array)  # still mapped, but slicing skips memmap's bookkeeping
-
-
-def _read_sidecar(path: Path) -> dict[str, Any] | None:
-    try:
-        sidecar = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise ValueError(f"{path} is no valid JSON ({error}); delete it or tokenize anew") from None
-    return sidecar if isinstance(sidecar, dict) else None
+def _windows(array: npt.NDArray[Any], starts: npt.NDArray[Any], length: int) -> npt.NDArray[Any]:
+    return sliding_window_view(array, length)[starts]
 
 
 def gather_windows(
@@ -145,8 +152,11 @@ def gather_windows(
     on_cuda = device.type == "cuda"
     rows = torch.empty((2, len(starts), context_length), dtype=torch.int64, pin_memory=on_cuda)
     x, y = rows.numpy()
-    array = tokens.tokens if isinstance(tokens, TokenDataset) else tokens
-    windows = sliding_window_view(array, context_length + 1)[np.asarray(starts)]
+    chosen, length = np.asarray(starts), context_length + 1
+    if isinstance(tokens, TokenDataset):
+        windows = tokens.windows(chosen, length)
+    else:
+        windows = _windows(tokens, chosen, length)
     x[:], y[:] = windows[:, :-1], windows[:, 1:]
     moved = rows.to(device, non_blocking=on_cuda)
     return moved[0], moved[1]

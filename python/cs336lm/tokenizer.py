@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cs336lm import _bpe
 from cs336lm.errors import UsageError
+from cs336lm.inputs import input_files
 
 if TYPE_CHECKING:
     import numpy as np
@@ -114,6 +115,7 @@ class Tokenizer:
         max_memory: int | None = None,
         min_count: int = 1,
         text_field: str | None = "text",
+        text_column: str = "text",
         progress: Progress | None = None,
     ) -> Tokenizer:
         """Trains a tokenizer on text files: :func:`train_bpe`, with a tokenizer for a result."""
@@ -125,14 +127,15 @@ class Tokenizer:
                 f"token(s) alone are {smallest}"
             )
         core = _bpe.Tokenizer.train(
-            _paths(input_path),
+            input_files(input_path),
             vocab_size,
             names,
             pattern,
             threads,
-            max_memory,
-            min_count,
+            _amount("max_memory", max_memory),
+            _amount("min_count", min_count),
             text_field,
+            text_column,
             progress,
         )
         return cls._trained(core, vocab_size)
@@ -155,6 +158,7 @@ class Tokenizer:
             ValueError: a file is no counts file or corrupt, files were counted with different
                 patterns or special tokens, or ``vocab_size`` is too small for these.
         """
+        min_count = _amount("min_count", min_count)
         core = _bpe.train_counts(_paths(counts_path), vocab_size, min_count, threads, progress)
         return cls._trained(core, vocab_size)
 
@@ -281,6 +285,8 @@ class Tokenizer:
         out: Path,
         *,
         threads: int | None = None,
+        text_field: str | None = "text",
+        text_column: str = "text",
         append_eot: bool = False,
         val_fraction: float = 0.0,
         seed: int = 0,
@@ -294,39 +300,47 @@ class Tokenizer:
         ``out`` is a one-dimensional array of uint16, or of uint32 if an id of the vocabulary needs
         it: open it with ``np.load(out, mmap_mode="r")``. Beside it a sidecar (``tokens.json`` for
         ``tokens.npy``) names the tokenizer's fingerprint, the counts and the inputs. The ids are
-        those of :meth:`encode` of each file's whole content, for any number of threads; memory does
-        not grow with the files. Both files appear whole or not at all; an empty text gives an
-        array of length 0.
+        those of :meth:`encode` of each file's whole content, or of each record of ``.jsonl`` and
+        ``.parquet`` files, for any number of threads; memory does not grow with the files. Both
+        files appear whole or not at all; an empty text gives an array of length 0.
 
         Args:
-            paths: one file or several. No token reaches from one into the next.
+            paths: one file or several, directories, patterns, or ``-``, as for :func:`train_bpe`.
+                No token reaches from one file or record into the next.
             out: the file to write; its name ends in ``.npy``.
             threads: how many to use; all cores if nothing is said.
-            append_eot: put ``<|endoftext|>`` after each file.
-            val_fraction: how much of all documents (texts between ``<|endoftext|>`` tokens and
-                files' ends) goes to a second file, ``tokens.val.npy`` for ``tokens.npy``. Which
-                ones depends on ``seed`` and their number alone.
+            text_field, text_column: as for :func:`train_bpe`.
+            append_eot: put ``<|endoftext|>`` after each record, and after each file of plain text
+                that is not empty.
+            val_fraction: how much of all documents goes to a second file, ``tokens.val.npy`` for
+                ``tokens.npy``. A document ends at ``<|endoftext|>``, with its record, and with its
+                file. Which ones are chosen depends on ``seed`` and their number alone.
             seed: chooses the documents of ``val_fraction``.
             shard_tokens: write files of so many ids each (``tokens-00000.npy``, ...) instead of
-                one; the sidecar lists them.
+                one; the sidecar lists them, and ``TokenDataset`` opens them as one.
             resume: go on after the last finished shard of a job that was interrupted, if there was
                 one; only with ``shard_tokens``. What is written is what an uninterrupted job
-                writes.
-            skip_errors: leave out files that cannot be read and texts that cannot be encoded
-                (only a regular expression of your own can give up), and say so in ``skipped`` and
-                in the sidecar, rather than raise.
+                writes. What is encoded is not read again, unless it is compressed: then it must be
+                unpacked to be passed over.
+            skip_errors: leave out files, rest of files and records that cannot be read and texts
+                that cannot be encoded (only a regular expression of your own can give up), and say
+                so in ``skipped`` and in the sidecar, rather than raise.
             progress: see :data:`Progress`; the phase is ``"encoding"``.
 
         Raises:
             OSError: a file cannot be read or written.
-            ValueError: an argument makes no sense, or the job to resume was another one.
+            UsageError: no file is named.
+            ValueError: an argument makes no sense, a record has no text, or the job to resume was
+                another one.
             KeyboardInterrupt: Ctrl-C; nothing but finished shards is left behind.
         """
         dtype, counts, val_counts, skipped = self._core.encode_files(
-            _paths(paths),
+            input_files(paths),
             out,
             threads,
             progress,
+            text_field=text_field,
+            text_column=text_column,
             append_eot=append_eot,
             val_fraction=val_fraction,
             seed=seed,
@@ -338,6 +352,22 @@ class Tokenizer:
         val_path = path.removesuffix(".npy") + ".val.npy"
         val = None if val_counts is None else EncodedFile(*val_counts, dtype, val_path)
         return EncodedFile(*counts, dtype, path, val, tuple(skipped))
+
+    def count_tokens(
+        self,
+        paths: Path | Iterable[Path],
+        *,
+        threads: int | None = None,
+        text_field: str | None = "text",
+        text_column: str = "text",
+        progress: Progress | None = None,
+    ) -> tuple[int, int]:
+        """How many ids :meth:`encode_files` would write, and of how many bytes of text.
+
+        Arguments and exceptions are those of :meth:`encode_files`; nothing is written.
+        """
+        files = input_files(paths)
+        return self._core.count_tokens(files, threads, text_field, text_column, progress)
 
     def decode(self, ids: Iterable[int] | NDArray[np.integer[Any]]) -> str:
         """The text of ``ids``; bytes that are no UTF-8 (ids cut inside a character) become U+FFFD.
@@ -436,6 +466,7 @@ def train_bpe(
     max_memory: int | None = None,
     min_count: int = 1,
     text_field: str | None = "text",
+    text_column: str = "text",
     progress: Progress | None = None,
 ) -> tuple[dict[int, bytes], list[tuple[bytes, bytes]]]:
     """Trains a byte-level BPE vocabulary on text files.
@@ -445,8 +476,10 @@ def train_bpe(
     whether the text is one file or several.
 
     Args:
-        input_path: one text file or several. UTF-8 is usual; any bytes will do. ``.gz`` and
-            ``.zst`` are unpacked, ``-`` is standard input.
+        input_path: one text file or several. UTF-8 is usual; any bytes will do. A directory stands
+            for all texts below it, a pattern (``part-*.txt``) for all files that match, ``-`` for
+            standard input. ``.gz`` and ``.zst`` are unpacked; of ``.jsonl`` (``.ndjson``) and
+            ``.parquet`` each record is a document.
         vocab_size: how many tokens in all: 256 bytes, merges and special tokens.
         special_tokens: texts that are one token each, bound the text around them and are not
             counted.
@@ -456,8 +489,10 @@ def train_bpe(
         max_memory: about how many bytes the tables of counting may take; what does not fit waits in
             temporary files. The result is the same.
         min_count: leaves out pretokens that occur less often.
-        text_field: the field of ``.jsonl`` records that holds the text; each record is a document.
-            ``None`` takes such files for plain text.
+        text_field: the field of ``.jsonl`` records that holds the text; ``None`` takes such files
+            for plain text. A record whose field is null is no document.
+        text_column: the column of ``.parquet`` files that holds the text, ``meta.text`` for one
+            inside a struct. A null is no document.
         progress: see :data:`Progress`; the phases are ``"counting"`` and ``"merging"``.
 
     Returns:
@@ -467,8 +502,10 @@ def train_bpe(
 
     Raises:
         OSError: a file cannot be read.
-        UsageError: ``vocab_size`` is less than 256 + special tokens.
-        ValueError: the files are empty, or a special token or the pattern makes no sense.
+        UsageError: no file is named, ``vocab_size`` is less than 256 + special tokens, or
+            ``max_memory`` or ``min_count`` is below 1.
+        ValueError: the files are empty or damaged, a record has no text, or a special token or the
+            pattern makes no sense.
         KeyboardInterrupt: Ctrl-C.
     """
     tokenizer = Tokenizer.train(
@@ -480,6 +517,7 @@ def train_bpe(
         max_memory=max_memory,
         min_count=min_count,
         text_field=text_field,
+        text_column=text_column,
         progress=progress,
     )
     return tokenizer.vocab, tokenizer.merges
@@ -494,6 +532,7 @@ def count_pretokens(
     threads: int | None = None,
     max_memory: int | None = None,
     text_field: str | None = "text",
+    text_column: str = "text",
     progress: Progress | None = None,
 ) -> int:
     """Counts the pretokens of text files into a counts file for :meth:`Tokenizer.train_counts`.
@@ -502,8 +541,8 @@ def count_pretokens(
     file for each part of the text, in any division of it into files.
 
     Args:
-        input_path, special_tokens, pattern, threads, max_memory, text_field, progress: as for
-            :func:`train_bpe`.
+        input_path, special_tokens, pattern, threads, max_memory, text_field, text_column, progress:
+            as for :func:`train_bpe`.
         out: the file to write.
 
     Returns:
@@ -511,11 +550,21 @@ def count_pretokens(
 
     Raises:
         OSError: a file cannot be read or written.
-        ValueError: a special token or the pattern makes no sense.
+        UsageError: no file is named, or ``max_memory`` is below 1.
+        ValueError: a file is damaged, a record has no text, or a special token or the pattern makes
+            no sense.
     """
     names = _texts(special_tokens)
     return _bpe.count_pretokens(
-        _paths(input_path), out, names, pattern, threads, max_memory, text_field, progress
+        input_files(input_path),
+        out,
+        names,
+        pattern,
+        threads,
+        _amount("max_memory", max_memory),
+        text_field,
+        text_column,
+        progress,
     )
 
 
@@ -528,6 +577,13 @@ def _paths(paths: Path | Iterable[Path]) -> list[Path]:
     if not several:
         raise UsageError("no files given: name at least one")
     return several
+
+
+def _amount(name: str, value: Any) -> Any:
+    """``value``, if it is a number that makes sense for that argument, or None."""
+    if value is not None and not 0 < value < 1 << 64:
+        raise UsageError(f"{name} {value}: must be at least 1")
+    return value
 
 
 def _texts(texts: Iterable[str] | None) -> list[str]:

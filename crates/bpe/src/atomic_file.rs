@@ -68,6 +68,15 @@ pub fn write_atomically(
     file.commit()
 }
 
+/// # Errors
+/// `path` is there and cannot be removed.
+pub fn remove_if_there(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io(path, error)),
+        _ => Ok(()),
+    }
+}
+
 /// A new file in the folder of `path`, removed when dropped. Its permissions are those of any new
 /// file, and an error is the system's own.
 fn create_beside(path: &Path) -> io::Result<NamedTempFile> {

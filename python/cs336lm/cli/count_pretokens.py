@@ -21,7 +21,7 @@ The files must have been counted with the same pattern and the same special toke
 def main(argv: list[str]) -> int:
     """Counts files and prints what was written."""
     parser = parser_for("count-pretokens", "Count the pretokens of text files.", _EPILOG)
-    parser.add_argument("inputs", nargs="+", metavar="FILE", help="text to count")
+    parser.add_argument("inputs", nargs="+", metavar="FILE", help="text files or directories")
     add_counting(parser)
     add_threads(parser)
     parser.add_argument("--out", required=True, metavar="FILE", help="counts file to write")
@@ -38,6 +38,7 @@ def main(argv: list[str]) -> int:
             threads=arguments.threads,
             max_memory=arguments.max_memory,
             text_field=arguments.text_field,
+            text_column=arguments.text_column,
             progress=progress,
         )
     seconds = time.perf_counter() - began

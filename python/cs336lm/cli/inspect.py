@@ -7,13 +7,20 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
-from cs336lm.cli.options import add_tokenizer, load_tokenizer, parser_for, positive
+from cs336lm.cli.options import (
+    add_text_fields,
+    add_tokenizer,
+    load_tokenizer,
+    parser_for,
+    positive,
+)
 from cs336lm.cli.progress import megabytes
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from cs336lm.data import TokenDataset
     from cs336lm.tokenizer import Tokenizer
 
     TokenIds = NDArray[np.unsignedinteger[Any]]
@@ -25,9 +32,10 @@ examples:
   cs336lm inspect tokens.npy                              counts
   cs336lm inspect tokens.npy --tokenizer tokenizer/ --at 5000 --window 200     and text
 
-A PATH that ends in .npy is a token file; any other is a tokenizer."""
+A PATH that ends in .npy is a token file, or the name that shards have in common; any other is a
+tokenizer."""
 
-# Ids are counted and text is encoded this much at a time, so that memory stays small.
+# Ids are counted this many at a time, so that memory stays small.
 _PART = 1 << 20
 
 
@@ -36,7 +44,10 @@ def main(argv: list[str]) -> int:
     parser = parser_for("inspect", "Look into a tokenizer or a token file.", _EPILOG)
     parser.add_argument("path", metavar="PATH", help="a tokenizer or a .npy of token ids")
     add_tokenizer(parser, required=False)
-    parser.add_argument("--on", metavar="FILE", help="text to measure the tokenizer on")
+    parser.add_argument(
+        "--on", metavar="FILE", help="text to measure the tokenizer on: any input of 'tokenize'"
+    )
+    add_text_fields(parser)
     parser.add_argument(
         "--longest", type=positive, default=10, metavar="N", help="longest tokens to show (10)"
     )
@@ -88,20 +99,16 @@ def _tokenizer(arguments: argparse.Namespace) -> dict[str, Any]:
         ],
     }
     if arguments.on:
-        facts["on"] = _measure(tokenizer, arguments.on)
+        facts["on"] = _measure(tokenizer, arguments)
     return facts
 
 
-def _measure(tokenizer: Tokenizer, path: str) -> dict[str, Any]:
-    size = tokens = 0
-    stream = tokenizer.encode_stream()
-    with open(path, "rb") as file:
-        while piece := file.read(_PART):
-            size += len(piece)
-            tokens += len(stream.push(piece))
-    tokens += len(stream.finish())
+def _measure(tokenizer: Tokenizer, arguments: argparse.Namespace) -> dict[str, Any]:
+    tokens, size = tokenizer.count_tokens(
+        arguments.on, text_field=arguments.text_field, text_column=arguments.text_column
+    )
     ratio = size / tokens if tokens else None
-    return {"path": path, "bytes": size, "tokens": tokens, "bytes_per_token": ratio}
+    return {"path": arguments.on, "bytes": size, "tokens": tokens, "bytes_per_token": ratio}
 
 
 def _print_tokenizer(facts: dict[str, Any]) -> None:
@@ -147,9 +154,13 @@ def _token_file(arguments: argparse.Namespace) -> dict[str, Any]:
     return facts
 
 
-def _open_tokens(path: str) -> TokenIds:
+def _open_tokens(path: str) -> TokenIds | TokenDataset:
     import numpy as np
 
+    if not os.path.exists(path):  # the name of a set of shards, or of nothing
+        from cs336lm.data import TokenDataset
+
+        return TokenDataset(path)
     try:
         ids = np.load(path, mmap_mode="r")
     except (ValueError, EOFError) as error:
@@ -176,7 +187,7 @@ def _read_sidecar(path: str) -> dict[str, Any]:
     return facts
 
 
-def _count_ids(ids: TokenIds) -> dict[str, int | None]:
+def _count_ids(ids: TokenIds | TokenDataset) -> dict[str, int | None]:
     """The largest id and how many distinct ones there are, in bounded memory."""
     import numpy as np
 
@@ -210,7 +221,9 @@ def _check_tokenizer(
         )
 
 
-def _decode_window(ids: TokenIds, tokenizer: Tokenizer, at: int, window: int) -> dict[str, Any]:
+def _decode_window(
+    ids: TokenIds | TokenDataset, tokenizer: Tokenizer, at: int, window: int
+) -> dict[str, Any]:
     """Text of ``window`` tokens from ``at``; a negative ``at`` counts from the end."""
     start = max(at + len(ids), 0) if at < 0 else at
     if start > len(ids) or (start == len(ids) and start > 0):

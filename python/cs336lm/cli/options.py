@@ -89,6 +89,17 @@ def add_counting(parser: argparse.ArgumentParser) -> None:
         default="gpt2",
         help="how text is split into words: gpt2 (default), gpt4, gpt4o, or a regular expression",
     )
+    add_text_fields(parser)
+    parser.add_argument(
+        "--max-memory",
+        type=memory,
+        metavar="SIZE",
+        help="bound the memory of counting, e.g. 2GB: what does not fit waits in temporary files",
+    )
+
+
+def add_text_fields(parser: argparse.ArgumentParser) -> None:
+    """``--text-field`` and ``--text-column``: where the text stands in files of records."""
     parser.add_argument(
         "--text-field",
         default="text",
@@ -96,10 +107,10 @@ def add_counting(parser: argparse.ArgumentParser) -> None:
         help="the field of .jsonl records that holds the text (default: text)",
     )
     parser.add_argument(
-        "--max-memory",
-        type=memory,
-        metavar="SIZE",
-        help="bound the memory of counting, e.g. 2GB: what does not fit waits in temporary files",
+        "--text-column",
+        default="text",
+        metavar="NAME",
+        help="the column of .parquet files that holds the text (default: text)",
     )
 
 

@@ -4,6 +4,7 @@ import sys
 import time
 
 from cs336lm.cli.options import (
+    add_text_fields,
     add_threads,
     add_tokenizer,
     count,
@@ -12,6 +13,7 @@ from cs336lm.cli.options import (
     parser_for,
 )
 from cs336lm.cli.progress import megabytes, progress_bars, speed
+from cs336lm.inputs import input_files
 
 _EPILOG = """\
 examples:
@@ -19,28 +21,35 @@ examples:
   cs336lm tokenize part-*.txt --tokenizer tokenizer/ --threads 8 --out tokens.npy
   cs336lm tokenize corpus.txt --tokenizer gpt2/vocab.json --special-token '<|endoftext|>' \\
       --out tokens.npy
+  cs336lm tokenize corpus/ more.jsonl.zst --tokenizer tokenizer/ --append-eot --out tokens.npy
+  cs336lm tokenize 'data/*.parquet' --text-column body --append-eot --tokenizer tokenizer/ \\
+      --out tokens.npy
   cs336lm tokenize corpus.txt --tokenizer tokenizer/ --val-fraction 0.005 --out train.npy
   cs336lm tokenize huge.txt --tokenizer tokenizer/ --shard-tokens 100M --resume --out tokens.npy
 
 --out becomes a one-dimensional array of uint16 (uint32 if the vocabulary needs it):
 np.load('tokens.npy', mmap_mode='r') opens it. tokens.json beside it names the tokenizer, the counts
-and the inputs. Several files are encoded one after the other, as they are: nothing is put between
-them but what --append-eot asks for. An empty text gives an array of length 0.
+and the inputs. Inputs are those of train-bpe; they are encoded one after the other, as they are:
+nothing is put between them but what --append-eot asks for. No text gives an array of length 0.
 
-A document ends at <|endoftext|> or with its file. --val-fraction puts some documents, chosen by
---seed, into a second file (tokens.val.npy). --shard-tokens writes tokens-00000.npy and so on, which
-tokens.json lists; with --resume an interrupted job goes on after its last finished shard."""
+A document ends at <|endoftext|>, with its record (a line of .jsonl, a row of .parquet), or with its
+file. --val-fraction puts some documents, chosen by --seed, into a second file (tokens.val.npy).
+--shard-tokens writes tokens-00000.npy and so on, which tokens.json lists; with --resume an
+interrupted job goes on after its last finished shard."""
 
 
 def main(argv: list[str]) -> int:
     """Encodes files and prints what was written."""
     parser = parser_for("tokenize", "Encode text files into a file of token ids.", _EPILOG)
-    parser.add_argument("inputs", nargs="+", metavar="FILE", help="text files, UTF-8 or any bytes")
+    parser.add_argument(
+        "inputs", nargs="+", metavar="FILE", help="text files or directories; - reads a pipe"
+    )
     add_tokenizer(parser, required=True)
+    add_text_fields(parser)
     add_threads(parser)
     parser.add_argument("--out", required=True, metavar="FILE.npy", help="file to write")
     parser.add_argument(
-        "--append-eot", action="store_true", help="put <|endoftext|> after each file"
+        "--append-eot", action="store_true", help="put <|endoftext|> after each file or record"
     )
     parser.add_argument(
         "--val-fraction",
@@ -62,7 +71,7 @@ def main(argv: list[str]) -> int:
         "--on-error",
         choices=["stop", "skip"],
         default="stop",
-        help="what to do with a file or a text that cannot be read or encoded (default: stop)",
+        help="what to do with a file or a record that cannot be read or encoded (default: stop)",
     )
     arguments = parser.parse_args(argv)
     if arguments.resume and arguments.shard_tokens is None:
@@ -72,13 +81,16 @@ def main(argv: list[str]) -> int:
     if not arguments.out.endswith(".npy"):
         parser.error(f"--out {arguments.out} does not end in .npy")
 
+    files = input_files(arguments.inputs)
     tokenizer = load_tokenizer(arguments.tokenizer, arguments)
     began = time.perf_counter()
     with progress_bars() as progress:
         written = tokenizer.encode_files(
-            arguments.inputs,
+            files,
             arguments.out,
             threads=arguments.threads,
+            text_field=arguments.text_field,
+            text_column=arguments.text_column,
             append_eot=arguments.append_eot,
             val_fraction=arguments.val_fraction,
             seed=arguments.seed,

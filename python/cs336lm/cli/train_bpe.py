@@ -14,10 +14,12 @@ examples:
   cs336lm train-bpe corpus.txt --vocab-size 10000 --special-token '<|endoftext|>' --out tokenizer/
   cs336lm train-bpe part-*.txt --vocab-size 32000 --pattern gpt4 --threads 8 --out tokenizer/
   cs336lm train-bpe corpus/ extra.jsonl.zst --vocab-size 32000 --max-memory 2GB --out tokenizer/
+  cs336lm train-bpe 'data/*.parquet' --text-column body --vocab-size 32000 --out tokenizer/
   zcat huge.gz | cs336lm train-bpe - --vocab-size 32000 --out tokenizer/
   cs336lm train-bpe --counts 0.bin 1.bin --vocab-size 32000 --out tokenizer/
 
-A directory is all texts in it. .gz and .zst are unpacked; each line of a .jsonl file is a document.
+A directory is all texts in it. .gz and .zst are unpacked; each line of a .jsonl file and each row
+of a .parquet file is a document.
 
 --out becomes a directory with tokenizer.json (opens in Hugging Face's tokenizers and transformers),
 vocab.json and merges.txt. The result does not depend on --threads, nor on whether the text is one
@@ -28,7 +30,7 @@ def main(argv: list[str]) -> int:
     """Trains a tokenizer and prints where it is."""
     parser = parser_for("train-bpe", "Train a byte-level BPE tokenizer on text files.", _EPILOG)
     parser.add_argument(
-        "inputs", nargs="*", metavar="FILE", help="text files, UTF-8 or any bytes; - reads a pipe"
+        "inputs", nargs="*", metavar="FILE", help="text files or directories; - reads a pipe"
     )
     parser.add_argument(
         "--counts",
@@ -86,6 +88,7 @@ def main(argv: list[str]) -> int:
                 max_memory=arguments.max_memory,
                 min_count=arguments.min_count,
                 text_field=arguments.text_field,
+                text_column=arguments.text_column,
                 progress=progress,
             )
         tokenizer.save(arguments.out)

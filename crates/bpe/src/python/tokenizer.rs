@@ -10,16 +10,16 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString};
 
 use super::arguments::{text_bytes, token_ids, type_name};
-use super::errors::to_python;
+use super::errors::{to_python, to_usage_error};
 use super::stream::EncodeStream;
-use super::training::train_options;
+use super::training::{text_fields, train_options};
 use super::watch::watch;
 use crate::encoder::Tokenizer;
 use crate::error::Result;
 use crate::formats;
 use crate::pretokenize::Pattern;
 use crate::progress::Progress;
-use crate::sink::{EncodeOptions, EncodeStats, encode_files};
+use crate::sink::{EncodeOptions, EncodeStats, count_tokens, encode_files};
 use crate::special::SpecialTokens;
 use crate::train::train;
 use crate::vocab::{TokenId, Vocab};
@@ -62,7 +62,7 @@ impl PyTokenizer {
         let merges = merges.try_iter()?.map(|merge| merge_parts(&merge?));
         let merges: Vec<(Vec<u8>, Vec<u8>)> = merges.collect::<PyResult<_>>()?;
         let special_tokens = texts(&special_tokens)?;
-        let pattern = Pattern::parse(pattern).map_err(to_python)?;
+        let pattern = Pattern::parse(pattern).map_err(to_usage_error)?;
         let mut vocab = Vocab::new(tokens, merges).map_err(to_python)?;
         vocab.set_whole_words_first(whole_words_first);
         let tokenizer = Tokenizer::new(vocab, &special_tokens, pattern).map_err(to_python)?;
@@ -82,11 +82,13 @@ impl PyTokenizer {
         max_memory: Option<u64>,
         min_count: u64,
         text_field: Option<String>,
+        text_column: String,
         progress: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
-        let special = SpecialTokens::new(&texts(&special_tokens)?).map_err(to_python)?;
-        let pattern = Pattern::parse(pattern).map_err(to_python)?;
-        let options = train_options(threads, max_memory, min_count, text_field);
+        let special = SpecialTokens::new(&texts(&special_tokens)?).map_err(to_usage_error)?;
+        let pattern = Pattern::parse(pattern).map_err(to_usage_error)?;
+        let fields = text_fields(text_field, text_column);
+        let options = train_options(threads, max_memory, min_count, fields);
         let job = |progress: &Progress| {
             let trained = train(&paths, vocab_size, &special, &pattern, &options, progress)?;
             Tokenizer::new(trained.vocab()?, special.tokens(), pattern.clone())
@@ -102,6 +104,7 @@ impl PyTokenizer {
         pattern: Option<&str>,
     ) -> PyResult<Self> {
         let special_tokens = texts(&special_tokens)?;
+        let pattern = pattern.map(Pattern::parse).transpose().map_err(to_usage_error)?;
         let tokenizer = py.detach(|| {
             let files = formats::load(&path)?;
             from_parts(files, &special_tokens, pattern)
@@ -118,9 +121,10 @@ impl PyTokenizer {
         pattern: &str,
     ) -> PyResult<Self> {
         let special_tokens = texts(&special_tokens)?;
+        let pattern = Pattern::parse(pattern).map_err(to_usage_error)?;
         let tokenizer = py.detach(|| {
             let files = formats::load_pair(&vocab_path, &merges_path, &special_tokens)?;
-            from_parts(files, &special_tokens, Some(pattern))
+            from_parts(files, &special_tokens, Some(pattern.clone()))
         });
         tokenizer.map(Self::from).map_err(to_python)
     }
@@ -158,8 +162,9 @@ impl PyTokenizer {
 
     /// A job to watch. Returns (dtype, (ids, bytes of text, documents), the same of validation,
     /// what was skipped).
-    #[pyo3(signature = (paths, out, threads, progress, *, append_eot=false, val_fraction=0.0,
-                        seed=0, shard_tokens=None, resume=false, skip_errors=false))]
+    #[pyo3(signature = (paths, out, threads, progress, *, text_field=None,
+                        text_column="text".to_owned(), append_eot=false, val_fraction=0.0, seed=0,
+                        shard_tokens=None, resume=false, skip_errors=false))]
     #[expect(clippy::too_many_arguments, reason = "they have names in Python")]
     fn encode_files(
         &self,
@@ -168,6 +173,8 @@ impl PyTokenizer {
         out: PathBuf,
         threads: Option<usize>,
         progress: Option<&Bound<'_, PyAny>>,
+        text_field: Option<String>,
+        text_column: String,
         append_eot: bool,
         val_fraction: f64,
         seed: u64,
@@ -183,6 +190,7 @@ impl PyTokenizer {
         }
         let options = EncodeOptions {
             threads: threads_or_all(threads),
+            fields: text_fields(text_field, text_column),
             append_eot: separator.filter(|_| append_eot),
             separator,
             fingerprint: self.fingerprint()?.to_owned(),
@@ -198,6 +206,22 @@ impl PyTokenizer {
         let counts = |stats: &EncodeStats| (stats.tokens, stats.bytes, stats.documents);
         let val = stats.val.as_deref().map(counts);
         Ok((stats.dtype, counts(&stats), val, stats.skipped))
+    }
+
+    /// A job to watch. Returns (ids, bytes of text).
+    fn count_tokens(
+        &self,
+        py: Python<'_>,
+        paths: Vec<PathBuf>,
+        threads: Option<usize>,
+        text_field: Option<String>,
+        text_column: String,
+        progress: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<(u64, u64)> {
+        let (threads, fields) = (threads_or_all(threads), text_fields(text_field, text_column));
+        let count =
+            |progress: &Progress| count_tokens(&self.core, &paths, &fields, threads, progress);
+        watch(py, progress, count)
     }
 
     fn encode_stream(&self) -> EncodeStream {
@@ -294,14 +318,13 @@ impl PyTokenizer {
 fn from_parts(
     files: formats::Files,
     special_tokens: &[String],
-    pattern: Option<&str>,
+    pattern: Option<Pattern>,
 ) -> Result<Tokenizer> {
     let mut all = files.special_tokens;
     all.extend(
         special_tokens.iter().filter(|token| !all.contains(token)).cloned().collect::<Vec<_>>(),
     );
-    let pattern = pattern.map_or(Ok(files.pattern), Pattern::parse)?;
-    Tokenizer::new(files.vocab, &all, pattern)
+    Tokenizer::new(files.vocab, &all, pattern.unwrap_or(files.pattern))
 }
 
 /// All cores that this process may use, if nothing is said.

@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
-use super::errors::to_python;
+use super::errors::to_usage_error;
 use super::tokenizer::{PyTokenizer, texts, threads_or_all};
 use super::watch::watch;
 use crate::count::{CountOptions, save_counts};
 use crate::encoder::Tokenizer;
 use crate::pretokenize::Pattern;
 use crate::progress::Progress;
+use crate::source::TextFields;
 use crate::special::SpecialTokens;
 use crate::train::{TrainOptions, count_files, train_counts as train};
 
@@ -20,10 +21,15 @@ pub fn train_options(
     threads: Option<usize>,
     max_memory: Option<u64>,
     min_count: u64,
-    text_field: Option<String>,
+    fields: TextFields,
 ) -> TrainOptions {
     let count = CountOptions { threads: threads_or_all(threads), max_memory, min_count };
-    TrainOptions { count, text_field }
+    TrainOptions { count, fields }
+}
+
+/// Where the text stands in files of records.
+pub fn text_fields(text_field: Option<String>, text_column: String) -> TextFields {
+    TextFields { json: text_field, parquet: text_column }
 }
 
 /// Counts text files into a counts file; returns how many distinct pretokens it holds.
@@ -38,12 +44,13 @@ pub fn count_pretokens(
     threads: Option<usize>,
     max_memory: Option<u64>,
     text_field: Option<String>,
+    text_column: String,
     progress: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<usize> {
-    let special = SpecialTokens::new(&texts(&special_tokens)?).map_err(to_python)?;
-    let pattern = Pattern::parse(pattern).map_err(to_python)?;
+    let special = SpecialTokens::new(&texts(&special_tokens)?).map_err(to_usage_error)?;
+    let pattern = Pattern::parse(pattern).map_err(to_usage_error)?;
     // A pretoken that is rare here may be frequent in all: none is left out.
-    let options = train_options(threads, max_memory, 1, text_field);
+    let options = train_options(threads, max_memory, 1, text_fields(text_field, text_column));
     watch(py, progress, |progress: &Progress| {
         let counts = count_files(&paths, &special, &pattern, &options, progress)?;
         save_counts(&out, &counts, &pattern, &special)?;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::ledger::Position;
-use crate::atomic_file::write_atomically;
+use crate::atomic_file::{remove_if_there, write_atomically};
 use crate::error::{Error, Result};
 
 pub struct Journal {
@@ -60,12 +60,7 @@ impl Journal {
     }
 
     pub fn remove(&self) -> Result<()> {
-        match fs::remove_file(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(Error::io(&self.path, error))
-            }
-            _ => Ok(()),
-        }
+        remove_if_there(&self.path)
     }
 
     fn refuse(&self, why: &str) -> Error {

@@ -9,14 +9,15 @@ use serde::{Deserialize, Serialize};
 
 use super::split::{Segment, Split, TRAIN, VAL};
 use crate::error::{Error, Result};
+use crate::source::Place;
 
 /// One chunk's result.
 pub struct Entry {
     /// The ids, as they are stored.
     pub bytes: Vec<u8>,
     pub segments: Vec<Segment>,
-    /// Which input the chunk is of, and how much text it holds.
-    pub file: usize,
+    /// Where the chunk begins, and how much text it holds.
+    pub start: Place,
     pub text_bytes: u64,
     /// What was left out of it, in words.
     pub skipped: Vec<String>,
@@ -44,8 +45,9 @@ pub struct Closed {
 /// All that is known between two chunks.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
-    /// The number of chunks before.
+    /// The number of chunks before, and where they end.
     pub chunk: u64,
+    pub place: Place,
     /// The number of documents that ended before.
     pub document: u64,
     /// For train and validation: tokens, bytes of text, documents.
@@ -154,6 +156,8 @@ impl Ledger {
 
     fn assign(&self, state: &mut State, entry: Entry) -> Assigned {
         let ids = entry.segments.last().map_or(0, |segment| segment.end) as u64;
+        let file = entry.start.file;
+        state.position.place = entry.start;
         // Only a chunk that may fill a shard is one to resume from.
         let may_close = state.in_shard[TRAIN] + ids >= self.shard_tokens;
         let resume_from = may_close.then(|| state.position.clone());
@@ -185,10 +189,10 @@ impl Ledger {
             state.position.document += u64::from(segment.ends_document);
         }
         state.position.chunk += 1;
-        if state.position.file_bytes.len() <= entry.file {
-            state.position.file_bytes.resize(entry.file + 1, 0);
+        if state.position.file_bytes.len() <= file {
+            state.position.file_bytes.resize(file + 1, 0);
         }
-        state.position.file_bytes[entry.file] += entry.text_bytes;
+        state.position.file_bytes[file] += entry.text_bytes;
         state.position.skipped.extend(entry.skipped);
         Assigned { bytes: entry.bytes, pieces, closed }
     }

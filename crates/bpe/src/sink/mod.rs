@@ -12,6 +12,7 @@
 mod flusher;
 mod journal;
 mod ledger;
+mod measure;
 mod shards;
 mod sidecar;
 mod split;
@@ -21,13 +22,14 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+pub use measure::count_tokens;
 pub use sidecar::{EncodeStats, InputStats, ShardStats};
 
 use crate::encoder::{Output, Tokenizer};
 use crate::error::{Error, Result};
 use crate::npy::{Dtype, StoredIds};
 use crate::progress::{Phase, Progress};
-use crate::source::{DEFAULT_CHUNK_BYTES, Source};
+use crate::source::{DEFAULT_CHUNK_BYTES, STDIN, Source, TextFields};
 use crate::special::Segment as Part;
 use crate::vocab::TokenId;
 use crate::words::WordEncoder;
@@ -39,9 +41,11 @@ use split::Split;
 #[derive(Clone, Debug)]
 pub struct EncodeOptions {
     pub threads: usize,
-    /// Appended after each document (each file, where a file is one document).
+    /// Where the text stands in files of records.
+    pub fields: TextFields,
+    /// Appended after each record and after each file that is not one of records.
     pub append_eot: Option<TokenId>,
-    /// What ends a document inside a file.
+    /// What ends a document inside a file or a record.
     pub separator: Option<TokenId>,
     /// The tokenizer's SHA-256, for the sidecar.
     pub fingerprint: String,
@@ -61,6 +65,7 @@ impl Default for EncodeOptions {
     fn default() -> Self {
         Self {
             threads: std::thread::available_parallelism().map_or(1, usize::from),
+            fields: TextFields::default(),
             append_eot: None,
             separator: None,
             fingerprint: String::new(),
@@ -105,29 +110,40 @@ impl EncodeOptions {
 
     /// All that decides which id stands where.
     fn settings(&self, paths: &[PathBuf]) -> Result<Value> {
-        let inputs = paths.iter().map(|path| {
-            let metadata = fs::metadata(path).map_err(|error| Error::io(path, error))?;
-            let modified = metadata.modified().ok();
-            let since = modified.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
-            Ok(json!([path, metadata.len(), since.map(|since| since.as_nanos().to_string())]))
-        });
         Ok(json!({
             "tokenizer": self.fingerprint,
-            "input": inputs.collect::<Result<Vec<_>>>()?,
+            "input": paths.iter().map(|path| self.describe(path)).collect::<Result<Vec<_>>>()?,
+            "text_field": self.fields.json,
+            "text_column": self.fields.parquet,
             "shard_tokens": self.shard_tokens,
             "val_fraction": self.val_fraction.to_string(),
             "seed": self.seed,
             "append_eot": self.append_eot,
             "separator": self.separator,
-            "chunk_bytes": self.chunk_bytes,
             "skip_errors": self.skip_errors,
         }))
+    }
+
+    /// What tells whether an input is still the same.
+    fn describe(&self, path: &Path) -> Result<Value> {
+        if path == Path::new(STDIN) {
+            return match self.resume {
+                true => Err(Error::invalid(
+                    "-: standard input cannot be read a second time; only files can be resumed",
+                )),
+                false => Ok(json!(STDIN)),
+            };
+        }
+        let metadata = fs::metadata(path).map_err(|error| Error::io(path, error))?;
+        let modified = metadata.modified().ok();
+        let since = modified.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+        Ok(json!([path, metadata.len(), since.map(|since| since.as_nanos().to_string())]))
     }
 }
 
 /// Encodes `paths` one after another into the array `out`, by up to `options.threads` threads.
-/// The ids are those of [`Tokenizer::encode`] on each whole file. Every file appears whole or not
-/// at all; if the job fails, finished shards are all that is left.
+/// The ids are those of [`Tokenizer::encode`] on each whole file, or on each record. Every file
+/// appears whole or not at all; if the job fails, finished shards are all that is left.
 ///
 /// # Errors
 /// An option that makes no sense, an input that cannot be read, an output that cannot be written,
@@ -141,15 +157,17 @@ pub fn encode_files(
 ) -> Result<EncodeStats> {
     options.check(out)?;
     let (paths, unreadable) = readable(paths, options)?;
+    let (pattern, special) = (tokenizer.pattern(), tokenizer.special_tokens());
     let source =
-        Source::open(&paths, tokenizer.pattern(), tokenizer.special_tokens(), options.chunk_bytes)?;
+        Source::open_records(&paths, pattern, special, options.chunk_bytes, &options.fields)?
+            .skipping_errors(options.skip_errors);
     let dtype = Dtype::for_max_id(tokenizer.vocab().max_id());
     let names = Names::new(out, options.shard_tokens.is_some());
     let (shards, position) = begin(&names, dtype, &paths, options)?;
     shards.check()?;
 
     progress.begin(Phase::Encoding, source.total_bytes());
-    skip_chunks(&source, position.chunk, progress)?;
+    source.seek(position.chunk, &position.place, progress)?;
     let split = Split::new(options.val_fraction, options.seed);
     let shard_tokens = options.shard_tokens.unwrap_or(u64::MAX);
     let ledger = Ledger::new(position, shard_tokens, split, 4 * options.threads.max(1));
@@ -211,17 +229,6 @@ fn begin(
     Ok((Shards::new(names.clone(), dtype, has_val, sizes, Some(journal)), position))
 }
 
-/// Passes over what an earlier run has encoded.
-fn skip_chunks(source: &Source, chunks: u64, progress: &Progress) -> Result<()> {
-    let mut text = Vec::new();
-    for _ in 0..chunks {
-        if let Some(chunk) = source.read_next(&mut text)? {
-            progress.advance(chunk.input_bytes)?;
-        }
-    }
-    Ok(())
-}
-
 /// What all threads of a call share.
 struct Job<'a> {
     tokenizer: &'a Tokenizer,
@@ -251,23 +258,18 @@ impl Job<'_> {
         let Some(buffer) = self.ledger.wait_for_room() else { return Ok(false) };
         let Some(chunk) = self.source.read_next(text)? else { return Ok(false) };
         let mut ids = StoredIds::new(self.dtype, buffer);
-        let skipped = self.encode(words, self.source.path(chunk.file), text, &mut ids)?;
-        let mut segments = split::segments(&ids, self.options.separator, chunk.ends_file);
-        if self.options.val_fraction > 0.0 || !skipped.is_empty() {
-            split::count_bytes(&mut segments, &ids, self.tokenizer.vocab());
-        } else {
-            // All on one side: it need not be known which document has how many.
-            segments.first_mut().into_iter().for_each(|segment| segment.bytes = text.len() as u64);
+        let mut entry = Entry {
+            bytes: Vec::new(),
+            segments: Vec::new(),
+            start: chunk.start.clone(),
+            text_bytes: text.len() as u64,
+            skipped: chunk.skipped.clone(),
+        };
+        let ends_document = chunk.has_records() || chunk.ends_file;
+        for piece in chunk.pieces(text) {
+            self.encode_piece(words, piece, ends_document, &mut ids, &mut entry)?;
         }
-        if chunk.ends_file
-            && let Some(eot) = self.options.append_eot
-        {
-            ids.append(&[eot]);
-            segments.last_mut().into_iter().for_each(|segment| segment.end += 1);
-        }
-        let bytes = ids.into_bytes();
-        let text_bytes = text.len() as u64;
-        let entry = Entry { bytes, segments, file: chunk.file, text_bytes, skipped };
+        entry.bytes = ids.into_bytes();
         for mut assigned in self.ledger.submit(chunk.index, entry) {
             self.shards.write(&mut assigned)?;
             self.ledger.give_back(assigned.bytes);
@@ -276,7 +278,37 @@ impl Job<'_> {
         Ok(true)
     }
 
-    /// Encodes a chunk; returns what had to be left out of it, if that is wished.
+    /// Encodes a record, or what of a file is in a chunk, and notes its documents.
+    fn encode_piece(
+        &self,
+        words: &mut WordEncoder,
+        text: &[u8],
+        ends_document: bool,
+        ids: &mut StoredIds,
+        entry: &mut Entry,
+    ) -> Result<()> {
+        let from = ids.len();
+        let skipped = self.encode(words, self.source.path(entry.start.file), text, ids)?;
+        let mut segments = split::segments(ids, from, self.options.separator, ends_document);
+        if self.options.val_fraction > 0.0 || !skipped.is_empty() {
+            split::count_bytes(&mut segments, ids, from, self.tokenizer.vocab());
+        } else if let Some(first) = segments.first_mut() {
+            // All on one side: it need not be known which document has how many.
+            first.bytes = text.len() as u64;
+        }
+        if let Some(eot) = self.options.append_eot
+            && let Some(last) = segments.last_mut()
+            && ends_document
+        {
+            ids.append(&[eot]);
+            last.end += 1;
+        }
+        entry.segments.append(&mut segments);
+        entry.skipped.extend(skipped);
+        Ok(())
+    }
+
+    /// Encodes a text; returns what had to be left out of it, if that is wished.
     fn encode(
         &self,
         words: &mut WordEncoder,

@@ -12,7 +12,7 @@ use super::flusher::Flusher;
 use super::journal::Journal;
 use super::ledger::{Assigned, Closed, Position};
 use super::split::{TRAIN, VAL};
-use crate::atomic_file::{AtomicFile, write_all_at};
+use crate::atomic_file::{AtomicFile, remove_if_there, write_all_at};
 use crate::error::{Error, Result};
 use crate::npy::{self, Dtype};
 
@@ -191,6 +191,9 @@ impl Shards {
         };
         write_all_at(file.file(), &npy::header(self.dtype, len), 0)
             .map_err(|error| Error::io(file.path(), error))?;
+        // An older sidecar does not speak of this array: better none than a wrong one, whatever
+        // happens before there is a new one.
+        remove_if_there(&self.names.sidecar(side))?;
         // Whoever wrote to it has let go of it before its ids were counted as written.
         let path = file.path().to_path_buf();
         let in_use = || Error::invalid(format!("{}: is still written to", path.display()));

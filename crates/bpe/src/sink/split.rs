@@ -51,23 +51,30 @@ fn mix(mut x: u64) -> u64 {
     x ^ (x >> 31)
 }
 
-/// The documents of a chunk's `ids`: each ends with a separator or, if `ends_file`, with the file.
-/// Their bytes are left open.
-pub fn segments(ids: &StoredIds, separator: Option<TokenId>, ends_file: bool) -> Vec<Segment> {
-    let separators = separator.map_or_else(Vec::new, |id| ids.places_of(id, 0)).into_iter();
+/// The documents of one piece of text, whose ids are those from the place `from` on: each ends with
+/// a separator or, if `ends_document`, with the piece. Their bytes are left open.
+pub fn segments(
+    ids: &StoredIds,
+    from: usize,
+    separator: Option<TokenId>,
+    ends_document: bool,
+) -> Vec<Segment> {
+    let separators = separator.map_or_else(Vec::new, |id| ids.places_of(id, from)).into_iter();
     let mut segments: Vec<Segment> =
         separators.map(|i| Segment { end: i + 1, bytes: 0, ends_document: true }).collect();
-    if segments.last().map_or(0, |last| last.end) < ids.len() {
-        segments.push(Segment { end: ids.len(), bytes: 0, ends_document: ends_file });
+    // A document without ids (an empty record) is one too.
+    let is_empty = ends_document && segments.is_empty();
+    if segments.last().map_or(from, |last| last.end) < ids.len() || is_empty {
+        segments.push(Segment { end: ids.len(), bytes: 0, ends_document });
     }
     segments
 }
 
-/// Adds up how many bytes of text each segment of `ids` stands for.
-pub fn count_bytes(segments: &mut [Segment], ids: &StoredIds, vocab: &Vocab) {
+/// Adds up how many bytes of text each segment of the ids from `from` on stands for.
+pub fn count_bytes(segments: &mut [Segment], ids: &StoredIds, from: usize, vocab: &Vocab) {
     let len = |id: TokenId| vocab.token(id).map_or(0, |token| token.len() as u64);
-    let mut ids = ids.iter_from(0);
-    let mut start = 0;
+    let mut ids = ids.iter_from(from);
+    let mut start = from;
     for segment in segments {
         segment.bytes = ids.by_ref().take(segment.end - start).map(len).sum();
         start = segment.end;
@@ -99,14 +106,17 @@ mod tests {
         let vocab = Vocab::from_merges(&[(97, 98)], &["<s>"]).unwrap();
         let ends = |ids: &[TokenId], ends_file| -> Vec<(usize, u64, bool)> {
             let mut stored = StoredIds::new(Dtype::U16, Vec::new());
+            stored.append(&[9, 257]);
             stored.append(ids);
-            let mut segments = segments(&stored, Some(257), ends_file);
-            count_bytes(&mut segments, &stored, &vocab);
-            segments.into_iter().map(|s| (s.end, s.bytes, s.ends_document)).collect()
+            let mut segments = segments(&stored, 2, Some(257), ends_file);
+            count_bytes(&mut segments, &stored, 2, &vocab);
+            segments.into_iter().map(|s| (s.end - 2, s.bytes, s.ends_document)).collect()
         };
         assert_eq!(ends(&[97, 256, 257, 98], false), [(3, 6, true), (4, 1, false)]);
         assert_eq!(ends(&[97, 257], true), [(2, 4, true)]);
         assert_eq!(ends(&[97], true), [(1, 1, true)]);
         assert_eq!(ends(&[257, 257], false), [(1, 3, true), (2, 3, true)]);
+        assert_eq!(ends(&[], true), [(0, 0, true)]);
+        assert_eq!(ends(&[], false), []);
     }
 }

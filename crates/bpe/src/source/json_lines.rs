@@ -1,66 +1,164 @@
 //! JSON lines: every line an object, one field of it a document's text.
 
 use std::fmt;
-use std::io::BufRead;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 
-use super::input::Stream;
+/// A block of whole lines as it stands in the file.
+pub struct Lines<'l> {
+    pub lines: &'l [u8],
+    /// The number of lines before it.
+    pub before: u64,
+}
 
-/// Appends the text of the next record to `text`; `false` at the end. Blank lines are passed over.
-/// Errors say which line and why.
-pub fn read_record(stream: &mut Stream, field: &str, text: &mut Vec<u8>) -> Result<bool, String> {
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        let read = stream.text.read_until(b'\n', &mut line).map_err(|error| error.to_string())?;
-        if read == 0 {
-            return Ok(false);
+impl Lines<'_> {
+    /// Appends the text of each record to `text`, and where it ends to `ends`. Blank lines are
+    /// passed over, and records whose field is null: they are no documents. What is no record is
+    /// told to `refuse`, the line and why, which says whether to go on.
+    pub fn read<E>(
+        &self,
+        field: &str,
+        text: &mut Vec<u8>,
+        ends: &mut Vec<usize>,
+        mut refuse: impl FnMut(String) -> Result<(), E>,
+    ) -> Result<(), E> {
+        for (number, line) in (self.before + 1..).zip(self.lines.split(|&byte| byte == b'\n')) {
+            let mut line = line.trim_ascii();
+            if number == 1 {
+                line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
+            }
+            if line.is_empty() {
+                continue;
+            }
+            let start = text.len();
+            match append_text(line, field, text) {
+                Ok(true) => ends.push(text.len()),
+                Ok(false) => {}
+                Err(why) => {
+                    text.truncate(start);
+                    refuse(format!("line {number}: {why}"))?;
+                }
+            }
         }
-        stream.line += 1;
-        if line.trim_ascii().is_empty() {
-            continue;
-        }
-        let record = text_of(&line, field).map_err(|why| format!("line {}: {why}", stream.line))?;
-        text.extend_from_slice(record.as_bytes());
-        return Ok(true);
+        Ok(())
     }
 }
 
-fn text_of(line: &[u8], field: &str) -> Result<String, String> {
+/// Appends what the field of a line's object holds; `false` if that is null.
+fn append_text(line: &[u8], field: &str, text: &mut Vec<u8>) -> Result<bool, String> {
     let mut parser = serde_json::Deserializer::from_slice(line);
-    let found = TextField(field).deserialize(&mut parser).map_err(|error| error.to_string())?;
-    parser.end().map_err(|error| error.to_string())?;
-    found.ok_or_else(|| format!("no field {field:?}; name the one that holds the text"))
+    let found = Record { field, text }.deserialize(&mut parser).map_err(describe)?;
+    parser.end().map_err(describe)?;
+    match found {
+        Found::Text => Ok(true),
+        Found::Null => Ok(false),
+        Found::Nothing => Err(format!("no field {field:?}; name the one that holds the text")),
+    }
 }
 
-/// Takes one field's string and passes over the others without building them.
-struct TextField<'f>(&'f str);
+/// The parser counts lines too, but sees one alone: its column is all that helps.
+fn describe(error: serde_json::Error) -> String {
+    let message = error.to_string();
+    match message.rsplit_once(" at line ") {
+        Some((what, _)) if error.column() > 0 => format!("{what}, at column {}", error.column()),
+        _ => message,
+    }
+}
 
-impl<'de> DeserializeSeed<'de> for TextField<'_> {
-    type Value = Option<String>;
+enum Found {
+    Nothing,
+    Null,
+    Text,
+}
 
-    fn deserialize<D: Deserializer<'de>>(self, parser: D) -> Result<Option<String>, D::Error> {
+/// An object: takes one field's string and passes over the others without building them.
+struct Record<'r> {
+    field: &'r str,
+    text: &'r mut Vec<u8>,
+}
+
+impl<'de> DeserializeSeed<'de> for Record<'_> {
+    type Value = Found;
+
+    fn deserialize<D: Deserializer<'de>>(self, parser: D) -> Result<Found, D::Error> {
         parser.deserialize_map(self)
     }
 }
 
-impl<'de> Visitor<'de> for TextField<'_> {
-    type Value = Option<String>;
+impl<'de> Visitor<'de> for Record<'_> {
+    type Value = Found;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "an object whose field {:?} is a string", self.0)
+        write!(f, "an object whose field {:?} is a string", self.field)
     }
 
-    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Option<String>, M::Error> {
-        let mut text = None;
-        while let Some(key) = map.next_key::<String>()? {
-            if key == self.0 {
-                text = Some(map.next_value()?);
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Found, M::Error> {
+        let Record { field, text } = self;
+        let start = text.len();
+        let mut found = Found::Nothing;
+        while let Some(is_it) = map.next_key_seed(IsName(field))? {
+            if is_it {
+                // Of a field that comes twice the last one counts, as in most parsers.
+                text.truncate(start);
+                found = map.next_value_seed(Text { field, text })?;
             } else {
                 map.next_value::<IgnoredAny>()?;
             }
         }
-        Ok(text)
+        Ok(found)
+    }
+}
+
+/// A field's name: is it the one?
+struct IsName<'r>(&'r str);
+
+impl<'de> DeserializeSeed<'de> for IsName<'_> {
+    type Value = bool;
+
+    fn deserialize<D: Deserializer<'de>>(self, parser: D) -> Result<bool, D::Error> {
+        parser.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for IsName<'_> {
+    type Value = bool;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a field's name")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<bool, E> {
+        Ok(name == self.0)
+    }
+}
+
+/// A field's value: a string, appended without one of its own, or null.
+struct Text<'r> {
+    field: &'r str,
+    text: &'r mut Vec<u8>,
+}
+
+impl<'de> DeserializeSeed<'de> for Text<'_> {
+    type Value = Found;
+
+    fn deserialize<D: Deserializer<'de>>(self, parser: D) -> Result<Found, D::Error> {
+        parser.deserialize_any(self)
+    }
+}
+
+impl Visitor<'_> for Text<'_> {
+    type Value = Found;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a string in the field {:?}", self.field)
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Found, E> {
+        self.text.extend_from_slice(text.as_bytes());
+        Ok(Found::Text)
+    }
+
+    fn visit_unit<E: serde::de::Error>(self) -> Result<Found, E> {
+        Ok(Found::Null)
     }
 }

@@ -128,11 +128,12 @@ proptest! {
             prop_assert_eq!(chunk.index, index as u64);
             prop_assert!(!text.is_empty());
             if let Some((file, ended)) = last {
-                prop_assert_eq!(ended, chunk.file != file);
+                prop_assert_eq!(ended, chunk.start.file != file);
             }
-            last = Some((chunk.file, chunk.ends_file));
-            found_parts[chunk.file].extend(parts(&text, &pattern, &special));
-            found[chunk.file].extend(text);
+            let file = chunk.start.file;
+            last = Some((file, chunk.ends_file));
+            found_parts[file].extend(parts(&text, &pattern, &special));
+            found[file].extend(text);
         }
         prop_assert_eq!(&found, &texts);
         for (text, found_parts) in texts.iter().zip(found_parts) {
@@ -213,7 +214,8 @@ fn read_named(name: &str, text: &[u8], text_field: Option<&str>) -> Result<Vec<(
     };
     std::fs::write(&path, packed).expect("room on disk");
     let (pattern, special) = (Pattern::Gpt2, SpecialTokens::default());
-    let source = Source::open_records(&[path], &pattern, &special, 50, text_field)?;
+    let fields = TextFields { json: text_field.map(str::to_owned), ..TextFields::default() };
+    let source = Source::open_records(&[path], &pattern, &special, 50, &fields)?;
     let mut chunks = Vec::new();
     let mut buffer = Vec::new();
     while let Some(chunk) = source.read_next(&mut buffer)? {
@@ -270,6 +272,126 @@ fn a_line_of_json_is_a_document() {
     // Without a field's name it is text like any other.
     let chunks = read_named("a.jsonl", lines, None).expect("readable");
     assert_eq!(chunks.into_iter().flat_map(|(_, text)| text).collect::<Vec<_>>(), lines);
+}
+
+#[test]
+fn odd_records_are_read_as_most_parsers_read_them() {
+    let lines = b"\xef\xbb\xbf{\"text\": \"first\", \"text\": \"second\"}\r\n\n \n\
+        {\"text\": null}\n{\"te\\u0078t\": \"\\ud83d\\ude00\"}\n\n\n";
+    for name in ["a.jsonl", "a.jsonl.gz"] {
+        let chunks = read_named(name, lines, Some("text")).expect("readable");
+        let texts: Vec<&[u8]> =
+            chunks.iter().flat_map(|(chunk, text)| chunk.pieces(text)).collect();
+        assert_eq!(texts, [b"second".as_slice(), "😀".as_bytes()], "{name}");
+    }
+}
+
+#[test]
+fn a_packed_table_is_refused() {
+    let error = read_named("a.parquet.gz", b"", None).expect_err("refused").to_string();
+    assert!(error.contains("a.parquet.gz: ") && error.contains("unpack"), "{error}");
+}
+
+/// Every chunk from `start` on, of a source of its own.
+fn read_from(source: &Source, index: u64, start: &Place) -> Vec<(Chunk, Vec<u8>)> {
+    source.seek(index, start, &Progress::new()).expect("a place that was reached before");
+    read_all(source)
+}
+
+#[test]
+fn reading_goes_on_where_any_chunk_began() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let text = b"some words of a document, and more of it\n".repeat(20);
+    let lines = br#"{"text": "one"}
+{"text": "some more of it"}
+
+"#
+    .repeat(20);
+    let gz = |text: &[u8]| {
+        let mut packer = flate2::write::GzEncoder::new(Vec::new(), Default::default());
+        packer.write_all(text).expect("memory");
+        packer.finish().expect("memory")
+    };
+    let rows: Vec<_> = (0..300).map(|row| (row % 3 > 0).then(|| format!("row {row}"))).collect();
+    let files: [(&str, Vec<u8>); 7] = [
+        ("a.txt", text.clone()),
+        ("empty.txt", Vec::new()),
+        ("b.txt.gz", gz(&text)),
+        ("c.txt.zst", zstd::encode_all(text.as_slice(), 1).expect("memory")),
+        ("d.jsonl", lines.clone()),
+        ("e.jsonl.gz", gz(&lines)),
+        ("f.parquet", super::parquet::tests::table(&rows, 100)),
+    ];
+    let written = files.iter().map(|(name, content)| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).expect("room on disk");
+        path
+    });
+    let paths: Vec<_> = written.collect();
+    let fields = TextFields { json: Some("text".to_owned()), ..TextFields::default() };
+    let special = SpecialTokens::default();
+    let open = || Source::open_records(&paths, &Pattern::Gpt2, &special, 100, &fields);
+    let all = read_all(&open().expect("files"));
+    assert!(all.len() > 30, "{} chunks", all.len());
+    let read: u64 = all.iter().map(|(chunk, _)| chunk.input_bytes).sum();
+    assert_eq!(read, open().expect("files").total_bytes());
+    for (number, (chunk, _)) in all.iter().enumerate() {
+        let rest = read_from(&open().expect("files"), chunk.index, &chunk.start);
+        assert_eq!(rest[0].0.index, chunk.index);
+        assert!(rest[0].0.start == chunk.start);
+        assert!(pieces(&rest) == pieces(&all[number..]), "from chunk {number}");
+    }
+}
+
+/// The records of each file, or its text; where chunks end does not matter.
+fn pieces(chunks: &[(Chunk, Vec<u8>)]) -> Vec<(usize, Vec<Vec<u8>>)> {
+    let mut files: Vec<(usize, Vec<Vec<u8>>)> = Vec::new();
+    for (chunk, text) in chunks {
+        let file = chunk.start.file;
+        if files.last().is_none_or(|(last, _)| *last != file) {
+            files.push((file, Vec::new()));
+        }
+        let pieces = chunk.pieces(text).map(<[u8]>::to_vec);
+        match files.last_mut() {
+            Some((_, known)) if !chunk.has_records() && !known.is_empty() => {
+                pieces.for_each(|piece| known[0].extend(piece));
+            }
+            Some((_, known)) => known.extend(pieces),
+            None => {}
+        }
+    }
+    files
+}
+
+#[test]
+fn what_cannot_be_read_is_left_out_and_named_if_wished() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let write = |name: &str, content: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).expect("room on disk");
+        path
+    };
+    let mut packer = flate2::write::GzEncoder::new(Vec::new(), Default::default());
+    packer.write_all(&b"words and words ".repeat(99)).expect("memory");
+    let packed = packer.finish().expect("memory");
+    let paths = [
+        write("a.jsonl", b"{\"text\": \"good\"}\n{\"text\": 7}\nno\n{\"text\": \"fine\"}"),
+        write("b.gz", &packed[..packed.len() - 12]),
+        write("c.parquet", b"PAR1 not at all PAR1"),
+        write("d.txt", b"the end"),
+    ];
+    let fields = TextFields { json: Some("text".to_owned()), ..TextFields::default() };
+    let special = SpecialTokens::default();
+    let source = Source::open_records(&paths, &Pattern::Gpt2, &special, 1 << 20, &fields);
+    let chunks = read_all(&source.expect("files").skipping_errors(true));
+    let texts: Vec<&[u8]> = chunks.iter().flat_map(|(chunk, text)| chunk.pieces(text)).collect();
+    assert_eq!(texts, [b"good".as_slice(), b"fine", b"", b"the end"]);
+    let skipped: Vec<&String> = chunks.iter().flat_map(|(chunk, _)| &chunk.skipped).collect();
+    let expected = ["a.jsonl: line 2: ", "a.jsonl: line 3: ", "b.gz: ", "c.parquet: "];
+    assert_eq!(skipped.len(), expected.len(), "{skipped:?}");
+    for (message, expected) in skipped.into_iter().zip(expected) {
+        assert!(message.contains(expected), "{message}");
+    }
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::count::{CountOptions, PretokenCounts, count_pretokens, load_counts};
 use crate::error::{Error, Result};
 use crate::pretokenize::Pattern;
 use crate::progress::{Phase, Progress};
-use crate::source::{DEFAULT_CHUNK_BYTES, Source};
+use crate::source::{DEFAULT_CHUNK_BYTES, Source, TextFields};
 use crate::special::SpecialTokens;
 use crate::vocab::{TokenId, Vocab};
 
@@ -55,13 +55,13 @@ impl Trained {
 #[derive(Clone, Debug)]
 pub struct TrainOptions {
     pub count: CountOptions,
-    /// Of JSON lines, the field that holds the text; `None` takes them for plain text.
-    pub text_field: Option<String>,
+    /// Where the text stands in files of records.
+    pub fields: TextFields,
 }
 
 impl TrainOptions {
     pub fn new(threads: usize) -> Self {
-        Self { count: CountOptions::new(threads), text_field: None }
+        Self { count: CountOptions::new(threads), fields: TextFields::default() }
     }
 }
 
@@ -93,8 +93,8 @@ pub fn count_files(
     options: &TrainOptions,
     progress: &Progress,
 ) -> Result<PretokenCounts> {
-    let field = options.text_field.as_deref();
-    let source = Source::open_records(paths, pattern, special, DEFAULT_CHUNK_BYTES, field)?;
+    let fields = &options.fields;
+    let source = Source::open_records(paths, pattern, special, DEFAULT_CHUNK_BYTES, fields)?;
     count_pretokens(&source, pattern, special, &options.count, progress)
 }
 

@@ -52,23 +52,45 @@ pub fn encode_word(vocab: &Vocab, word: &[u8]) -> Vec<TokenId> {
 
 /// The ids of valid UTF-8 text: special tokens leftmost-longest, the rest by the regex.
 pub fn encode(vocab: &Vocab, special: &[&str], regex: &str, text: &str) -> Vec<TokenId> {
-    let regex = fancy_regex::Regex::new(regex).expect("valid");
     let mut ids = Vec::new();
+    for_each_word(special, regex, text, |word, is_special| match is_special {
+        true => ids.push(vocab.id(word.as_bytes()).expect("special tokens have ids")),
+        false => ids.extend(encode_word(vocab, word.as_bytes())),
+    });
+    ids
+}
+
+/// Calls `visit` with each special token and each match of the regex between them, and with what
+/// it leaves out, in order.
+pub fn for_each_word<'t>(
+    special: &[&str],
+    regex: &str,
+    text: &'t str,
+    mut visit: impl FnMut(&'t str, bool),
+) {
+    let regex = fancy_regex::Regex::new(regex).expect("valid");
     let mut rest = text;
     while !rest.is_empty() {
         let next = special
             .iter()
             .filter_map(|token| Some((rest.find(token)?, usize::MAX - token.len(), *token)))
             .min();
-        let (at, token) = next.map_or((rest.len(), None), |(at, _, token)| (at, Some(token)));
+        let (at, len) = next.map_or((rest.len(), 0), |(at, _, token)| (at, token.len()));
+        let mut end = 0;
         for word in regex.find_iter(&rest[..at]) {
-            ids.extend(encode_word(vocab, word.expect("no backtracking").as_str().as_bytes()));
+            let word = word.expect("no backtracking");
+            if end < word.start() {
+                visit(&rest[end..word.start()], false);
+            }
+            visit(word.as_str(), false);
+            end = word.end();
         }
-        rest = &rest[at..];
-        if let Some(token) = token {
-            ids.push(vocab.id(token.as_bytes()).expect("special tokens have ids"));
-            rest = &rest[token.len()..];
+        if end < at {
+            visit(&rest[end..at], false);
         }
+        if len > 0 {
+            visit(&rest[at..at + len], true);
+        }
+        rest = &rest[at + len..];
     }
-    ids
 }

@@ -1,0 +1,98 @@
+"""Token files: which files a name stands for, opened and checked against the sidecar beside them.
+
+``cs336lm tokenize`` writes an array ``tokens.npy`` or, in parts, ``tokens-00000.npy``, ...; and
+``tokens.json``, which says what they are. An array may also stand alone, without a sidecar.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+TokenArray = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
+Sidecar = dict[str, Any]
+
+_DTYPES = (np.dtype(np.uint16), np.dtype(np.uint32))
+_HINT = "a token file is made by `cs336lm tokenize`"
+_ANEW = "write them again with `cs336lm tokenize`"
+
+
+def open_token_files(path: Path) -> tuple[list[TokenArray], Sidecar | None]:
+    """The memory-mapped arrays that ``path`` stands for, in order, and their sidecar if any.
+
+    ``path`` is an array; or a sidecar; or what both have in common, with or without ``.npy``, where
+    there is a sidecar that lists shards.
+
+    Raises:
+        OSError: a file cannot be opened.
+        ValueError: a file is no row of uint16 or uint32, or not what the sidecar says.
+    """
+    stem = path.with_suffix("") if path.suffix in (".npy", ".json") else path
+    beside = stem.with_name(stem.name + ".json")
+    sidecar = _read_sidecar(beside)
+    if path.suffix == ".json" and sidecar is None:
+        raise FileNotFoundError(2, "No such file or directory", str(path))
+    shards = (sidecar or {}).get("shards")
+    if sidecar is None or not shards:
+        by_name = path.suffix == ".json" or (sidecar is not None and not path.exists())
+        array = _open_array(stem.with_name(stem.name + ".npy") if by_name else path)
+        _check_length(beside, path, len(array), (sidecar or {}).get("tokens"))
+        return [array], sidecar
+    if path.suffix != ".json" and path.exists():
+        raise ValueError(
+            f"{path} is none of the files that {beside} lists; delete it, or name that"
+        )
+    return _open_shards(beside, shards), sidecar
+
+
+def _open_shards(sidecar: Path, shards: list[dict[str, Any]]) -> list[TokenArray]:
+    arrays = []
+    for shard in shards:
+        path = sidecar.with_name(shard["file"])
+        arrays.append(_open_array(path))
+        _check_length(sidecar, path, len(arrays[-1]), shard["tokens"])
+        if arrays[-1].dtype != arrays[0].dtype:
+            raise ValueError(f"{path} holds {arrays[-1].dtype}, {shards[0]['file']} does not")
+    return arrays
+
+
+def _check_length(sidecar: Path, path: Path, tokens: int, said: int | None) -> None:
+    if said is not None and tokens != said:
+        raise ValueError(
+            f"{path} holds {tokens:,} tokens, but {sidecar} says {said:,}: one of them is of "
+            f"another job; {_ANEW}"
+        )
+
+
+def _open_array(path: Path) -> TokenArray:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except OSError as error:
+        if error.errno is not None:  # missing, a directory, no permission: the system says it best
+            error.filename = str(path)
+            raise
+        raise ValueError(f"{path} is no .npy file ({error}); {_HINT}") from None
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path} is no complete .npy file ({error}); {_HINT}") from None
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{path} is an archive of arrays, not one .npy; {_HINT}")
+    if array.dtype not in _DTYPES or array.ndim != 1:
+        raise ValueError(
+            f"{path} holds {array.dtype} of shape {array.shape}, not one row of uint16 or uint32; "
+            f"{_HINT}"
+        )
+    return np.asarray(array)  # still mapped, but slicing skips memmap's bookkeeping
+
+
+def _read_sidecar(path: Path) -> Sidecar | None:
+    try:
+        sidecar = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValueError as error:
+        raise ValueError(f"{path} is no valid JSON ({error}); delete it or tokenize anew") from None
+    return sidecar if isinstance(sidecar, dict) else None
