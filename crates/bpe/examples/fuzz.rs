@@ -21,6 +21,7 @@ use bpe::vocab::{TokenId, Vocab};
 
 #[path = "../tests/oracle/mod.rs"]
 mod oracle;
+use oracle::Oracle;
 
 type Failure = Box<dyn Error>;
 
@@ -186,11 +187,12 @@ fn run_case(seed: u64) -> Result<(u64, u64), Failure> {
     vocab.set_whole_words_first(random.below(4) == 0);
     let whole_words = vocab.whole_words_first();
     let tokenizer = Tokenizer::new(vocab, &special, pattern)?;
+    let oracle = Oracle::new(tokenizer.vocab(), tokenizer.pattern().regex());
+    let words = Words { tokenizer: &tokenizer, oracle, special: &special, whole_words };
     let mut total = 0;
     for _ in 0..TEXTS_A_CASE {
         let text = text(&mut random, &special);
         total += text.len() as u64;
-        let words = Words { tokenizer: &tokenizer, special: &special, whole_words };
         check(&mut random, &words, &text)
             .map_err(|why| format!("{why}\n  pattern {name:?}, special {special:?}\n  {text:?}"))?;
     }
@@ -236,6 +238,7 @@ fn check(random: &mut Random, words: &Words, text: &[u8]) -> Result<(), Failure>
 /// The oracle, for bytes: one that is no UTF-8 is shown to it as a character of its own.
 struct Words<'w> {
     tokenizer: &'w Tokenizer,
+    oracle: Oracle<'w>,
     special: &'w [&'w str],
     whole_words: bool,
 }
@@ -253,14 +256,13 @@ impl Words<'_> {
             shown.extend(chunk.invalid().iter().filter_map(stand_in));
         }
         let vocab = self.tokenizer.vocab();
-        let regex = self.tokenizer.pattern().regex();
         let mut ids = Vec::new();
-        oracle::for_each_word(special, regex, &shown, |word, is_special| {
+        self.oracle.for_each_word(special, &shown, |word, is_special| {
             let word = bytes_of(word);
             match vocab.id(&word) {
                 Some(id) if is_special => ids.push(id),
                 Some(id) if self.whole_words && !self.is_special(&word) => ids.push(id),
-                _ => ids.extend(oracle::encode_word(vocab, &word)),
+                _ => ids.extend(self.oracle.encode_word(&word)),
             }
         });
         ids

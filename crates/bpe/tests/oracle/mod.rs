@@ -34,63 +34,83 @@ pub fn train(words: &[&[u8]], num_merges: usize) -> Vec<(TokenId, TokenId)> {
     merges
 }
 
-/// The ids of one pretoken: the least rank first, the leftmost of equals.
-pub fn encode_word(vocab: &Vocab, word: &[u8]) -> Vec<TokenId> {
-    let mut parts: Vec<Vec<u8>> = word.iter().map(|&byte| vec![byte]).collect();
-    let rules: Vec<(&[u8], &[u8])> = vocab.merge_bytes().collect();
-    loop {
-        let rank = |i: usize| {
-            rules.iter().position(|&(left, right)| parts[i - 1] == left && parts[i] == right)
-        };
-        let best = (1..parts.len()).filter_map(|i| Some((rank(i)?, i))).min();
-        let Some((_, i)) = best else { break };
-        let right = parts.remove(i);
-        parts[i - 1].extend(right);
+/// What decides about ids, in the forms that are easiest to ask.
+pub struct Oracle<'v> {
+    vocab: &'v Vocab,
+    ranks: HashMap<(&'v [u8], &'v [u8]), usize>,
+    regex: fancy_regex::Regex,
+}
+
+impl<'v> Oracle<'v> {
+    pub fn new(vocab: &'v Vocab, regex: &str) -> Self {
+        let ranks = vocab.merge_bytes().enumerate().map(|(rank, pair)| (pair, rank)).collect();
+        Self { vocab, ranks, regex: fancy_regex::Regex::new(regex).expect("valid") }
     }
-    parts.iter().map(|part| vocab.id(part).expect("a part is a token")).collect()
-}
 
-/// The ids of valid UTF-8 text: special tokens leftmost-longest, the rest by the regex.
-pub fn encode(vocab: &Vocab, special: &[&str], regex: &str, text: &str) -> Vec<TokenId> {
-    let mut ids = Vec::new();
-    for_each_word(special, regex, text, |word, is_special| match is_special {
-        true => ids.push(vocab.id(word.as_bytes()).expect("special tokens have ids")),
-        false => ids.extend(encode_word(vocab, word.as_bytes())),
-    });
-    ids
-}
+    /// The ids of one word: the pair of least rank first, the leftmost of equals.
+    pub fn encode_word(&self, word: &[u8]) -> Vec<TokenId> {
+        let mut parts: Vec<Vec<u8>> = word.iter().map(|&byte| vec![byte]).collect();
+        loop {
+            let rank = |i: usize| self.ranks.get(&(&parts[i - 1][..], &parts[i][..]));
+            let best = (1..parts.len()).filter_map(|i| Some((rank(i)?, i))).min();
+            let Some((_, i)) = best else { break };
+            let right = parts.remove(i);
+            parts[i - 1].extend(right);
+        }
+        parts.iter().map(|part| self.vocab.id(part).expect("a part is a token")).collect()
+    }
 
-/// Calls `visit` with each special token and each match of the regex between them, and with what
-/// it leaves out, in order.
-pub fn for_each_word<'t>(
-    special: &[&str],
-    regex: &str,
-    text: &'t str,
-    mut visit: impl FnMut(&'t str, bool),
-) {
-    let regex = fancy_regex::Regex::new(regex).expect("valid");
-    let mut rest = text;
-    while !rest.is_empty() {
-        let next = special
-            .iter()
-            .filter_map(|token| Some((rest.find(token)?, usize::MAX - token.len(), *token)))
-            .min();
-        let (at, len) = next.map_or((rest.len(), 0), |(at, _, token)| (at, token.len()));
-        let mut end = 0;
-        for word in regex.find_iter(&rest[..at]) {
-            let word = word.expect("no backtracking");
-            if end < word.start() {
-                visit(&rest[end..word.start()], false);
+    /// The ids of valid UTF-8 text: special tokens leftmost-longest, the rest by the regex.
+    pub fn encode(&self, special: &[&str], text: &str) -> Vec<TokenId> {
+        let mut ids = Vec::new();
+        self.for_each_word(special, text, |word, is_special| match is_special {
+            true => ids.push(self.vocab.id(word.as_bytes()).expect("special tokens have ids")),
+            false => ids.extend(self.encode_word(word.as_bytes())),
+        });
+        ids
+    }
+
+    /// Calls `visit` with each special token, with each match of the regex between them, and with
+    /// what it leaves out, in order.
+    pub fn for_each_word<'t>(
+        &self,
+        special: &[&str],
+        text: &'t str,
+        mut visit: impl FnMut(&'t str, bool),
+    ) {
+        let mut rest = text;
+        while !rest.is_empty() {
+            let next = special
+                .iter()
+                .filter_map(|token| Some((rest.find(token)?, usize::MAX - token.len(), *token)))
+                .min();
+            let (at, len) = next.map_or((rest.len(), 0), |(at, _, token)| (at, token.len()));
+            let mut end = 0;
+            for word in self.regex.find_iter(&rest[..at]) {
+                let word = word.expect("no backtracking");
+                if end < word.start() {
+                    visit(&rest[end..word.start()], false);
+                }
+                visit(word.as_str(), false);
+                end = word.end();
             }
-            visit(word.as_str(), false);
-            end = word.end();
+            if end < at {
+                visit(&rest[end..at], false);
+            }
+            if len > 0 {
+                visit(&rest[at..at + len], true);
+            }
+            rest = &rest[at + len..];
         }
-        if end < at {
-            visit(&rest[end..at], false);
-        }
-        if len > 0 {
-            visit(&rest[at..at + len], true);
-        }
-        rest = &rest[at + len..];
     }
+}
+
+/// The ids of one word, as [`Oracle::encode_word`] says.
+pub fn encode_word(vocab: &Vocab, word: &[u8]) -> Vec<TokenId> {
+    Oracle::new(vocab, "").encode_word(word)
+}
+
+/// The ids of a text, as [`Oracle::encode`] says.
+pub fn encode(vocab: &Vocab, special: &[&str], regex: &str, text: &str) -> Vec<TokenId> {
+    Oracle::new(vocab, regex).encode(special, text)
 }
