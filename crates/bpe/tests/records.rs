@@ -76,7 +76,7 @@ fn contents(folder: &Path) -> Vec<(String, Vec<u8>)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(60))]
+    #![proptest_config(ProptestConfig::with_cases(40))]
 
     #[test]
     fn each_record_is_encoded_by_itself(
@@ -115,7 +115,7 @@ proptest! {
         records in records(),
         threads in prop::sample::select(vec![1usize, 2, 7]),
         chunk_bytes in 1usize..100,
-        shard_tokens in 1u64..60,
+        shard_tokens in 5u64..90,
         fails_at in 0usize..6,
     ) {
         let tokenizer = tokenizer();
