@@ -10,6 +10,7 @@ Jobs:
   one     one string of 100 characters -> list of ids; microseconds a call
   decode  a million ids -> text; the call alone
   load    tokenizer file -> ready to encode; the call alone
+  worst   texts made to be slow, cs336lm alone: is ten times the text ten times the work?
 
 All get the same tokenizer.json. Documents are what stands between the special tokens, which are
 not encoded (cs336lm's file job does encode them; they are left out of the comparison). Before a
@@ -28,9 +29,10 @@ from typing import Any
 
 import harness
 import numpy as np
+import worst_cases
 
 END = "<|endoftext|>"
-JOBS = ("file", "batch", "one", "decode", "load")
+JOBS = ("file", "batch", "one", "decode", "load", "worst")
 WARM_CALLS = 5
 
 
@@ -192,7 +194,7 @@ def contest(options: argparse.Namespace) -> None:
         return
     library = CONTESTANTS[options.contestant](options.tokenizer_json)
     if options.job == "file":
-        save(library.file_ids(options.file).astype(np.uint16), options.out)
+        save(library.file_ids(options.file).astype(options.dtype), options.out)
         return
     documents = Path(options.file).read_text(encoding="utf-8", errors="replace").split(END)
     if options.job == "batch":
@@ -252,7 +254,8 @@ def compete(
             arguments += ["--threads", str(options.threads)] if options.threads else []
             return [sys.executable, "-m", "cs336lm", "tokenize", *arguments]
         passed = [options.file, "--job", job, "--tokenizer-json", options.tokenizer_json]
-        return harness.itself(__file__, contestant, out, [*passed, "--ids", options.ids])
+        passed += ["--ids", options.ids, "--dtype", options.dtype]
+        return harness.itself(__file__, contestant, out, passed)
 
     runs, verdicts = harness.compete(command, contestants, options.repeat, compare(job, special))
     ours = runs["cs336lm"]
@@ -261,6 +264,12 @@ def compete(
         for name, run in runs.items()
     ]
     print(f"\n**{job}**\n\n{harness.table(HEADS[job], rows)}")
+    for what, cost in COSTS[job].items():
+        costs = {name: cost(run) for name, run in runs.items() if name != "cs336lm"}
+        if costs:
+            fastest = min(costs, key=costs.__getitem__)
+            ratio = costs[fastest] / cost(ours)
+            print(f"{what}: {ratio:.2f} times as fast as the fastest peer, {fastest}")
 
 
 HEADS = {
@@ -269,6 +278,18 @@ HEADS = {
     "one": ["", "microseconds", "x cs336lm's time", "ids"],
     "decode": ["", "milliseconds", "x cs336lm's time", "bytes"],
     "load": ["", "milliseconds", "x cs336lm's time", "ids"],
+}
+
+
+COSTS: dict[str, dict[str, Callable[[harness.Run], float]]] = {
+    "file": {"file": lambda run: run.process_seconds},
+    "batch": {
+        "first call": lambda run: run.notes["seconds"],
+        "warm": lambda run: run.notes["warm"],
+    },
+    "one": {"one": lambda run: run.notes["seconds"]},
+    "decode": {"decode": lambda run: run.notes["seconds"]},
+    "load": {"load": lambda run: run.notes["seconds"]},
 }
 
 
@@ -293,6 +314,7 @@ def prepare(options: argparse.Namespace, folder: str) -> list[int]:
     from cs336lm import Tokenizer
 
     tokenizer = Tokenizer.load(options.tokenizer, options.special_token)
+    options.dtype = "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32"
     tokenizer.save(folder)
     options.tokenizer_json = f"{folder}/tokenizer.json"
     if options.megabytes:
@@ -304,8 +326,9 @@ def prepare(options: argparse.Namespace, folder: str) -> list[int]:
             for _ in range(-(-size // len(text))):
                 file.write(text)
     with open(options.file, encoding="utf-8", errors="replace") as file:
-        text = file.read(8_000_000)
-    ids = np.asarray(tokenizer.encode_ordinary(text), dtype=np.uint32)
+        text = file.read(4_000_000)
+    # No list of Python's: a process begins with the peak memory of the one that starts it.
+    ids = np.concatenate(tokenizer.encode_batch(text.split(END)))
     options.ids = f"{folder}/ids.npy"
     np.save(options.ids, np.resize(ids, 1_000_000))
     return [tokenizer.token_to_id(token) for token in tokenizer.special_tokens]
@@ -318,12 +341,12 @@ def main() -> None:
     parser.add_argument("file", help="a text file")
     parser.add_argument("--tokenizer", help="directory or file, any that cs336lm loads")
     parser.add_argument("--special-token", action="append", default=[])
-    parser.add_argument("--jobs", default="file,batch,one,decode,load", help="with commas")
+    parser.add_argument("--jobs", default=",".join(JOBS[:-1]), help="with commas")
     parser.add_argument("--peers", help="some of them, with commas; all installed ones by default")
     parser.add_argument("--megabytes", type=int, help="repeat the file's text up to this size")
     parser.add_argument("--threads", type=int, help="of cs336lm's file job; others take all cores")
     parser.add_argument("--repeat", type=int, default=3, help="runs of each; the best counts (3)")
-    for internal in ("--contestant", "--job", "--tokenizer-json", "--ids"):
+    for internal in ("--contestant", "--job", "--tokenizer-json", "--ids", "--dtype"):
         parser.add_argument(internal, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -343,7 +366,10 @@ def main() -> None:
         print(f"{name}: {size:.1f} MB, tokenizer {options.tokenizer}")
         print(f"{harness.machine()}; best of {options.repeat}")
         for job in options.jobs.split(","):
-            compete(job, contestants, options, special)
+            if job == "worst":
+                print(f"\n**worst**\n\n{worst_cases.measure(options.tokenizer_json)}")
+            else:
+                compete(job, contestants, options, special)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,95 @@
+//! Text -> ids with warm caches, one thread: prose, text without spaces, code.
+//!
+//! ```text
+//! cargo bench --package bpe --bench encode
+//! CS336LM_BENCH_TEXT=corpus.txt CS336LM_BENCH_TOKENIZER=tokenizer/ \
+//!     cargo bench --package bpe --bench encode
+//! ```
+//!
+//! Without files, the text is made of the sentences below and the tokenizer is trained on them,
+//! so every word is in the cache and most are tokens: an upper bound.
+
+use std::io::Write;
+use std::path::Path;
+
+use bpe::count::{CountOptions, count_pretokens};
+use bpe::encoder::Tokenizer;
+use bpe::formats;
+use bpe::pretokenize::Pattern;
+use bpe::progress::Progress;
+use bpe::source::{DEFAULT_CHUNK_BYTES, Source};
+use bpe::special::SpecialTokens;
+use bpe::train::train_merges;
+use bpe::vocab::Vocab;
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+
+const SIZE: usize = 4 << 20;
+
+const SAMPLES: [(&str, &str); 3] = [
+    (
+        "prose",
+        "\"I don't know,\" she said, and put the lamp down; it was past ten o'clock.\n\
+         Nobody had come along the road since the 3rd of May, and the rain hadn't stopped.\n\n",
+    ),
+    (
+        "cjk",
+        "雨は三日も降り続いていた。彼女はランプを置いて「わからない」と言った。\n没有人知道。\n",
+    ),
+    ("code", "    if index >= 1024:\n        return self.table[index & 0xFF]  # wraps around\n\n"),
+];
+
+fn texts() -> Vec<(String, Vec<u8>)> {
+    if let Some(path) = std::env::var_os("CS336LM_BENCH_TEXT") {
+        let mut text = std::fs::read(&path).expect("CS336LM_BENCH_TEXT names a file");
+        text.truncate(4 * SIZE);
+        return vec![("file".to_owned(), text)];
+    }
+    let repeat = |(name, text): &(&str, &str)| {
+        ((*name).to_owned(), text.repeat(SIZE / text.len()).into_bytes())
+    };
+    SAMPLES.iter().map(repeat).collect()
+}
+
+fn tokenizer() -> Tokenizer {
+    let (vocab, special, pattern) = match std::env::var_os("CS336LM_BENCH_TOKENIZER") {
+        Some(path) => {
+            let files = formats::load(Path::new(&path)).expect("it names a tokenizer");
+            (files.vocab, files.special_tokens, files.pattern)
+        }
+        None => (trained(), Vec::new(), Pattern::Gpt2),
+    };
+    Tokenizer::new(vocab, &special, pattern).expect("no special token is empty")
+}
+
+/// 200 merges of the sentences: some words are tokens, some are several.
+fn trained() -> Vocab {
+    let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+    SAMPLES.iter().for_each(|(_, text)| file.write_all(text.as_bytes()).expect("written"));
+    let (pattern, special) = (Pattern::Gpt2, SpecialTokens::default());
+    let paths = [file.path().to_path_buf()];
+    let source = Source::open(&paths, &pattern, &special, DEFAULT_CHUNK_BYTES).expect("opened");
+    let progress = Progress::new();
+    let counts = count_pretokens(&source, &pattern, &special, &CountOptions::new(1), &progress)
+        .expect("counted");
+    let merges = train_merges(&counts, 200, 1, &progress).expect("trained");
+    Vocab::from_merges(&merges, &[] as &[&str]).expect("merges of a training")
+}
+
+fn encode(criterion: &mut Criterion) {
+    let tokenizer = tokenizer();
+    let mut group = criterion.benchmark_group("encode");
+    for (name, text) in texts() {
+        group.throughput(Throughput::Bytes(text.len() as u64)).sample_size(10);
+        let mut ids = Vec::new();
+        group.bench_function(name, |bench| {
+            bench.iter(|| {
+                ids.clear();
+                tokenizer.encode(&text, &mut ids).expect("no limit");
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, encode);
+criterion_main!(benches);
