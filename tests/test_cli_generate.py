@@ -1,9 +1,13 @@
 """``cs336lm generate`` on a run directory: what is printed, what is refused."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
+import cs336lm
 import pytest
 import tiny_run  # noqa: F401  (a tiny model is quickest on one thread)
 import torch
@@ -89,3 +93,19 @@ def test_refuses_what_is_no_run_or_has_no_tokenizer(run_dir, tmp_path, capsys):
     run.write_checkpoint(pack(model, AdamW(model.parameters()), 1))
     assert main(["generate", str(tmp_path), "--prompt", "a"]) == 1
     assert "no tokenizer" in capsys.readouterr().err
+
+
+def test_without_the_rust_core_one_line_says_what_to_do(tmp_path):
+    source = Path(cs336lm.__file__).parent
+    without = shutil.ignore_patterns("_bpe*.so", "_bpe*.pyd", "__pycache__")
+    shutil.copytree(source, tmp_path / "cs336lm", ignore=without)
+    done = subprocess.run(
+        [sys.executable, "-m", "cs336lm", "inspect", "tokenizer/"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr == "cs336lm: the Rust core is not built: run `make dev`\n"

@@ -16,7 +16,7 @@ from cs336lm.stories import entropy
 
 # For so little work, starting threads takes longer than what they do.
 ENVIRONMENT = {**os.environ, "CS336LM_TRACEBACK": "1", "OMP_NUM_THREADS": "1"}
-EXAMPLES = Path(__file__).parent.parent / "examples"
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def test_a_file_is_no_place_for_a_demo(tmp_path, capsys):
 
 def test_the_quickstart_runs():
     done = subprocess.run(
-        [sys.executable, str(EXAMPLES / "quickstart.py")],
+        [sys.executable, str((ROOT / "examples") / "quickstart.py")],
         capture_output=True,
         text=True,
         env={**ENVIRONMENT, "STEPS": "3"},
@@ -121,7 +121,7 @@ def test_the_quickstart_runs():
 
 
 def test_the_example_configurations_are_valid():
-    configs = {path.stem: load_config(path) for path in (EXAMPLES / "configs").glob("*.toml")}
+    configs = {path.stem: load_config(path) for path in (ROOT / "configs").glob("*.toml")}
     assert set(configs) == {"laptop", "tinystories"}
     handout = configs["tinystories"]
     tokens = handout.train.steps * handout.data.batch_size * handout.model.context_length

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from cs336lm.model import TransformerLM
     from cs336lm.tokenizer import Tokenizer
 
-_TOKENS_A_BATCH = 16_384
+_TOKENS_A_BATCH = {"cpu": 4_096, "cuda": 65_536}
+"""What keeps a device busy; on a CPU more only overflows the caches."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,9 @@ def evaluate(
     model.eval()
     device = model.lm_head.weight.device
     nats = 0.0
-    for starts, length in _windows(len(dataset), model.config.context_length):
+    for starts, length in _windows(
+        len(dataset), model.config.context_length, _TOKENS_A_BATCH.get(device.type, 16_384)
+    ):
         x, y = gather_windows(dataset, starts, length, device)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             nats += model(x, y).item() * y.numel()
@@ -77,10 +80,10 @@ def evaluate(
     )
 
 
-def _windows(tokens: int, context_length: int) -> list[tuple[range, int]]:
+def _windows(tokens: int, context_length: int, tokens_a_batch: int) -> list[tuple[range, int]]:
     """(starts, length) of each batch of windows, which together predict tokens 1, 2, ... once."""
     whole, rest = divmod(tokens - 1, context_length)
-    rows = max(1, _TOKENS_A_BATCH // context_length)
+    rows = max(1, tokens_a_batch // context_length)
     starts = range(0, whole * context_length, context_length)
     batches = [(starts[at : at + rows], context_length) for at in range(0, whole, rows)]
     if rest:

@@ -57,11 +57,18 @@ class _RMSNorm(torch.autograd.Function):
 
 def gated_silu(gate_up: Float[Tensor, "... two_d_ff"]) -> Float[Tensor, "... d_ff"]:
     """silu(gate) * up, of a gate and an up side by side in one tensor."""
-    if torch.compiler.is_compiling() or not gate_up.requires_grad:
+    if torch.compiler.is_compiling():
         gate, up = gate_up.chunk(2, dim=-1)
         return silu(gate) * up
+    if not gate_up.requires_grad:
+        return _gate(gate_up)
     gated: Tensor = _GatedSilu.apply(gate_up)
     return gated
+
+
+def _gate(gate_up: Tensor) -> Tensor:
+    gate, up = gate_up.chunk(2, dim=-1)
+    return torch.sigmoid(gate).mul_(gate).mul_(up)
 
 
 class _GatedSilu(torch.autograd.Function):
@@ -70,8 +77,7 @@ class _GatedSilu(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gate_up: Tensor) -> Tensor:
         ctx.save_for_backward(gate_up)
-        gate, up = gate_up.chunk(2, dim=-1)
-        return torch.sigmoid(gate).mul_(gate).mul_(up)
+        return _gate(gate_up)
 
     @staticmethod
     @torch.autograd.function.once_differentiable

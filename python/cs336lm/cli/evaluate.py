@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
     spin_briefly()
 
     from cs336lm.data import TokenDataset
-    from cs336lm.devices import choose_device, choose_dtype
+    from cs336lm.devices import choose_device, choose_dtype, keep_freed_memory
     from cs336lm.evaluation import evaluate
     from cs336lm.run_directory import load_run
 
@@ -52,6 +52,8 @@ def main(argv: list[str]) -> int:
     if path is None:
         raise UsageError(f"{arguments.run_dir} has no data.val: name a token file with --data")
     dtype = choose_dtype(arguments.dtype, device)
+    if device.type == "cpu":
+        keep_freed_memory()
     figures = evaluate(model, TokenDataset(path), tokenizer=tokenizer, dtype=dtype)
     if arguments.json:
         print(json.dumps(asdict(figures)))

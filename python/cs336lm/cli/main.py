@@ -65,6 +65,10 @@ def main(argv: list[str] | None = None) -> int:
         # Who reads us has gone (`cs336lm ... | head`); that is no failure to report.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except ImportError as error:
+        if "cs336lm" not in (error.name or "") or "_bpe" not in str(error):
+            raise
+        return _complain("the Rust core is not built: run `make dev`", status=1)
     except (OSError, ValueError) as error:
         if os.environ.get("CS336LM_TRACEBACK"):
             raise
