@@ -107,6 +107,7 @@ def train_counts(
     paths: Sequence[_Path],
     vocab_size: int,
     min_count: int,
+    max_memory: int | None,
     threads: int | None,
     progress: _Progress | None,
 ) -> Tokenizer: ...

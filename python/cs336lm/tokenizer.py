@@ -147,6 +147,7 @@ class Tokenizer:
         vocab_size: int,
         *,
         min_count: int = 1,
+        max_memory: int | None = None,
         threads: int | None = None,
         progress: Progress | None = None,
     ) -> Tokenizer:
@@ -158,8 +159,14 @@ class Tokenizer:
             ValueError: a file is no counts file or corrupt, files were counted with different
                 patterns or special tokens, or ``vocab_size`` is too small for these.
         """
-        min_count = _amount("min_count", min_count)
-        core = _bpe.train_counts(_paths(counts_path), vocab_size, min_count, threads, progress)
+        core = _bpe.train_counts(
+            _paths(counts_path),
+            vocab_size,
+            _amount("min_count", min_count),
+            _amount("max_memory", max_memory),
+            threads,
+            progress,
+        )
         return cls._trained(core, vocab_size)
 
     @classmethod
@@ -486,8 +493,9 @@ def train_bpe(
         pattern: how text is split into pretokens: ``"gpt2"``, ``"gpt4"``, ``"gpt4o"``, or a regular
             expression.
         threads: how many to use; all cores if nothing is said.
-        max_memory: about how many bytes the tables of counting may take; what does not fit waits in
-            temporary files. The result is the same.
+        max_memory: about how many bytes to take for tables, lists and buffers; what does not fit
+            waits in temporary files. The result is the same. Distinct pretokens are in memory while
+            they are merged, at two bytes each of theirs, whatever this says.
         min_count: leaves out pretokens that occur less often.
         text_field: the field of ``.jsonl`` records that holds the text; ``None`` takes such files
             for plain text. A record whose field is null is no document.

@@ -71,7 +71,8 @@ fn trained() -> Vocab {
     let progress = Progress::new();
     let counts = count_pretokens(&source, &pattern, &special, &CountOptions::new(1), &progress)
         .expect("counted");
-    let merges = train_merges(&counts, 200, 1, &progress).expect("trained");
+    let words = counts.ranked(None, &progress).expect("in memory");
+    let merges = train_merges(words, 200, 1, None, &progress).expect("trained");
     Vocab::from_merges(&merges, &[] as &[&str]).expect("merges of a training")
 }
 

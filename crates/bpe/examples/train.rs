@@ -32,11 +32,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         count_pretokens(&source, &pattern, &special, &CountOptions::new(threads), &progress)?;
     let counting = start.elapsed().as_secs_f64();
     let megabytes = source.total_bytes() as f64 / 1e6;
-    let distinct = counts.counts.len();
+    let distinct = counts.len();
     println!("counting {counting:.3} s, {:.0} MB/s, {distinct} distinct", megabytes / counting);
 
     let start = Instant::now();
-    let merges = train_merges(&counts, num_merges(vocab_size, &special)?, threads, &progress)?;
+    let num_merges = num_merges(vocab_size, &special)?;
+    let words = counts.ranked(None, &progress)?;
+    let merges = train_merges(words, num_merges, threads, None, &progress)?;
     let merging = start.elapsed().as_secs_f64();
     let micros = 1e6 * merging / merges.len() as f64;
     println!("merging {merging:.3} s, {} merges, {micros:.1} us each", merges.len());

@@ -94,7 +94,8 @@ def add_counting(parser: argparse.ArgumentParser) -> None:
         "--max-memory",
         type=memory,
         metavar="SIZE",
-        help="bound the memory of counting, e.g. 2GB: what does not fit waits in temporary files",
+        help="bound the memory, e.g. 2GB: what does not fit waits in temporary files; training "
+        "holds the distinct words, twice their size, in any case (see --min-count)",
     )
 
 

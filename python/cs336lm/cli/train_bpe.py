@@ -75,6 +75,7 @@ def main(argv: list[str]) -> int:
                 files,
                 arguments.vocab_size,
                 min_count=arguments.min_count,
+                max_memory=arguments.max_memory,
                 threads=arguments.threads,
                 progress=progress,
             )

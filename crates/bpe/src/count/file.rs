@@ -10,15 +10,16 @@
 //! summed, so that only the sum is in memory.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::PretokenCounts;
+use super::Counts;
+use super::ranked::{Ranked, Ranking};
 use super::run::{self, RunReader, corrupt};
-use crate::atomic_file::write_atomically;
+use crate::atomic_file::AtomicFile;
 use crate::error::{Error, Result};
 use crate::pretokenize::Pattern;
 use crate::progress::Progress;
@@ -42,36 +43,50 @@ struct Header {
 /// Writes counts to a file that other machines' can be added to.
 ///
 /// # Errors
-/// The file cannot be written.
+/// The file cannot be written, or `progress` says stop.
 pub fn save_counts(
     path: &Path,
-    counts: &PretokenCounts,
+    counts: Counts,
     pattern: &Pattern,
     special: &SpecialTokens,
+    progress: &Progress,
 ) -> Result<()> {
     let header = Header {
         format: FORMAT.to_owned(),
         version: VERSION,
         pattern: pattern.name().to_owned(),
         special_tokens: special.tokens().to_vec(),
-        pretokens: counts.counts.len() as u64,
+        pretokens: counts.len(),
     };
-    let mut order: Vec<usize> = (0..counts.counts.len()).collect();
-    order.sort_unstable_by_key(|&index| counts.pretokens.get(index));
-    write_atomically(path, |out| {
-        let mut out = Hashed::new(out);
-        serde_json::to_writer(&mut out, &header)?;
-        out.write_all(b"\n")?;
-        for index in order {
-            run::write_entry(&mut out, counts.pretokens.get(index), counts.counts[index])?;
-        }
-        let digest = out.hash.finalize();
-        out.inner.write_all(&digest)
-    })
+    let file = AtomicFile::create(path)?;
+    write_counts(file.file(), &header, counts, progress).map_err(|failed| match failed {
+        Failed::Here(error) => error,
+        Failed::In(_, error) => Error::io(path, error),
+    })?;
+    file.commit()
+}
+
+fn write_counts(
+    file: &File,
+    header: &Header,
+    counts: Counts,
+    progress: &Progress,
+) -> Result<(), Failed> {
+    let failed = |error: io::Error| Failed::In(0, error);
+    let mut out = Hashed::new(BufWriter::with_capacity(1 << 16, file));
+    let mut line = serde_json::to_vec(header).map_err(|error| failed(error.into()))?;
+    line.push(b'\n');
+    out.write_all(&line).map_err(failed)?;
+    counts.for_each_ascending(progress, |pretoken, count| {
+        run::write_entry(&mut out, pretoken, count).map_err(failed)
+    })?;
+    let digest = out.hash.finalize();
+    out.inner.write_all(&digest).and_then(|()| out.inner.flush()).map_err(failed)
 }
 
 /// The sum of several counts files, without what is rarer than `min_count`, and the pattern and
-/// the special tokens that all of them were counted with.
+/// the special tokens that all of them were counted with. What would take more than `max_memory`
+/// bytes is kept on the disk.
 ///
 /// # Errors
 /// A file is no counts file, is corrupt, or was counted with another pattern or other special
@@ -79,8 +94,9 @@ pub fn save_counts(
 pub fn load_counts(
     paths: &[PathBuf],
     min_count: u64,
+    max_memory: Option<u64>,
     progress: &Progress,
-) -> Result<(PretokenCounts, Pattern, SpecialTokens)> {
+) -> Result<(Ranked, Pattern, SpecialTokens)> {
     let Some(first_path) = paths.first() else {
         return Err(Error::invalid("no counts files given: name at least one"));
     };
@@ -93,12 +109,11 @@ pub fn load_counts(
     for (path, header) in paths.iter().zip(&headers) {
         check_same(first_path, &headers[0], path, header)?;
     }
-    let mut counts = PretokenCounts::default();
+    let mut ranking = Ranking::new(max_memory);
     let mut seen = 0u64;
     let merged = run::merge(&mut readers, |pretoken, count| {
         if count >= min_count {
-            counts.pretokens.push(pretoken);
-            counts.counts.push(count);
+            ranking.push(pretoken, count, progress).map_err(Failed::Here)?;
         }
         seen += 1;
         if seen.is_multiple_of(1 << 14) { progress.check().map_err(Failed::Here) } else { Ok(()) }
@@ -112,12 +127,18 @@ pub fn load_counts(
     }
     let pattern = Pattern::parse(&headers[0].pattern)?;
     let special = SpecialTokens::new(&headers[0].special_tokens)?;
-    Ok((counts, pattern, special))
+    Ok((ranking.finish(progress)?, pattern, special))
 }
 
 enum Failed {
     Here(Error),
     In(usize, io::Error),
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Failed::Here(error)
+    }
 }
 
 impl From<(usize, io::Error)> for Failed {

@@ -2,9 +2,11 @@
 //!
 //! Every thread takes chunks from the source and counts into a table of its own ([`table`]); in
 //! the end the tables are summed, each thread a part of all hashes. Nothing is shared meanwhile.
-//! Where memory is bounded, tables go to the disk as sorted runs ([`spill`]) and are summed there.
+//! Where memory is bounded, tables go to the disk as sorted runs ([`spill`]) and are summed there;
+//! training takes the sum by falling count ([`ranked`]).
 
 mod file;
+mod ranked;
 mod run;
 mod spill;
 mod table;
@@ -20,7 +22,8 @@ use crate::progress::{Phase, Progress};
 use crate::source::Source;
 use crate::special::{Segment, SpecialTokens};
 pub use file::{load_counts, save_counts};
-use spill::Spill;
+pub use ranked::{Ranked, Ranking, too_many_pretokens};
+use spill::{Run, Spill};
 use table::CountTable;
 
 /// Every distinct pretoken of a text, in no particular order, and how often it occurs.
@@ -30,11 +33,69 @@ pub struct PretokenCounts {
     pub counts: Vec<u64>,
 }
 
+/// What counting makes: in memory or, where that is bounded and was not enough, on the disk.
+pub enum Counts {
+    Memory(PretokenCounts),
+    Disk(Run),
+}
+
+impl Counts {
+    /// How many distinct pretokens there are.
+    pub fn len(&self) -> u64 {
+        match self {
+            Counts::Memory(counts) => counts.counts.len() as u64,
+            Counts::Disk(run) => run.entries(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Calls `visit` with each pretoken, in ascending order, and its count, until it fails.
+    ///
+    /// # Errors
+    /// Those of `visit` and of the disk, and [`Error::Cancelled`].
+    pub fn for_each_ascending<E: From<Error>>(
+        self,
+        progress: &Progress,
+        mut visit: impl FnMut(&[u8], u64) -> Result<(), E>,
+    ) -> Result<(), E> {
+        match self {
+            Counts::Disk(run) => spill::merge(vec![run], progress, visit),
+            Counts::Memory(counts) => {
+                let mut order: Vec<usize> = (0..counts.counts.len()).collect();
+                order.sort_unstable_by_key(|&index| counts.pretokens.get(index));
+                order
+                    .into_iter()
+                    .try_for_each(|index| visit(counts.pretokens.get(index), counts.counts[index]))
+            }
+        }
+    }
+
+    /// By falling count; what is on the disk stays there.
+    ///
+    /// # Errors
+    /// Those of the disk, [`Error::Cancelled`], and 2^32 pretokens or more in memory.
+    pub fn ranked(self, max_memory: Option<u64>, progress: &Progress) -> Result<Ranked> {
+        match self {
+            Counts::Memory(counts) => Ranked::new(counts),
+            Counts::Disk(_) => {
+                let mut ranking = Ranking::new(max_memory.map(|bytes| bytes / 4));
+                self.for_each_ascending(progress, |pretoken, count| {
+                    ranking.push(pretoken, count, progress)
+                })?;
+                ranking.finish(progress)
+            }
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct CountOptions {
     pub threads: usize,
     /// About how many bytes the tables may take in all; what does not fit is kept on disk, in the
-    /// folder for temporary files. The distinct pretokens are in memory in the end.
+    /// folder for temporary files.
     pub max_memory: Option<u64>,
     /// Leaves out what occurs less often in all.
     pub min_count: u64,
@@ -64,7 +125,7 @@ pub fn count_pretokens(
     special: &SpecialTokens,
     options: &CountOptions,
     progress: &Progress,
-) -> Result<PretokenCounts> {
+) -> Result<Counts> {
     progress.begin(Phase::Counting, source.total_bytes());
     let threads = options.threads;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
@@ -83,12 +144,13 @@ pub fn count_pretokens(
     progress.check()?;
     let Counting { spill, .. } = counting;
     if spill.is_empty() {
-        let mut counts = pool.install(|| sum(&tables));
+        let mut counts = pool.install(|| sum(&tables, progress))?;
         counts.drop_rare(options.min_count);
-        return Ok(counts);
+        return Ok(Counts::Memory(counts));
     }
     tables.iter_mut().try_for_each(|table| spill.write(table, progress))?;
-    spill.sum(options.min_count, progress)
+    drop(tables);
+    Ok(Counts::Disk(spill.sum(options.min_count, progress)?))
 }
 
 impl PretokenCounts {
@@ -169,16 +231,19 @@ fn count_text(
 }
 
 /// Sums the tables, a part of all hashes at a time.
-fn sum(tables: &[CountTable]) -> PretokenCounts {
+fn sum(tables: &[CountTable], progress: &Progress) -> Result<PretokenCounts> {
     if let [table] = tables {
-        return to_counts(table);
+        return Ok(to_counts(table));
     }
     // More parts than threads, so that none waits long for another in the end.
     let parts = (4 * tables.len()).next_power_of_two().min(CountTable::MAX_PARTS);
     let sums: Vec<PretokenCounts> = (0..parts)
         .into_par_iter()
-        .map(|part| to_counts(&CountTable::sum_part(tables, part, parts)))
-        .collect();
+        .map(|part| {
+            progress.check()?;
+            Ok(to_counts(&CountTable::sum_part(tables, part, parts)))
+        })
+        .collect::<Result<_>>()?;
     let strings = sums.iter().map(|sum| sum.counts.len()).sum();
     let bytes = sums.iter().map(|sum| sum.pretokens.total_bytes()).sum();
     let mut all = PretokenCounts {
@@ -189,7 +254,7 @@ fn sum(tables: &[CountTable]) -> PretokenCounts {
         all.pretokens.append(&sum.pretokens);
         all.counts.extend(sum.counts);
     }
-    all
+    Ok(all)
 }
 
 fn to_counts(table: &CountTable) -> PretokenCounts {

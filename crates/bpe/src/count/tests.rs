@@ -38,10 +38,16 @@ fn count(
     let paths: Vec<_> = files.iter().map(|file| file.path().to_path_buf()).collect();
     let source = Source::open(&paths, pattern, special, chunk_bytes)?;
     let counts = count_pretokens(&source, pattern, special, options, progress)?;
-    let distinct = counts.pretokens.len();
-    let map: HashMap<_, _> =
-        counts.pretokens.iter().map(<[u8]>::to_vec).zip(counts.counts).collect();
-    assert_eq!(map.len(), distinct, "every pretoken once");
+    let distinct = counts.len();
+    let mut map = HashMap::new();
+    let mut last = Vec::new();
+    counts.for_each_ascending(&Progress::new(), |pretoken, count| {
+        assert!(map.is_empty() || *last < *pretoken, "ascending, every pretoken once");
+        last = pretoken.to_vec();
+        map.insert(pretoken.to_vec(), count);
+        Ok(())
+    })?;
+    assert_eq!(map.len() as u64, distinct);
     Ok(map)
 }
 
@@ -104,11 +110,15 @@ fn says_which_regular_expression_gives_up() {
     assert!(matches!(result, Err(Error::Invalid(_))));
 }
 
-fn counts_of(words: &[(&str, u64)]) -> PretokenCounts {
-    PretokenCounts {
+fn counts_of(words: &[(&str, u64)]) -> Counts {
+    Counts::Memory(PretokenCounts {
         pretokens: words.iter().map(|(word, _)| word).collect(),
         counts: words.iter().map(|&(_, count)| count).collect(),
-    }
+    })
+}
+
+fn save(path: &std::path::Path, counts: Counts, pattern: &Pattern, special: &SpecialTokens) {
+    save_counts(path, counts, pattern, special, &Progress::new()).expect("saves");
 }
 
 /// Counts files of these words, in a folder of their own.
@@ -118,24 +128,38 @@ fn saved(files: &[&[(&str, u64)]]) -> (tempfile::TempDir, Vec<std::path::PathBuf
     let paths: Vec<_> =
         (0..files.len()).map(|index| folder.path().join(format!("{index}.bin"))).collect();
     for (path, words) in paths.iter().zip(files) {
-        save_counts(path, &counts_of(words), &Pattern::Gpt2, &special).expect("saves");
+        save(path, counts_of(words), &Pattern::Gpt2, &special);
     }
     (folder, paths)
 }
 
 fn refused(paths: &[std::path::PathBuf]) -> String {
-    load_counts(paths, 1, &Progress::new()).expect_err("refused").to_string()
+    match load_counts(paths, 1, None, &Progress::new()) {
+        Ok(_) => panic!("not refused"),
+        Err(error) => error.to_string(),
+    }
 }
 
 #[test]
 fn counts_files_add_up() {
     let (_folder, paths) = saved(&[
-        &[("b", 1), ("a", 5), ("a longer one than fits", 1 << 40)],
+        &[("bb", 1), ("a", 5), ("a longer one than fits", 1 << 40)],
         &[],
-        &[("b", 2), ("c", 1), ("a longer one than fits", 1 << 40)],
+        &[("bb", 2), ("c", 1), ("a longer one than fits", 1 << 40)],
     ]);
-    let (counts, pattern, special) = load_counts(&paths, 2, &Progress::new()).expect("loads");
-    assert_eq!(counts, counts_of(&[("a", 5), ("a longer one than fits", 1 << 41), ("b", 3)]));
+    let progress = Progress::new();
+    for max_memory in [None, Some(0)] {
+        let (words, ..) = load_counts(&paths, 2, max_memory, &progress).expect("loads");
+        assert_eq!((words.pretokens(), words.slots()), (3, 23 + 3));
+        let mut found = Vec::new();
+        let walked = words.for_each(&progress, |word, count| {
+            found.push((word.to_vec(), count));
+            Ok(())
+        });
+        walked.expect("readable");
+        assert_eq!(found, [(b"a longer one than fits".to_vec(), 1 << 41), (b"bb".to_vec(), 3)]);
+    }
+    let (_, pattern, special) = load_counts(&paths, 2, None, &progress).expect("loads");
     assert_eq!((pattern.name(), special.tokens()), ("gpt2", &["<|e|>".to_owned()][..]));
 }
 
@@ -152,12 +176,12 @@ fn refuses_counts_that_were_counted_differently() {
     let special = SpecialTokens::new(&["<|e|>"]).expect("good tokens");
     let pattern = Pattern::parse(r"\w+").expect("a regular expression");
     paths.push(folder.path().join("pattern.bin"));
-    save_counts(&paths[1], &counts_of(&[]), &pattern, &special).expect("saves");
+    save(&paths[1], counts_of(&[]), &pattern, &special);
     let error = refused(&paths);
     assert!(error.contains("pattern.bin") && error.contains("gpt2"), "{error}");
     paths[1] = folder.path().join("special.bin");
     let none = SpecialTokens::default();
-    save_counts(&paths[1], &counts_of(&[]), &Pattern::Gpt2, &none).expect("saves");
+    save(&paths[1], counts_of(&[]), &Pattern::Gpt2, &none);
     let error = refused(&paths);
     assert!(error.contains("special.bin") && error.contains("<|e|>"), "{error}");
 }

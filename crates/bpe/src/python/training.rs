@@ -46,15 +46,16 @@ pub fn count_pretokens(
     text_field: Option<String>,
     text_column: String,
     progress: Option<&Bound<'_, PyAny>>,
-) -> PyResult<usize> {
+) -> PyResult<u64> {
     let special = SpecialTokens::new(&texts(&special_tokens)?).map_err(to_usage_error)?;
     let pattern = Pattern::parse(pattern).map_err(to_usage_error)?;
     // A pretoken that is rare here may be frequent in all: none is left out.
     let options = train_options(threads, max_memory, 1, text_fields(text_field, text_column));
     watch(py, progress, |progress: &Progress| {
         let counts = count_files(&paths, &special, &pattern, &options, progress)?;
-        save_counts(&out, &counts, &pattern, &special)?;
-        Ok(counts.counts.len())
+        let pretokens = counts.len();
+        save_counts(&out, counts, &pattern, &special, progress)?;
+        Ok(pretokens)
     })
 }
 
@@ -65,12 +66,13 @@ pub fn train_counts(
     paths: Vec<PathBuf>,
     vocab_size: usize,
     min_count: u64,
+    max_memory: Option<u64>,
     threads: Option<usize>,
     progress: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<PyTokenizer> {
-    let threads = threads_or_all(threads);
+    let options = CountOptions { threads: threads_or_all(threads), max_memory, min_count };
     let job = |progress: &Progress| {
-        let trained = train(&paths, vocab_size, min_count, threads, progress)?;
+        let trained = train(&paths, vocab_size, &options, progress)?;
         Tokenizer::new(trained.vocab()?, trained.special.tokens(), trained.pattern)
     };
     watch(py, progress, job).map(PyTokenizer::from)

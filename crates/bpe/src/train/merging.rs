@@ -9,61 +9,79 @@
 use rayon::prelude::*;
 
 use super::Merge;
+use super::budget::Budget;
+use super::listing::list_most_frequent;
 use super::pairs::{Pair, Pairs, Queue, TokenBytes};
-use super::shard::{Gather, Join, List, MAX_SLOTS, Neighbour, Shard};
+use super::shard::{Gather, Join, List, MAX_SLOTS, Neighbour, Shard, Symbol};
 use super::survey::survey;
-use crate::count::PretokenCounts;
-use crate::error::{Error, Result};
+use crate::count::{Ranked, too_many_pretokens};
+use crate::error::Result;
 use crate::progress::Progress;
 use crate::vocab::TokenId;
 
 /// Merging at fewer places than this is over before another thread is awake.
 const PARALLEL_PLACES: usize = 1 << 13;
 
+/// A survey finds so many pairs, if there are, however few merges are left: to follow one more is
+/// cheaper than to survey again.
+const MIN_WANTED: usize = 1 << 16;
+
 /// More shards than this cost more per merge than they give.
 const MAX_SHARDS: usize = 16;
 
-pub struct Merging {
-    shards: Vec<Shard>,
+pub struct Merging<'p, S> {
+    shards: Vec<Shard<S>>,
     pairs: Pairs,
     queue: Queue,
     tokens: TokenBytes,
     /// Each token's length in slots.
     slots: Vec<u32>,
-    /// Every pair that is followed by no list is less frequent than this.
+    /// Every pair that is not followed is less frequent than this.
     threshold: u64,
     totals: Totals,
+    budget: Budget,
+    progress: &'p Progress,
 }
 
-impl Merging {
-    pub fn new(counts: &PretokenCounts, threads: usize) -> Result<Self> {
+impl<'p, S: Symbol> Merging<'p, S> {
+    pub fn new(
+        words: Ranked,
+        threads: usize,
+        max_memory: Option<u64>,
+        progress: &'p Progress,
+    ) -> Result<Self> {
         let mut tokens = TokenBytes::default();
         (0..=255).for_each(|byte: u8| tokens.push(&[byte]));
+        let shards = lay_out(words, threads, progress)?;
         Ok(Self {
-            shards: lay_out(counts, threads)?,
+            budget: Budget::new(max_memory, shards.len()),
+            shards,
             pairs: Pairs::default(),
             queue: Queue::default(),
             tokens,
             slots: vec![1; 256],
             threshold: u64::MAX,
             totals: Totals::default(),
+            progress,
         })
     }
 
-    pub fn run(mut self, num_merges: usize, progress: &Progress) -> Result<Vec<Merge>> {
+    pub fn run(mut self, num_merges: usize) -> Result<Vec<Merge>> {
         let mut merges = Vec::new();
         self.grow_tables();
         while merges.len() < num_merges {
             match self.queue.pop(self.threshold, &self.pairs, &self.tokens) {
                 Some(id) => {
+                    if !self.pairs.is_listed(id) {
+                        self.list(id)?;
+                    }
                     let pair = self.pairs.get(id);
                     merges.push((pair.left, pair.right));
                     self.merge(id);
-                    progress.advance(1)?;
+                    self.progress.advance(1)?;
                 }
                 None => {
-                    progress.check()?;
-                    if !self.survey(num_merges - merges.len()) {
+                    if !self.survey(num_merges - merges.len())? {
                         break;
                     }
                 }
@@ -73,18 +91,33 @@ impl Merging {
     }
 
     /// Starts again with the pairs that are most frequent now; `false` if there are none.
-    fn survey(&mut self, remaining: usize) -> bool {
+    fn survey(&mut self, remaining: usize) -> Result<bool> {
         self.pairs.clear();
-        self.shards.par_iter_mut().for_each(|shard| shard.compact(&self.slots));
-        self.slots.fill(1);
+        self.compact()?;
         // Some will be gone before it is their turn.
-        let wanted = remaining + remaining / 2 + 1000;
-        let found = survey(&mut self.shards, &mut self.pairs, self.threshold, wanted);
+        let wanted = (remaining + remaining / 2).max(MIN_WANTED);
+        let Self { shards, pairs, budget, progress, .. } = self;
+        let found = survey(shards, pairs, self.threshold - 1, wanted, budget, progress)?;
         for id in 0..self.pairs.len() {
             self.queue.push(id as u32, &self.pairs, &self.tokens);
         }
-        self.threshold = found.unwrap_or(0);
-        found.is_some()
+        self.threshold = found.unwrap_or(1);
+        Ok(found.is_some())
+    }
+
+    /// Lists the places of a pair, and of others whose turn is soon.
+    fn list(&mut self, id: u32) -> Result<()> {
+        self.compact()?;
+        let Self { shards, pairs, budget, progress, .. } = self;
+        list_most_frequent(shards, pairs, id, budget.max_places(), progress)
+    }
+
+    /// Makes every token a single slot; nothing is listed afterwards.
+    fn compact(&mut self) -> Result<()> {
+        let Self { shards, slots, progress, .. } = self;
+        shards.par_iter_mut().try_for_each(|shard| shard.compact(slots, progress))?;
+        slots.fill(1);
+        Ok(())
     }
 
     fn merge(&mut self, id: u32) {
@@ -96,21 +129,31 @@ impl Merging {
         self.slots.push(a_slots + b_slots);
         self.grow_tables();
 
-        let lists = self.pairs.lists(id);
-        let parallel = lists.iter().map(|list| list.len as usize).sum::<usize>() > PARALLEL_PLACES;
-        if parallel {
+        let lists = self.pairs.lists(id).to_vec();
+        self.for_each_shard(&lists, |shard, list, _| shard.apply(list, join));
+        self.pairs.retire(id);
+        let followed = self.pairs.len();
+        self.follow_changes(join);
+        if self.pairs.len() > followed {
+            self.for_each_shard(&lists, |shard, list, slots| shard.fill_lists(list, join, slots));
+        }
+        self.shards.iter_mut().for_each(Shard::clear_neighbours);
+    }
+
+    /// Calls `work` with every shard, its list and the tokens' lengths; on several threads where
+    /// there is enough to do.
+    fn for_each_shard(
+        &mut self,
+        lists: &[List],
+        work: impl Fn(&mut Shard<S>, List, &[u32]) + Sync,
+    ) {
+        let slots = &self.slots[..];
+        if lists.iter().map(|list| list.len as usize).sum::<usize>() > PARALLEL_PLACES {
             let shards = self.shards.par_iter_mut().zip(lists);
-            shards.for_each(|(shard, &list)| shard.apply(list, join));
+            shards.for_each(|(shard, &list)| work(shard, list, slots));
         } else {
             let shards = self.shards.iter_mut().zip(lists);
-            shards.for_each(|(shard, &list)| shard.apply(list, join));
-        }
-        self.pairs.retire(id);
-        self.follow_changes(join);
-        if parallel {
-            self.shards.par_iter_mut().for_each(|shard| shard.fill_lists(join, &self.slots));
-        } else {
-            self.shards.iter_mut().for_each(|shard| shard.fill_lists(join, &self.slots));
+            shards.for_each(|(shard, &list)| work(shard, list, slots));
         }
     }
 
@@ -118,6 +161,10 @@ impl Merging {
     fn follow_changes(&mut self, join: Join) {
         let Join { a, b, c, .. } = join;
         let doubled: u64 = self.shards.iter().map(|shard| shard.double.count).sum();
+        for shard in &mut self.shards {
+            // Where the next token `a` was merged in turn, (c, a) is (c, c) by now.
+            shard.right.neighbours[a as usize].places -= shard.double.places;
+        }
         let mut totals = std::mem::take(&mut self.totals);
 
         totals.gather(&self.shards, |shard| &shard.left);
@@ -130,7 +177,6 @@ impl Merging {
         totals.gather(&self.shards, |shard| &shard.right);
         for (y, count) in totals.drain() {
             self.pairs.lower(b, y, count);
-            // Where the next token `a` was merged in turn, (c, a) is (c, c) by now.
             let count = if y == a { count - doubled } else { count };
             self.follow(Pair { left: c, right: y, count }, |shard| {
                 &mut shard.right.neighbours[y as usize]
@@ -142,12 +188,17 @@ impl Merging {
 
     /// Makes lists for a new pair and queues it, if it reaches the threshold. `neighbour` is where
     /// a shard knows at how many places it stands, and wants to know where to list them.
-    fn follow(&mut self, pair: Pair, neighbour: impl Fn(&mut Shard) -> &mut Neighbour) {
+    fn follow(&mut self, pair: Pair, neighbour: impl Fn(&mut Shard<S>) -> &mut Neighbour) {
         if pair.count < self.threshold {
             return;
         }
+        let listed = self.shards.iter().map(|shard| shard.positions.len() as u64).sum::<u64>();
+        let full = listed >= self.budget.max_listed();
         let lists = self.shards.iter_mut().map(|shard| {
             let places = neighbour(shard).places;
+            if full {
+                return List::unlisted(places);
+            }
             if places == 0 {
                 return List::default();
             }
@@ -170,32 +221,18 @@ impl Merging {
     }
 }
 
-/// Words of two bytes or more, by falling count, dealt out to the shards like cards.
-fn lay_out(counts: &PretokenCounts, threads: usize) -> Result<Vec<Shard>> {
-    let word = |index: u32| counts.pretokens.get(index as usize);
-    let words = u32::try_from(counts.pretokens.len()).map_err(|_| too_many())?;
-    let mut order: Vec<(u64, u32)> = (0..words)
-        .filter(|&index| word(index).len() > 1)
-        .map(|index| (counts.counts[index as usize], index))
-        .collect();
-    order.par_sort_unstable_by_key(|&(count, index)| (std::cmp::Reverse(count), index));
-
-    let total: u64 = order.iter().map(|&(_, index)| word(index).len() as u64 + 1).sum();
-    let number = threads.clamp(1, MAX_SHARDS).max((2 * total / MAX_SLOTS) as usize + 1);
-    let shards = (0..number).into_par_iter().map(|first| {
-        let dealt = || order.iter().skip(first).step_by(number);
-        let slots = dealt().map(|&(_, index)| word(index).len() as u64 + 1).sum::<u64>();
-        if slots >= MAX_SLOTS {
-            return Err(too_many());
-        }
-        let words = dealt().map(|&(count, index)| (word(index), count));
-        Ok(Shard::new(words, slots as usize))
-    });
-    shards.collect()
-}
-
-fn too_many() -> Error {
-    Error::invalid("more distinct pretokens than can be trained on: drop rare ones (min_count)")
+/// Deals the words, by falling count, out to the shards like cards.
+fn lay_out<S: Symbol>(words: Ranked, threads: usize, progress: &Progress) -> Result<Vec<Shard<S>>> {
+    let number =
+        threads.clamp(1, MAX_SHARDS).max((2 * words.slots() / MAX_SLOTS as u64) as usize + 1);
+    let mut shards: Vec<Shard<S>> = (0..number).map(|_| Shard::new()).collect();
+    let mut next = 0;
+    words.for_each(progress, |word, count| {
+        let fits = shards[next].push(word, count);
+        next = (next + 1) % number;
+        if fits { Ok(()) } else { Err(too_many_pretokens()) }
+    })?;
+    Ok(shards)
 }
 
 /// Sums over shards, indexed by token.
@@ -206,7 +243,7 @@ struct Totals {
 }
 
 impl Totals {
-    fn gather(&mut self, shards: &[Shard], side: impl Fn(&Shard) -> &Gather) {
+    fn gather<S>(&mut self, shards: &[Shard<S>], side: impl Fn(&Shard<S>) -> &Gather) {
         for gather in shards.iter().map(side) {
             for &token in &gather.touched {
                 let total = &mut self.counts[token as usize];

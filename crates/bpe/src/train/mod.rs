@@ -5,6 +5,8 @@
 //! with the greatest (left bytes, right bytes), into a new token, wherever it stands, leftmost
 //! first; repeat. `tests.rs` holds that as an obvious program, and the real one to it.
 
+mod budget;
+mod listing;
 mod merging;
 mod pairs;
 mod shard;
@@ -12,7 +14,9 @@ mod survey;
 
 use std::path::PathBuf;
 
-use crate::count::{CountOptions, PretokenCounts, count_pretokens, load_counts};
+use merging::Merging;
+
+use crate::count::{CountOptions, Counts, Ranked, count_pretokens, load_counts};
 use crate::error::{Error, Result};
 use crate::pretokenize::Pattern;
 use crate::progress::{Phase, Progress};
@@ -24,16 +28,26 @@ use crate::vocab::{TokenId, Vocab};
 pub type Merge = (TokenId, TokenId);
 
 /// The merges in the order of their creation; fewer than `num_merges` if no pair is left.
+///
+/// The words are in memory while they are merged, at two bytes each of theirs and one more (four
+/// for a vocabulary beyond 65,535). `max_memory`, in bytes, bounds what comes on top.
+///
+/// # Errors
+/// `progress` says stop, or the words are too many or cannot be read back from the disk.
 pub fn train_merges(
-    counts: &PretokenCounts,
+    words: Ranked,
     num_merges: usize,
     threads: usize,
+    max_memory: Option<u64>,
     progress: &Progress,
 ) -> Result<Vec<Merge>> {
     progress.begin(Phase::Merging, num_merges as u64);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.max(1)).build();
     let pool = pool.map_err(|error| Error::invalid(format!("{threads} threads: {error}")))?;
-    pool.install(|| merging::Merging::new(counts, threads)?.run(num_merges, progress))
+    pool.install(|| match 256 + num_merges <= usize::from(u16::MAX) {
+        true => Merging::<u16>::new(words, threads, max_memory, progress)?.run(num_merges),
+        false => Merging::<u32>::new(words, threads, max_memory, progress)?.run(num_merges),
+    })
 }
 
 /// What training makes of text: all that a tokenizer is.
@@ -79,7 +93,8 @@ pub fn train(
 ) -> Result<Trained> {
     num_merges(vocab_size, special)?;
     let counts = count_files(paths, special, pattern, options, progress)?;
-    train_on(paths, counts, vocab_size, special, pattern, options.count.threads, progress)
+    let words = counts.ranked(options.count.max_memory, progress)?;
+    train_on(paths, words, vocab_size, special, pattern, &options.count, progress)
 }
 
 /// What [`train`] counts, to be saved and trained on later.
@@ -92,7 +107,7 @@ pub fn count_files(
     pattern: &Pattern,
     options: &TrainOptions,
     progress: &Progress,
-) -> Result<PretokenCounts> {
+) -> Result<Counts> {
     let fields = &options.fields;
     let source = Source::open_records(paths, pattern, special, DEFAULT_CHUNK_BYTES, fields)?;
     count_pretokens(&source, pattern, special, &options.count, progress)
@@ -105,28 +120,29 @@ pub fn count_files(
 pub fn train_counts(
     paths: &[PathBuf],
     vocab_size: usize,
-    min_count: u64,
-    threads: usize,
+    options: &CountOptions,
     progress: &Progress,
 ) -> Result<Trained> {
-    let (counts, pattern, special) = load_counts(paths, min_count, progress)?;
-    train_on(paths, counts, vocab_size, &special, &pattern, threads, progress)
+    let &CountOptions { min_count, max_memory, .. } = options;
+    let (words, pattern, special) = load_counts(paths, min_count, max_memory, progress)?;
+    train_on(paths, words, vocab_size, &special, &pattern, options, progress)
 }
 
 fn train_on(
     paths: &[PathBuf],
-    counts: PretokenCounts,
+    words: Ranked,
     vocab_size: usize,
     special: &SpecialTokens,
     pattern: &Pattern,
-    threads: usize,
+    options: &CountOptions,
     progress: &Progress,
 ) -> Result<Trained> {
     let num_merges = num_merges(vocab_size, special)?;
-    if counts.counts.is_empty() {
+    if words.pretokens() == 0 {
         return Err(nothing_to_learn(paths));
     }
-    let merges = train_merges(&counts, num_merges, threads, progress)?;
+    let &CountOptions { threads, max_memory, .. } = options;
+    let merges = train_merges(words, num_merges, threads, max_memory, progress)?;
     let missing_merges = num_merges - merges.len();
     let (special, pattern) = (special.clone(), pattern.clone());
     Ok(Trained { merges, special, pattern, missing_merges })

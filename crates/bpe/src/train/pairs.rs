@@ -3,7 +3,7 @@
 
 use std::cmp::Ordering;
 
-use super::shard::List;
+use super::shard::{List, NO_LIST};
 use crate::byte_strings::ByteStrings;
 use crate::vocab::TokenId;
 
@@ -115,6 +115,30 @@ impl Pairs {
     pub fn lists(&self, id: u32) -> &[List] {
         let shards = self.lists.len() / self.pairs.len();
         &self.lists[id as usize * shards..][..shards]
+    }
+
+    /// Whether its places are listed.
+    pub fn is_listed(&self, id: u32) -> bool {
+        self.lists(id).iter().all(|list| list.start != NO_LIST)
+    }
+
+    /// At how many places it stands, at most.
+    pub fn places(&self, id: u32) -> u64 {
+        self.lists(id).iter().map(|list| u64::from(list.len)).sum()
+    }
+
+    pub fn list_mut(&mut self, id: u32, shard: usize) -> &mut List {
+        let shards = self.lists.len() / self.pairs.len();
+        &mut self.lists[id as usize * shards + shard]
+    }
+
+    /// Forgets where the places of all pairs are listed.
+    pub fn unlist(&mut self) {
+        self.lists.iter_mut().for_each(|list| list.start = NO_LIST);
+    }
+
+    pub fn id_of(&self, key: u64) -> Option<u32> {
+        self.index.get(key)
     }
 
     /// Lowers a pair's count, if it is one that is followed.

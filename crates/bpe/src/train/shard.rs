@@ -12,14 +12,52 @@
 //! where it was before, for tokens only grow. Hence the start positions that a pair was once seen
 //! at may be kept as they are and checked when they are used.
 //!
+//! Ids are 16 bits wide where the vocabulary allows it ([`Symbol`]): the array is what training
+//! takes memory for, and walks through.
+//!
 //! Words are laid out by falling count, so that a word's count is that of the class its position
 //! falls into: a few thousand boundaries instead of a number a slot, and a walk over ascending
 //! positions meets them in order.
 
+use crate::error::Result;
+use crate::progress::Progress;
 use crate::vocab::TokenId;
 
-/// Stands between words; no token has this id.
-pub const SENTINEL: TokenId = TokenId::MAX;
+/// A token's id as it stands in a shard.
+pub trait Symbol: Copy + Eq + Default + Send + Sync + 'static {
+    /// Stands between words; no token has this id.
+    const SENTINEL: Self;
+    fn of(id: TokenId) -> Self;
+    fn id(self) -> TokenId;
+}
+
+impl Symbol for u16 {
+    const SENTINEL: Self = u16::MAX;
+
+    #[inline]
+    fn of(id: TokenId) -> Self {
+        id as u16
+    }
+
+    #[inline]
+    fn id(self) -> TokenId {
+        TokenId::from(self)
+    }
+}
+
+impl Symbol for u32 {
+    const SENTINEL: Self = u32::MAX;
+
+    #[inline]
+    fn of(id: TokenId) -> Self {
+        id
+    }
+
+    #[inline]
+    fn id(self) -> TokenId {
+        self
+    }
+}
 
 /// What a neighbour's cursor says where its pair gets no list.
 pub const NO_LIST: u32 = u32::MAX;
@@ -27,15 +65,17 @@ pub const NO_LIST: u32 = u32::MAX;
 /// How many places are fetched from memory together.
 const BLOCK: usize = 32;
 
+/// How many slots are walked over between two looks at whether to stop: a few milliseconds.
+pub const CHECK_EVERY: usize = 1 << 20;
+
 /// The most slots a shard may have: its positions, at most three times as many over the life of
 /// its lists, have to be told by 32 bits.
-pub const MAX_SLOTS: u64 = 1 << 30;
+pub const MAX_SLOTS: usize = 1 << 30;
 
 /// Words and the position lists of the pairs in them. Shards share no word, so that each may be
 /// worked on by another thread.
-#[derive(Default)]
-pub struct Shard {
-    pub symbols: Vec<TokenId>,
+pub struct Shard<S> {
+    pub symbols: Vec<S>,
     pub classes: Classes,
     /// The position lists of all pairs, end to end.
     pub positions: Vec<u32>,
@@ -48,8 +88,16 @@ pub struct Shard {
 /// A stretch of [`Shard::positions`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct List {
+    /// [`NO_LIST`] if the positions are not listed.
     pub start: u32,
     pub len: u32,
+}
+
+impl List {
+    /// Of a pair that stands at so many places at most.
+    pub fn unlisted(places: u32) -> Self {
+        Self { start: NO_LIST, len: places }
+    }
 }
 
 /// The merge of `a` and `b`, neighbours, to `c`. Lengths are in slots.
@@ -62,31 +110,39 @@ pub struct Join {
     pub b_slots: usize,
 }
 
-impl Shard {
-    /// `words` by falling count; those of a single byte hold no pair and should be left out.
-    pub fn new<'w>(words: impl Iterator<Item = (&'w [u8], u64)>, slots: usize) -> Self {
-        let mut shard = Self::default();
-        shard.symbols.reserve_exact(slots + 1);
-        shard.symbols.push(SENTINEL);
-        for (word, count) in words {
-            debug_assert!(word.len() > 1);
-            shard.symbols.extend(word.iter().map(|&byte| TokenId::from(byte)));
-            shard.symbols.push(SENTINEL);
-            shard.classes.extend(shard.symbols.len(), count);
+impl<S: Symbol> Shard<S> {
+    pub fn new() -> Self {
+        Self {
+            symbols: vec![S::SENTINEL],
+            classes: Classes::default(),
+            positions: Vec::new(),
+            left: Gather::default(),
+            right: Gather::default(),
+            double: Neighbour::default(),
         }
-        shard
+    }
+
+    /// Adds a word. They come by falling count; one of a single byte holds no pair and should be
+    /// left out. `false` if there is no room.
+    pub fn push(&mut self, word: &[u8], count: u64) -> bool {
+        debug_assert!(word.len() > 1);
+        self.symbols.extend(word.iter().map(|&byte| S::of(TokenId::from(byte))));
+        self.symbols.push(S::SENTINEL);
+        self.classes.extend(self.symbols.len(), count);
+        self.symbols.len() < MAX_SLOTS
     }
 
     /// Merges a pair wherever it still stands, leftmost first, and gathers who the neighbours are.
     pub fn apply(&mut self, list: List, join: Join) {
-        let Join { a, b, c, a_slots, b_slots } = join;
+        let Join { a_slots, b_slots, .. } = join;
+        let (a, b, c) = (S::of(join.a), S::of(join.b), S::of(join.c));
         let symbols = &mut self.symbols[..];
         let mut class = self.classes.cursor();
         let positions = &self.positions[list.start as usize..][..list.len as usize];
         for block in positions.chunks(BLOCK) {
             // Nothing depends on what is read here, so the reads overlap; the merges below, which
             // depend on each other, then find everything near.
-            let read = block.iter().fold(0, |read, &start| read ^ symbols[start as usize]);
+            let read = block.iter().fold(0, |read, &start| read ^ symbols[start as usize].id());
             std::hint::black_box(read);
             for &position in block {
                 let start = position as usize;
@@ -102,37 +158,46 @@ impl Shard {
                 if x == c {
                     // The merge before this one counted (c, a); it is (c, c) now.
                     self.double.add(count);
-                    self.left.records.push((c, position));
-                } else if x != SENTINEL {
-                    self.left.add(x, count, position);
+                } else if x != S::SENTINEL {
+                    self.left.add(x.id(), count);
                 }
-                if y != SENTINEL {
-                    self.right.add(y, count, position);
+                if y != S::SENTINEL {
+                    self.right.add(y.id(), count);
                 }
             }
         }
     }
 
-    /// Writes the gathered positions to the lists that were made for them, and forgets the rest.
-    /// `slots` holds every token's length.
-    pub fn fill_lists(&mut self, join: Join, slots: &[u32]) {
-        for (x, position) in self.left.records.drain(..) {
-            let cursor = match x == join.c {
-                true => &mut self.double.cursor,
-                false => &mut self.left.neighbours[x as usize].cursor,
-            };
-            if *cursor != NO_LIST {
-                self.positions[*cursor as usize] = position - slots[x as usize];
-                *cursor += 1;
+    /// Walks once more over the places that [`apply`](Self::apply) has just merged and writes
+    /// them to the lists that were made for pairs of the new token. Most merges make no such pair,
+    /// and then there is nothing to walk for.
+    pub fn fill_lists(&mut self, list: List, join: Join, slots: &[u32]) {
+        let c = S::of(join.c);
+        let mut end = 0;
+        for index in list.start..list.start + list.len {
+            let position = self.positions[index as usize];
+            let start = position as usize;
+            // What lies before `end` is the last slot of the token before.
+            if start < end || self.symbols[start] != c {
+                continue;
+            }
+            end = start + join.a_slots + join.b_slots;
+            let (x, y) = (self.symbols[start - 1], self.symbols[end]);
+            if x == c {
+                let before = position - slots[join.c as usize];
+                self.double.note(before, &mut self.positions);
+            } else if x != S::SENTINEL {
+                let before = position - slots[x.id() as usize];
+                self.left.neighbours[x.id() as usize].note(before, &mut self.positions);
+            }
+            if y != c && y != S::SENTINEL {
+                self.right.neighbours[y.id() as usize].note(position, &mut self.positions);
             }
         }
-        for (y, position) in self.right.records.drain(..) {
-            let cursor = &mut self.right.neighbours[y as usize].cursor;
-            if *cursor != NO_LIST {
-                self.positions[*cursor as usize] = position;
-                *cursor += 1;
-            }
-        }
+    }
+
+    /// Forgets the neighbours of the last merge.
+    pub fn clear_neighbours(&mut self) {
         self.left.clear();
         self.right.clear();
         self.double = Neighbour::default();
@@ -147,10 +212,14 @@ impl Shard {
 
     /// Moves every token to a single slot and drops words that have become one token. Positions
     /// from before mean nothing afterwards; `slots` was every token's length until now.
+    ///
+    /// # Errors
+    /// `progress` says stop; the shard is of no use then.
     #[inline(never)]
-    pub fn compact(&mut self, slots: &[u32]) {
+    pub fn compact(&mut self, slots: &[u32], progress: &Progress) -> Result<()> {
         let symbols = &mut self.symbols[..];
         let (mut from, mut to) = (1, 1);
+        let mut check_at = CHECK_EVERY;
         let mut classes = Classes::default();
         for (&class_end, &count) in self.classes.ends.iter().zip(&self.classes.counts) {
             let mut word = to;
@@ -158,8 +227,8 @@ impl Shard {
                 let token = symbols[from];
                 symbols[to] = token;
                 to += 1;
-                if token != SENTINEL {
-                    from += slots[token as usize] as usize;
+                if token != S::SENTINEL {
+                    from += slots[token.id() as usize] as usize;
                     continue;
                 }
                 from += 1;
@@ -167,12 +236,17 @@ impl Shard {
                     to = word;
                 }
                 word = to;
+                if from > check_at {
+                    progress.check()?;
+                    check_at = from + CHECK_EVERY;
+                }
             }
             classes.extend(to, count);
         }
         self.symbols.truncate(to);
         self.classes = classes;
         self.positions.clear();
+        Ok(())
     }
 }
 
@@ -199,6 +273,13 @@ impl Classes {
 
     pub fn cursor(&self) -> ClassCursor<'_> {
         ClassCursor { classes: self, class: 0 }
+    }
+
+    /// How often any two symbols stand side by side, nearly: sentinels are taken for symbols.
+    pub fn total_count(&self) -> u64 {
+        self.iter().fold(0, |sum: u64, (start, end, count)| {
+            sum.saturating_add(count.saturating_mul((end - start) as u64))
+        })
     }
 
     /// (first slot, slot behind the last, count) of each class.
@@ -240,8 +321,6 @@ pub struct Gather {
     pub neighbours: Vec<Neighbour>,
     /// The tokens whose sums are not zero.
     pub touched: Vec<TokenId>,
-    /// (neighbour, where the merged pair starts), in order.
-    records: Vec<(TokenId, u32)>,
 }
 
 #[derive(Clone, Copy)]
@@ -256,13 +335,12 @@ pub struct Neighbour {
 
 impl Gather {
     #[inline]
-    fn add(&mut self, token: TokenId, count: u64, position: u32) {
+    fn add(&mut self, token: TokenId, count: u64) {
         let neighbour = &mut self.neighbours[token as usize];
         if neighbour.places == 0 {
             self.touched.push(token);
         }
         neighbour.add(count);
-        self.records.push((token, position));
     }
 
     fn clear(&mut self) {
@@ -283,5 +361,14 @@ impl Neighbour {
     fn add(&mut self, count: u64) {
         self.count += count;
         self.places += 1;
+    }
+
+    /// Writes a position to its pair's list, if it has one.
+    #[inline]
+    fn note(&mut self, position: u32, positions: &mut [u32]) {
+        if self.cursor != NO_LIST {
+            positions[self.cursor as usize] = position;
+            self.cursor += 1;
+        }
     }
 }

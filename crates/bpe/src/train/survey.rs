@@ -7,46 +7,77 @@
 
 use rayon::prelude::*;
 
+use super::budget::{Budget, MIN_CELL_BITS};
 use super::pairs::{Pair, PairIndex, Pairs, hash, key};
-use super::shard::{List, NO_LIST, SENTINEL, Shard};
+use super::shard::{CHECK_EVERY, List, NO_LIST, Shard, Symbol};
+use crate::error::Result;
 use crate::pages::filled;
+use crate::progress::Progress;
 use crate::vocab::TokenId;
 
 /// The sketch has this many cells for every pair that could reach the threshold if counts were
-/// evenly spread: what cells hold by chance is then well below it. At most 2^25, 128 MB.
+/// evenly spread: what cells hold by chance is then well below it.
 const CELLS_PER_PAIR: u64 = 2;
-const CELL_BITS: std::ops::RangeInclusive<u32> = 12..=25;
 
 /// How far the threshold lies below the greatest count: the higher, the more surveys are made, the
 /// lower, the more pairs are followed that are never merged.
 const RATIO: u64 = 64;
 
-/// Finds the most frequent of all pairs below `ceiling`, the threshold of the survey before, and
-/// puts them into `pairs`, with lists in `shards`. `wanted` pairs are enough. Returns the new
-/// threshold, or `None` if no pair is left at all.
-pub fn survey(shards: &mut [Shard], pairs: &mut Pairs, ceiling: u64, wanted: usize) -> Option<u64> {
-    let sketch = Sketch::new(shards, ceiling / RATIO);
-    let threshold = choose_threshold(&sketch.cells, ceiling, wanted)?;
-    let mut found: Vec<Found> =
-        shards.par_iter().map(|shard| Found::new(shard, &sketch, threshold)).collect();
-    follow(shards, pairs, &mut found, threshold);
+/// Finds the most frequent of all pairs, of which none exceeds `ceiling`, and puts them into
+/// `pairs`, with lists in `shards` if memory is not bounded. `wanted` pairs are enough. Returns
+/// the threshold that all of them reach and no other does, or `None` if no pair is left at all.
+pub fn survey<S: Symbol>(
+    shards: &mut [Shard<S>],
+    pairs: &mut Pairs,
+    ceiling: u64,
+    wanted: usize,
+    budget: &Budget,
+    progress: &Progress,
+) -> Result<Option<u64>> {
+    let bits = cell_bits(shards, ceiling / RATIO, budget);
+    let sketch = Sketch::new(shards, bits, progress)?;
+    let Some(threshold) = choose_threshold(&sketch.cells, ceiling, wanted) else {
+        return Ok(None);
+    };
+    let mut found = shards
+        .par_iter()
+        .map(|shard| Found::new(shard, &sketch, threshold, budget.is_unlimited(), progress))
+        .collect::<Result<Vec<_>>>()?;
+    drop(sketch);
+    follow(shards, pairs, &mut found, threshold, budget.is_unlimited());
     shards.par_iter_mut().zip(&mut found).for_each(|(shard, found)| found.fill_lists(shard));
-    Some(threshold)
+    Ok(Some(threshold))
 }
 
 /// Calls `visit` with every two neighbours of a shard that [`Shard::compact`] left, with where
 /// the first stands, and the word's count. Also with those where one is a sentinel; their count is
 /// 0, which is quicker than to tell them apart.
 #[inline]
-fn for_each_pair(shard: &Shard, mut visit: impl FnMut(usize, TokenId, TokenId, u64)) {
+pub fn for_each_pair<S: Symbol>(
+    shard: &Shard<S>,
+    progress: &Progress,
+    mut visit: impl FnMut(usize, TokenId, TokenId, u64),
+) -> Result<()> {
     for (start, end, count) in shard.classes.iter() {
-        let mut left = SENTINEL;
-        for (at, &right) in (start..end).zip(&shard.symbols[start..end]) {
-            let inside = left != SENTINEL && right != SENTINEL;
-            visit(at - 1, left, right, if inside { count } else { 0 });
-            left = right;
+        let mut left = S::SENTINEL;
+        for start in (start..end).step_by(CHECK_EVERY) {
+            let end = end.min(start + CHECK_EVERY);
+            for (at, &right) in (start..end).zip(&shard.symbols[start..end]) {
+                let inside = left != S::SENTINEL && right != S::SENTINEL;
+                visit(at - 1, left.id(), right.id(), if inside { count } else { 0 });
+                left = right;
+            }
+            progress.check()?;
         }
     }
+    Ok(())
+}
+
+/// How large the sketch is to be if `threshold` is asked for, roughly.
+fn cell_bits<S: Symbol>(shards: &[Shard<S>], threshold: u64, budget: &Budget) -> u32 {
+    let places: u64 = shards.par_iter().map(|shard| shard.classes.total_count()).sum();
+    let cells = CELLS_PER_PAIR * (places / threshold.max(1));
+    (cells.max(1).ilog2() + 1).clamp(MIN_CELL_BITS, budget.max_cell_bits())
 }
 
 /// Sums of counts by hashed pair: no pair is more frequent than its cell says. A cell that is full
@@ -58,28 +89,28 @@ struct Sketch {
 }
 
 impl Sketch {
-    /// `threshold` is what will be asked for, roughly.
-    fn new(shards: &[Shard], threshold: u64) -> Self {
-        let places: u64 = shards.par_iter().map(total_count).sum();
-        let cells = CELLS_PER_PAIR * (places / threshold.max(1));
-        let bits = (cells.max(1).ilog2() + 1).clamp(*CELL_BITS.start(), *CELL_BITS.end());
-        let parts = shards.par_iter().map(|shard| Self::of_shard(shard, bits));
-        let merged = parts.reduce_with(|mut sum, part| {
+    fn new<S: Symbol>(shards: &[Shard<S>], bits: u32, progress: &Progress) -> Result<Self> {
+        let empty = || Self { cells: filled(0, 1 << bits), shift: 64 - bits };
+        let parts = shards.par_iter().map(|shard| {
+            let mut sketch = empty();
+            sketch.add(shard, progress)?;
+            Ok(sketch)
+        });
+        let merged = parts.try_reduce_with(|mut sum: Sketch, part| {
             let cells = sum.cells.iter_mut().zip(part.cells);
             cells.for_each(|(sum, cell)| *sum = sum.saturating_add(cell));
-            sum
+            Ok(sum)
         });
-        merged.unwrap_or_else(|| Self::of_shard(&Shard::default(), bits))
+        merged.unwrap_or_else(|| Ok(empty()))
     }
 
-    fn of_shard(shard: &Shard, bits: u32) -> Self {
-        let mut sketch = Self { cells: filled(0, 1 << bits), shift: 64 - bits };
-        for_each_pair(shard, |_, left, right, count| {
-            let cell = sketch.cell_of(key(left, right));
+    #[inline(never)] // one name per pass in a profile
+    fn add<S: Symbol>(&mut self, shard: &Shard<S>, progress: &Progress) -> Result<()> {
+        for_each_pair(shard, progress, |_, left, right, count| {
+            let cell = self.cell_of(key(left, right));
             let count = u32::try_from(count).unwrap_or(u32::MAX);
-            sketch.cells[cell] = sketch.cells[cell].saturating_add(count);
-        });
-        sketch
+            self.cells[cell] = self.cells[cell].saturating_add(count);
+        })
     }
 
     #[inline]
@@ -94,15 +125,10 @@ impl Sketch {
     }
 }
 
-/// How often any two symbols stand side by side, nearly: sentinels are taken for symbols.
-fn total_count(shard: &Shard) -> u64 {
-    shard.classes.iter().map(|(start, end, count)| (end - start) as u64 * count).sum()
-}
-
 /// The greatest count that a pair can have, divided by [`RATIO`]; higher if so many pairs may
 /// reach more that `wanted` are found. `None` if there is no pair.
 fn choose_threshold(cells: &[u32], ceiling: u64, wanted: usize) -> Option<u64> {
-    let greatest = u64::from(cells.iter().copied().max().unwrap_or(0)).min(ceiling - 1);
+    let greatest = ceiling.min(cells.iter().copied().max().unwrap_or(0).into());
     if greatest == 0 {
         return None;
     }
@@ -125,8 +151,9 @@ fn choose_threshold(cells: &[u32], ceiling: u64, wanted: usize) -> Option<u64> {
 /// What one shard holds of the pairs that may reach the threshold.
 struct Found {
     pairs: Vec<FoundPair>,
-    /// (index in `pairs`, position), ascending by position.
+    /// (index in `pairs`, position), ascending by position; none if they are not to be listed yet.
     places: Vec<(u32, u32)>,
+    keeps_places: bool,
 }
 
 /// A place whose pair may reach the threshold.
@@ -151,23 +178,29 @@ struct FoundPair {
 
 impl Found {
     #[inline(never)] // one name per pass in a profile
-    fn new(shard: &Shard, sketch: &Sketch, threshold: u64) -> Self {
+    fn new<S: Symbol>(
+        shard: &Shard<S>,
+        sketch: &Sketch,
+        threshold: u64,
+        keeps_places: bool,
+        progress: &Progress,
+    ) -> Result<Self> {
         let mut index = PairIndex::default();
-        let mut found = Found { pairs: Vec::new(), places: Vec::new() };
+        let mut found = Found { pairs: Vec::new(), places: Vec::new(), keeps_places };
         // Whether a pair passes the sketch cannot be foretold, so it must not be branched on: all
         // are written to a block, and the next overwrites what did not pass.
         let mut block = vec![Candidate::default(); BLOCK];
         let mut len = 0;
-        for_each_pair(shard, |at, left, right, count| {
+        for_each_pair(shard, progress, |at, left, right, count| {
             block[len] = Candidate { left, right, count, at: at as u32 };
             len += usize::from((count > 0) & sketch.may_reach(threshold, key(left, right)));
             if len == BLOCK {
                 found.add(&block, &mut index);
                 len = 0;
             }
-        });
+        })?;
         found.add(&block[..len], &mut index);
-        found
+        Ok(found)
     }
 
     fn add(&mut self, candidates: &[Candidate], index: &mut PairIndex) {
@@ -180,11 +213,13 @@ impl Found {
             let pair = &mut self.pairs[id as usize];
             pair.count += count;
             pair.places += 1;
-            self.places.push((id, at));
+            if self.keeps_places {
+                self.places.push((id, at));
+            }
         }
     }
 
-    fn fill_lists(&mut self, shard: &mut Shard) {
+    fn fill_lists<S: Symbol>(&mut self, shard: &mut Shard<S>) {
         for (id, position) in self.places.drain(..) {
             let cursor = &mut self.pairs[id as usize].cursor;
             if *cursor != NO_LIST {
@@ -196,7 +231,13 @@ impl Found {
 }
 
 /// Makes pairs of what the shards found together, where it reaches the threshold.
-fn follow(shards: &mut [Shard], pairs: &mut Pairs, found: &mut [Found], threshold: u64) {
+fn follow<S: Symbol>(
+    shards: &mut [Shard<S>],
+    pairs: &mut Pairs,
+    found: &mut [Found],
+    threshold: u64,
+    list: bool,
+) {
     let mut index = PairIndex::default();
     let mut sums: Vec<Pair> = Vec::new();
     // For each of `sums`, one after the other, where it is in each shard's `found`.
@@ -221,7 +262,9 @@ fn follow(shards: &mut [Shard], pairs: &mut Pairs, found: &mut [Found], threshol
         pairs.push(
             pair,
             parts.map(|((shard, found), &local)| match found.pairs.get_mut(local as usize) {
-                None => List::default(),
+                None if list => List::default(),
+                None => List::unlisted(0),
+                Some(found) if !list => List::unlisted(found.places),
                 Some(found) => {
                     let list = shard.reserve_list(found.places);
                     found.cursor = list.start;

@@ -3,6 +3,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::count::Ranking;
 
 /// Byte-pair encoding, obviously: all pairs are counted again for every merge.
 fn obvious(words: &[(Vec<u8>, u64)], num_merges: usize) -> Vec<Merge> {
@@ -41,15 +42,18 @@ fn obvious(words: &[(Vec<u8>, u64)], num_merges: usize) -> Vec<Merge> {
     merges
 }
 
-fn counts_of(words: &[(Vec<u8>, u64)]) -> PretokenCounts {
-    PretokenCounts {
-        pretokens: words.iter().map(|(word, _)| word).collect(),
-        counts: words.iter().map(|&(_, count)| count).collect(),
+/// The words, sorted in memory or on the disk.
+fn ranked(words: &[(Vec<u8>, u64)], max_memory: Option<u64>) -> Ranked {
+    let (mut ranking, progress) = (Ranking::new(max_memory), Progress::new());
+    for (word, count) in words {
+        ranking.push(word, *count, &progress).expect("room on disk");
     }
+    ranking.finish(&progress).expect("room on disk")
 }
 
 fn train(words: &[(Vec<u8>, u64)], num_merges: usize, threads: usize) -> Vec<Merge> {
-    train_merges(&counts_of(words), num_merges, threads, &Progress::new()).expect("trains")
+    let words = ranked(words, None);
+    train_merges(words, num_merges, threads, None, &Progress::new()).expect("trains")
 }
 
 /// Words over a few letters, so that ties, overlaps and runs are everywhere.
@@ -84,6 +88,18 @@ proptest! {
         threads in 1usize..5,
     ) {
         prop_assert_eq!(train(&words, num_merges, threads), obvious(&words, num_merges));
+    }
+
+    #[test]
+    fn equals_the_obvious_trainer_in_little_memory_and_with_wide_ids(
+        words in prop_oneof![words(2, 24, 12, 5), words(3, 9, 60, 1000), words(26, 8, 80, 20)],
+        max_memory in prop::sample::select(vec![0u64, 100, 1000, 4000]),
+    ) {
+        let (expected, progress) = (obvious(&words, 80), Progress::new());
+        let narrow = train_merges(ranked(&words, Some(max_memory)), 80, 2, Some(max_memory), &progress);
+        prop_assert_eq!(narrow.expect("trains"), &expected[..]);
+        let wide = Merging::<u32>::new(ranked(&words, None), 2, Some(max_memory), &progress);
+        prop_assert_eq!(wide.expect("fits").run(80).expect("trains"), expected);
     }
 
     #[test]
@@ -183,7 +199,8 @@ fn refuses_what_cannot_be() {
 fn stops_on_request() {
     let progress = Progress::new();
     progress.cancel();
-    let stopped = train_merges(&counts_of(&[(b"ab".to_vec(), 1)]), 1, 1, &progress);
+    let words = ranked(&[(b"ab".to_vec(), 1)], None);
+    let stopped = train_merges(words, 1, 1, None, &progress);
     assert!(matches!(stopped, Err(Error::Cancelled)));
 }
 
@@ -200,10 +217,11 @@ fn training_on_counts_files_is_training_on_the_text() {
         let counts = count_files(&shards[index..=index], &special, &pattern, &options, &progress);
         counted.push(folder.path().join(format!("{index}.bin")));
         let counts = counts.expect("counts");
-        crate::count::save_counts(&counted[index], &counts, &pattern, &special).expect("saves");
+        crate::count::save_counts(&counted[index], counts, &pattern, &special, &progress)
+            .expect("saves");
     }
     let whole = super::train(&shards, 290, &special, &pattern, &options, &progress);
-    let from_counts = train_counts(&counted, 290, 1, 1, &progress).expect("trains");
+    let from_counts = train_counts(&counted, 290, &options.count, &progress).expect("trains");
     assert_eq!(from_counts.merges, whole.expect("trains").merges);
     assert_eq!(from_counts.special.tokens(), ["<|e|>"]);
 }
