@@ -18,6 +18,7 @@ import reference_bpe
 import texts
 from cs336lm import Tokenizer, count_pretokens, train_bpe
 from cs336lm.cli.main import main
+from cs336lm.errors import UsageError
 
 EOT = texts.SPECIAL
 VOCAB_SIZE = 300
@@ -302,3 +303,23 @@ def test_a_job_goes_on_inside_a_file(tmp_path: Path, tokenizer: Tokenizer, name:
 def test_standard_input_cannot_be_resumed(tmp_path: Path, tokenizer: Tokenizer) -> None:
     with pytest.raises(ValueError, match="standard input cannot be read a second time"):
         tokenizer.encode_files("-", tmp_path / "tokens.npy", shard_tokens=10, resume=True)
+
+
+def test_numbers_that_make_no_sense_are_refused_by_name(
+    tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    (tmp_path / "a.txt").write_text("the cat")
+    source, out = tmp_path / "a.txt", tmp_path / "tokens.npy"
+    for name in ("max_memory", "min_count", "threads"):
+        for value in (0, -1, 1 << 64):
+            with pytest.raises(UsageError, match=f"{name} {value}: "):
+                train_bpe(source, 300, **{name: value})
+    for name, value in (("threads", 0), ("shard_tokens", 0), ("shard_tokens", -5), ("seed", -1)):
+        with pytest.raises(UsageError, match=f"{name} {value}: "):
+            tokenizer.encode_files(source, out, **{name: value})
+    for pattern in ("(", "[a"):
+        with pytest.raises(UsageError, match="pattern"):
+            train_bpe(source, 300, pattern=pattern)
+    with pytest.raises(UsageError, match="given twice"):
+        train_bpe(source, 300, [EOT, EOT])
+    assert not out.exists()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import reference_bpe
 from cs336lm import Tokenizer
+from cs336lm.data import TokenDataset
 
 EOT = "<|endoftext|>"
 DOCUMENTS = [f"the cat {index} sat on the mat {index * index}.\n" for index in range(400)]
@@ -85,6 +86,28 @@ def test_shards_are_the_array_in_pieces_and_a_job_goes_on(folder: Path) -> None:
     assert np.array_equal(np.concatenate(arrays), np.load(folder / "whole.npy"))
     assert (folder / "parts-00000.npy").stat().st_ino == first.st_ino
     assert not (folder / "parts.resume.json").exists()
+
+
+def test_no_sidecar_speaks_of_arrays_of_another_job(folder: Path) -> None:
+    """Interrupted, a job leaves no sidecar of the one before beside its own shards."""
+    flags = ["--out", "again.npy", "--shard-tokens"]
+    assert tokenize(folder, *flags, "1K").returncode == 0
+    before = TokenDataset(folder / "again.npy")
+    assert len(before.shards) > 3
+    (folder / "again-00002.npy").unlink()
+    (folder / "again-00002.npy").mkdir()
+    assert tokenize(folder, *flags, "2K").returncode == 1
+    assert not (folder / "again.json").exists()
+    with pytest.raises(FileNotFoundError):
+        TokenDataset(folder / "again.npy")
+    (folder / "again-00002.npy").rmdir()
+    assert tokenize(folder, *flags, "2K", "--resume").returncode == 0
+    after = TokenDataset(folder / "again.npy")
+    assert len(after.shards) == (len(before) + 1999) // 2000
+    assert np.array_equal(after[:], np.concatenate(after.shards))
+    # And one file in their place: the sidecar lists no shards any more.
+    assert tokenize(folder, *flags[:2]).returncode == 0
+    assert np.array_equal(TokenDataset(folder / "again.npy")[:], after[:])
 
 
 def test_end_of_text_after_each_file(folder: Path) -> None:

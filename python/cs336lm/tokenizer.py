@@ -131,7 +131,7 @@ class Tokenizer:
             vocab_size,
             names,
             pattern,
-            threads,
+            _amount("threads", threads),
             _amount("max_memory", max_memory),
             _amount("min_count", min_count),
             text_field,
@@ -164,7 +164,7 @@ class Tokenizer:
             vocab_size,
             _amount("min_count", min_count),
             _amount("max_memory", max_memory),
-            threads,
+            _amount("threads", threads),
             progress,
         )
         return cls._trained(core, vocab_size)
@@ -263,7 +263,7 @@ class Tokenizer:
         Returns:
             For each text a one-dimensional uint32 array, whatever the vocabulary's size.
         """
-        return self._core.encode_batch(texts, threads)
+        return self._core.encode_batch(texts, _amount("threads", threads))
 
     def encode_iterable(self, iterable: Iterable[str] | Iterable[bytes]) -> Iterator[int]:
         """The ids of the pieces joined, lazily: a text in any number of pieces, cut anywhere.
@@ -336,7 +336,7 @@ class Tokenizer:
 
         Raises:
             OSError: a file cannot be read or written.
-            UsageError: no file is named.
+            UsageError: no file is named, or a number is below what it can be.
             ValueError: an argument makes no sense, a record has no text, or the job to resume was
                 another one.
             KeyboardInterrupt: Ctrl-C; nothing but finished shards is left behind.
@@ -344,14 +344,14 @@ class Tokenizer:
         dtype, counts, val_counts, skipped = self._core.encode_files(
             input_files(paths),
             out,
-            threads,
+            _amount("threads", threads),
             progress,
             text_field=text_field,
             text_column=text_column,
             append_eot=append_eot,
             val_fraction=val_fraction,
-            seed=seed,
-            shard_tokens=shard_tokens,
+            seed=_amount("seed", seed, 0),
+            shard_tokens=_amount("shard_tokens", shard_tokens),
             resume=resume,
             skip_errors=skip_errors,
         )
@@ -373,7 +373,7 @@ class Tokenizer:
 
         Arguments and exceptions are those of :meth:`encode_files`; nothing is written.
         """
-        files = input_files(paths)
+        files, threads = input_files(paths), _amount("threads", threads)
         return self._core.count_tokens(files, threads, text_field, text_column, progress)
 
     def decode(self, ids: Iterable[int] | NDArray[np.integer[Any]]) -> str:
@@ -511,7 +511,7 @@ def train_bpe(
     Raises:
         OSError: a file cannot be read.
         UsageError: no file is named, ``vocab_size`` is less than 256 + special tokens, or
-            ``max_memory`` or ``min_count`` is below 1.
+            ``max_memory``, ``min_count`` or ``threads`` is below 1.
         ValueError: the files are empty or damaged, a record has no text, or a special token or the
             pattern makes no sense.
         KeyboardInterrupt: Ctrl-C.
@@ -558,7 +558,7 @@ def count_pretokens(
 
     Raises:
         OSError: a file cannot be read or written.
-        UsageError: no file is named, or ``max_memory`` is below 1.
+        UsageError: no file is named, or ``max_memory`` or ``threads`` is below 1.
         ValueError: a file is damaged, a record has no text, or a special token or the pattern makes
             no sense.
     """
@@ -568,7 +568,7 @@ def count_pretokens(
         out,
         names,
         pattern,
-        threads,
+        _amount("threads", threads),
         _amount("max_memory", max_memory),
         text_field,
         text_column,
@@ -587,10 +587,10 @@ def _paths(paths: Path | Iterable[Path]) -> list[Path]:
     return several
 
 
-def _amount(name: str, value: Any) -> Any:
-    """``value``, if it is a number that makes sense for that argument, or None."""
-    if value is not None and not 0 < value < 1 << 64:
-        raise UsageError(f"{name} {value}: must be at least 1")
+def _amount(name: str, value: Any, least: int = 1) -> Any:
+    """``value``, if it is None or a number that makes sense for that argument."""
+    if value is not None and not least <= value < 1 << 64:
+        raise UsageError(f"{name} {value}: must be at least {least}")
     return value
 
 
