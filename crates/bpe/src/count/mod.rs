@@ -8,6 +8,7 @@
 mod file;
 mod ranked;
 mod run;
+mod sort;
 mod spill;
 mod table;
 
@@ -23,6 +24,7 @@ use crate::source::Source;
 use crate::special::{Segment, SpecialTokens};
 pub use file::{load_counts, save_counts};
 pub use ranked::{Ranked, Ranking, too_many_pretokens};
+use sort::sort;
 use spill::{Run, Spill};
 use table::CountTable;
 
@@ -64,11 +66,11 @@ impl Counts {
         match self {
             Counts::Disk(run) => spill::merge(vec![run], progress, visit),
             Counts::Memory(counts) => {
+                let pretoken = |index: usize| counts.pretokens.get(index);
                 let mut order: Vec<usize> = (0..counts.counts.len()).collect();
-                order.sort_unstable_by_key(|&index| counts.pretokens.get(index));
-                order
-                    .into_iter()
-                    .try_for_each(|index| visit(counts.pretokens.get(index), counts.counts[index]))
+                sort(&mut order, &|&one, &other| pretoken(one).cmp(pretoken(other)), progress)?;
+                let mut order = order.into_iter();
+                order.try_for_each(|index| visit(pretoken(index), counts.counts[index]))
             }
         }
     }
@@ -230,13 +232,19 @@ fn count_text(
     Ok(())
 }
 
+/// About how many strings of all tables are summed in one go.
+const MAX_PART: usize = 1 << 16;
+
 /// Sums the tables, a part of all hashes at a time.
 fn sum(tables: &[CountTable], progress: &Progress) -> Result<PretokenCounts> {
     if let [table] = tables {
         return Ok(to_counts(table));
     }
-    // More parts than threads, so that none waits long for another in the end.
-    let parts = (4 * tables.len()).next_power_of_two().min(CountTable::MAX_PARTS);
+    // More parts than threads, so that none waits long for another in the end; parts that take
+    // moments, so that all can be stopped.
+    let strings = tables.iter().map(CountTable::len).sum::<usize>();
+    let parts = (4 * tables.len()).max(strings / MAX_PART).next_power_of_two();
+    let parts = parts.min(CountTable::MAX_PARTS);
     let sums: Vec<PretokenCounts> = (0..parts)
         .into_par_iter()
         .map(|part| {

@@ -5,9 +5,8 @@
 
 use std::cmp::Reverse;
 
-use rayon::prelude::*;
-
 use super::PretokenCounts;
+use super::sort::sort;
 use super::spill::{Run, RunFile, merge};
 use crate::byte_strings::ByteStrings;
 use crate::error::{Error, Result};
@@ -59,7 +58,7 @@ impl Ranked {
     ) -> Result<()> {
         match self.words {
             Words::Memory(counts) => {
-                for part in by_falling_count(&counts).chunks(CHECK_EVERY) {
+                for part in by_falling_count(&counts, progress)?.chunks(CHECK_EVERY) {
                     progress.check()?;
                     for &(count, index) in part {
                         visit(counts.pretokens.get(index as usize), count)?;
@@ -76,12 +75,13 @@ impl Ranked {
 }
 
 /// The counts and indices of all words.
-fn by_falling_count(counts: &PretokenCounts) -> Vec<(u64, u32)> {
+fn by_falling_count(counts: &PretokenCounts, progress: &Progress) -> Result<Vec<(u64, u32)>> {
     let mut order: Vec<(u64, u32)> = (counts.counts.iter().copied().zip(0..))
         .filter(|&(_, index)| counts.pretokens.get(index as usize).len() > 1)
         .collect();
-    order.par_sort_unstable_by_key(|&(count, index)| (Reverse(count), index));
-    order
+    let falling = |&(count, index): &(u64, u32)| (Reverse(count), index);
+    sort(&mut order, &|one, other| falling(one).cmp(&falling(other)), progress)?;
+    Ok(order)
 }
 
 /// Takes pretokens in any order, and ranks them; on the disk if memory is bounded.
@@ -129,7 +129,8 @@ impl Ranking {
         drop(pretokens);
 
         let mut order: Vec<u32> = (0..ranked.len() as u32).collect();
-        order.sort_unstable_by_key(|&index| ranked.get(index as usize));
+        let string = |&index: &u32| ranked.get(index as usize);
+        sort(&mut order, &|one, other| string(one).cmp(string(other)), progress)?;
         let mut out = RunFile::create()?;
         for index in order {
             out.push(ranked.get(index as usize), 1, progress)?;

@@ -37,7 +37,7 @@ impl Spill {
     /// Writes a table to a run of its own, and empties it.
     pub fn write(&self, table: &mut CountTable, progress: &Progress) -> Result<()> {
         let mut out = RunFile::create()?;
-        table.for_each_sorted(|string, count| out.push(string, count, progress))?;
+        table.for_each_sorted(progress, |string, count| out.push(string, count, progress))?;
         *table = CountTable::default();
         let run = out.finish()?;
         let mut runs = self.lock();

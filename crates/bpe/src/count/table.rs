@@ -4,8 +4,11 @@
 //! zeros, its length in the last byte: two words that are compared and hashed without a loop. A
 //! longer one is in `long`, its hash in the slot. Nothing is allocated for a string.
 
+use super::sort::sort;
 use crate::byte_strings::ByteStrings;
+use crate::error::Result;
 use crate::pages::filled;
+use crate::progress::Progress;
 
 const MIN_CAPACITY: usize = 1 << 12;
 
@@ -211,16 +214,18 @@ impl CountTable {
         }
     }
 
-    /// [`for_each`](Self::for_each), by ascending string, until `visit` fails.
-    pub fn for_each_sorted<E>(
+    /// [`for_each`](Self::for_each), by ascending string, until `visit` fails or `progress` says
+    /// stop.
+    pub fn for_each_sorted(
         &self,
-        mut visit: impl FnMut(&[u8], u64) -> Result<(), E>,
-    ) -> Result<(), E> {
+        progress: &Progress,
+        mut visit: impl FnMut(&[u8], u64) -> Result<()>,
+    ) -> Result<()> {
         debug_assert!(self.noted.is_empty(), "flush first");
         let mut order: Vec<u32> = (0..self.slots.len() as u32)
             .filter(|&at| !self.slots[at as usize].is_empty())
             .collect();
-        order.sort_unstable_by(|&one, &other| {
+        let compare = |&one: &u32, &other: &u32| {
             let (one, other) = (self.slots[one as usize].key, self.slots[other as usize].key);
             match (one.long_index(), other.long_index()) {
                 // As numbers, first byte highest; the length, lowest, decides between zeros.
@@ -230,7 +235,8 @@ impl CountTable {
                     self.string(one, &mut room).cmp(self.string(other, &mut other_room))
                 }
             }
-        });
+        };
+        sort(&mut order, &compare, progress)?;
         order.into_iter().try_for_each(|at| {
             let Slot { key, count } = self.slots[at as usize];
             visit(self.string(key, &mut [0; 16]), count)
@@ -374,9 +380,10 @@ mod tests {
             prop_assert_eq!(&found, &expected);
 
             let mut sorted = Vec::new();
-            let visited = CountTable::sum_part(&tables, 0, 1).for_each_sorted(|string, count| {
+            let sum = CountTable::sum_part(&tables, 0, 1);
+            let visited = sum.for_each_sorted(&Progress::new(), |string, count| {
                 sorted.push((string.to_vec(), count));
-                Ok::<(), ()>(())
+                Ok(())
             });
             prop_assert!(visited.is_ok());
             let mut expected: Vec<_> = expected.into_iter().collect();
