@@ -16,7 +16,7 @@ from cs336lm.config import (
 )
 from cs336lm.errors import UsageError
 from cs336lm.model_config import ModelConfig
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 names = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0/"), min_size=1)
@@ -46,6 +46,7 @@ configs = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(configs)
 def test_toml_gives_back_the_same_configuration(tmp_path_factory, config):
     path = tmp_path_factory.getbasetemp() / "run.toml"

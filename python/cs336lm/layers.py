@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import Module, Parameter
 
 from cs336lm.errors import UsageError
+from cs336lm.fp8 import fp8_linear
 from cs336lm.functional import scaled_dot_product_attention
 from cs336lm.fused import evens_first, gated_silu, rms_norm, turn_halves, turn_pairs
 from cs336lm.model_config import default_d_ff
@@ -24,6 +25,13 @@ if TYPE_CHECKING:
     from cs336lm.kv_cache import LayerCache
 
 Device = torch.device | str | None
+
+
+def project(
+    x: Float[Tensor, "... d_in"], weight: Float[Tensor, "d_out d_in"], *, fp8: bool = False
+) -> Float[Tensor, "... d_out"]:
+    """x W^T, in the dtype of ``x`` (of autocast), or in eight bits."""
+    return fp8_linear(x, weight) if fp8 else x @ weight.T
 
 
 @torch.no_grad()
@@ -40,6 +48,9 @@ def fill_truncated_normal(weight: Tensor, std: float) -> None:
 
 class Linear(Module):
     """y = x W^T, without bias; W starts truncated normal with variance 2 / (in + out)."""
+
+    fp8 = False
+    """Whether the product is taken in eight bits; see :meth:`TransformerLM.use_fp8`."""
 
     def __init__(
         self,
@@ -60,7 +71,7 @@ class Linear(Module):
 
     def forward(self, x: Float[Tensor, "... in_features"]) -> Float[Tensor, "... out_features"]:
         """(..., in_features) -> (..., out_features)."""
-        return x @ self.weight.T
+        return project(x, self.weight, fp8=self.fp8)
 
     def extra_repr(self) -> str:
         """What ``print(model)`` shows."""
@@ -151,7 +162,8 @@ class SwiGLU(Module):
 
     def forward(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
         """(..., d_model) -> (..., d_model)."""
-        return self.w2(gated_silu(x @ torch.cat((self.w1.weight, self.w3.weight)).T))
+        joined = torch.cat((self.w1.weight, self.w3.weight))
+        return self.w2(gated_silu(project(x, joined, fp8=self.w1.fp8)))
 
 
 class RotaryPositionalEmbedding(Module):
@@ -285,7 +297,7 @@ class MultiHeadSelfAttention(Module):
         if halves:
             weights[:2] = (evens_first(weight, self.num_heads) for weight in weights[:2])
         q, k, v = rearrange(
-            x @ torch.cat(weights).T,
+            project(x, torch.cat(weights), fp8=self.q_proj.fp8),
             "... seq (qkv heads d) -> qkv ... heads seq d",
             qkv=3,
             heads=self.num_heads,

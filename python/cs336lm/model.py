@@ -98,6 +98,12 @@ class TransformerLM(Module):
             if isinstance(module, Linear | Embedding | RMSNorm):
                 module.reset_parameters()
 
+    def use_fp8(self, fp8: bool) -> None:
+        """Whether the blocks' projections multiply in eight bits (not ``lm_head``'s)."""
+        for module in self.layers.modules():
+            if isinstance(module, Linear):
+                module.fp8 = fp8
+
     def forward(
         self,
         token_ids: Int[Tensor, "... seq"],

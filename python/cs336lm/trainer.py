@@ -30,6 +30,7 @@ from cs336lm.data import BatchLoader, gather_windows, validation_starts
 from cs336lm.devices import LateValues, Mark, choose_device, choose_dtype
 from cs336lm.distributed import ParallelModel, StopVote, World, gather_weights
 from cs336lm.errors import UsageError
+from cs336lm.fp8 import require_fp8
 from cs336lm.model import TransformerLM
 from cs336lm.optim import SGD, AdaGrad, AdamW, clip_gradients
 from cs336lm.profiling import StepProfiler
@@ -101,9 +102,12 @@ class Trainer:
         self._check_divisible()
         self.device = choose_device(config.train.device, self.world.local_rank)
         self.dtype = choose_dtype(config.train.dtype, self.device)
+        if config.train.fp8:
+            require_fp8(self.device)
         self.world.join(self.device)
         torch.manual_seed(config.train.seed)
         self.model = TransformerLM(self.config.model, device=self.device)
+        self.model.use_fp8(config.train.fp8)
         self._parallel = ParallelModel(self.model, self.world, config.train.parallel, self.dtype)
         self._parameters = list(self.model.parameters())
         self.optimizer = build_optimizer(self.model, self.config.optim)
