@@ -369,10 +369,7 @@ class Tokenizer:
         text_column: str = "text",
         progress: Progress | None = None,
     ) -> tuple[int, int]:
-        """How many ids :meth:`encode_files` would write, and of how many bytes of text.
-
-        Arguments and exceptions are those of :meth:`encode_files`; nothing is written.
-        """
+        """How many ids :meth:`encode_files` would write, and of how many bytes of text."""
         files, threads = input_files(paths), _amount("threads", threads)
         return self._core.count_tokens(files, threads, text_field, text_column, progress)
 
