@@ -3,6 +3,7 @@
 
 use crate::error::{Error, Result};
 use crate::hash::hash_bytes;
+use crate::pages::filled;
 
 pub type TokenId = u32;
 
@@ -23,6 +24,14 @@ struct Span {
     len: u32,
 }
 
+/// A slot of the index: an id, or [`EMPTY`], and half of its bytes' hash. A look-up that meets
+/// another token is mostly told so without a look at that token's bytes.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    tag: u32,
+    id: TokenId,
+}
+
 const ABSENT: Span = Span { start: 0, len: u32::MAX };
 
 #[derive(Clone, Debug, Default)]
@@ -31,7 +40,7 @@ pub struct TokenTable {
     spans: Vec<Span>,
     len: usize,
     /// A power of two slots, at most half of them taken; linear probing.
-    index: Vec<TokenId>,
+    index: Vec<Slot>,
 }
 
 impl TokenTable {
@@ -69,9 +78,9 @@ impl TokenTable {
         if (self.len + 1) * 2 > self.index.len() {
             self.grow_index((self.index.len() * 2).max(1024));
         }
-        let slot = self.slot_of(token);
-        if self.index[slot] != EMPTY {
-            let known = self.index[slot];
+        let (slot, tag) = self.slot_of(token);
+        let known = self.index[slot].id;
+        if known != EMPTY {
             return Err(Error::invalid(format!(
                 "token {} has two ids, {known} and {id}: remove one of them",
                 quoted(token)
@@ -85,7 +94,7 @@ impl TokenTable {
         }
         self.bytes.extend_from_slice(token);
         self.spans[id as usize] = Span { start, len: token.len() as u32 };
-        self.index[slot] = id;
+        self.index[slot] = Slot { tag, id };
         self.len += 1;
         Ok(())
     }
@@ -111,7 +120,7 @@ impl TokenTable {
         if self.index.is_empty() {
             return None;
         }
-        let id = self.index[self.slot_of(token)];
+        let id = self.index[self.slot_of(token).0].id;
         (id != EMPTY).then_some(id)
     }
 
@@ -133,26 +142,27 @@ impl TokenTable {
         (0..self.spans.len() as TokenId).filter_map(|id| Some((id, self.get(id)?)))
     }
 
-    /// Where `token` is in the index, or the empty slot where it would go.
+    /// Where `token` is in the index, or the empty slot where it would go, and its tag.
     #[inline]
-    fn slot_of(&self, token: &[u8]) -> usize {
+    fn slot_of(&self, token: &[u8]) -> (usize, u32) {
         let mask = self.index.len() - 1;
-        let mut slot = hash_bytes(token) as usize & mask;
+        let hash = hash_bytes(token);
+        let (mut slot, tag) = (hash as usize & mask, (hash >> 32) as u32);
         loop {
-            let id = self.index[slot];
-            if id == EMPTY || self.get(id) == Some(token) {
-                return slot;
+            let found = self.index[slot];
+            if found.id == EMPTY || (found.tag == tag && self.get(found.id) == Some(token)) {
+                return (slot, tag);
             }
             slot = (slot + 1) & mask;
         }
     }
 
     fn grow_index(&mut self, slots: usize) {
-        self.index = vec![EMPTY; slots];
+        self.index = filled(Slot { tag: 0, id: EMPTY }, slots);
         for id in 0..self.spans.len() as TokenId {
             if let Some(token) = self.get(id) {
-                let slot = self.slot_of(token);
-                self.index[slot] = id;
+                let (slot, tag) = self.slot_of(token);
+                self.index[slot] = Slot { tag, id };
             }
         }
     }

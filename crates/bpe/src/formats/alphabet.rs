@@ -42,11 +42,24 @@ pub fn spell(bytes: &[u8]) -> String {
 }
 
 /// Appends to `bytes` what `text` stands for; appends nothing and says `false` if some character
-/// is not in the alphabet.
-pub fn unspell(text: &str, bytes: &mut Vec<u8>) -> bool {
+/// is not in the alphabet. All that are have one byte or two.
+pub fn unspell(text: &[u8], bytes: &mut Vec<u8>) -> bool {
     let start = bytes.len();
-    for character in text.chars() {
-        match BYTES.get(character as usize) {
+    let mut rest = text;
+    loop {
+        let code_point = match *rest {
+            [] => return true,
+            [ascii @ ..0x80, ref after @ ..] => {
+                rest = after;
+                usize::from(ascii)
+            }
+            [lead @ 0xC2..0xE0, last @ 0x80..0xC0, ref after @ ..] => {
+                rest = after;
+                usize::from(lead & 0x1F) << 6 | usize::from(last & 0x3F)
+            }
+            _ => usize::MAX,
+        };
+        match BYTES.get(code_point) {
             Some(&byte) if byte != NONE => bytes.push(byte as u8),
             _ => {
                 bytes.truncate(start);
@@ -54,7 +67,6 @@ pub fn unspell(text: &str, bytes: &mut Vec<u8>) -> bool {
             }
         }
     }
-    true
 }
 
 #[cfg(test)]
@@ -72,10 +84,12 @@ mod tests {
     fn comes_back() {
         let all: Vec<u8> = (0..=255).collect();
         let mut back = Vec::new();
-        assert!(unspell(&spell(&all), &mut back));
+        assert!(unspell(spell(&all).as_bytes(), &mut back));
         assert_eq!(back, all);
-        assert!(!unspell("a b", &mut back) && !unspell("a\u{144}", &mut back));
-        assert!(!unspell("中", &mut back));
+        for other in ["a b", "a\u{144}", "中", "𠀀"] {
+            assert!(!unspell(other.as_bytes(), &mut back), "{other}");
+        }
+        assert!(!unspell(b"a\xC4", &mut back));
         assert_eq!(back, all);
     }
 }

@@ -24,7 +24,7 @@ pub fn load(vocab_path: &Path, merges_path: &Path, special_tokens: &[String]) ->
     })?;
     let merges = read_merges(merges_path)?;
     let tokens = unspell_tokens(&written, |token, bytes| {
-        special_tokens.iter().any(|known| known == token)
+        special_tokens.iter().any(|known| known.as_bytes() == token)
             && bytes.len() > 1
             && !merges.iter().any(|(left, right)| bytes == [left, right].concat())
     });
@@ -47,8 +47,12 @@ fn made_by_no_merge<'t>(vocab: &Vocab, written: &'t Tokens) -> Vec<(TokenId, &'t
     for &id in vocab.byte_ids() {
         made[id as usize] = true;
     }
-    let stands_as_it_is = |id, token: &str| vocab.token(id) == Some(token.as_bytes());
-    written.iter().filter(|&(id, token)| !made[id as usize] && stands_as_it_is(id, token)).collect()
+    let stands_as_it_is = |id, token: &[u8]| vocab.token(id) == Some(token);
+    written
+        .iter()
+        .filter(|&(id, token)| !made[id as usize] && stands_as_it_is(id, token))
+        .filter_map(|(id, token)| Some((id, str::from_utf8(token).ok()?)))
+        .collect()
 }
 
 fn read_merges(path: &Path) -> Result<Merges> {

@@ -17,30 +17,32 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    pub fn iter(&self) -> impl Iterator<Item = (TokenId, &str)> {
-        let spelled = self.spelled.iter().map(|token| str::from_utf8(token).unwrap_or_default());
-        self.ids.iter().copied().zip(spelled)
+    pub fn iter(&self) -> impl Iterator<Item = (TokenId, &[u8])> {
+        self.ids.iter().copied().zip(self.spelled.iter())
     }
 }
 
 /// Merges in rank order: the bytes of left and right by turns.
 #[derive(Debug, Default)]
-pub struct Merges(pub ByteStrings);
+pub struct Merges {
+    parts: ByteStrings,
+    /// The part at hand.
+    bytes: Vec<u8>,
+}
 
 impl Merges {
     /// Adds a merge whose parts are written in GPT-2's alphabet.
     pub fn push(&mut self, left: &str, right: &str) -> Result<(), String> {
-        let mut bytes = Vec::new();
         for part in [left, right] {
-            bytes.clear();
-            if !alphabet::unspell(part, &mut bytes) {
+            self.bytes.clear();
+            if !alphabet::unspell(part.as_bytes(), &mut self.bytes) {
                 return Err(format!(
                     "merge {} ({left:?} {right:?}): {part:?} is not written in GPT-2's alphabet of \
                      bytes",
-                    self.0.len() / 2 + 1
+                    self.parts.len() / 2 + 1
                 ));
             }
-            self.0.push(&bytes);
+            self.parts.push(&self.bytes);
         }
         Ok(())
     }
@@ -51,13 +53,14 @@ impl Merges {
             Some((left, right)) if !left.is_empty() && !right.is_empty() => self.push(left, right),
             _ => Err(format!(
                 "merge {} ({line:?}): two tokens with one space between them are expected",
-                self.0.len() / 2 + 1
+                self.parts.len() / 2 + 1
             )),
         }
     }
 
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&[u8], &[u8])> {
-        (0..self.0.len() / 2).map(|rank| (self.0.get(2 * rank), self.0.get(2 * rank + 1)))
+        (0..self.parts.len() / 2)
+            .map(|rank| (self.parts.get(2 * rank), self.parts.get(2 * rank + 1)))
     }
 }
 

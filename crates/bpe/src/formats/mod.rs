@@ -153,7 +153,7 @@ fn special_ids<'t>(vocab: &Vocab, special_tokens: &'t [String]) -> Result<Vec<(T
 fn spell_tokens(vocab: &Vocab, special: &[(TokenId, &str)]) -> Result<Vec<(TokenId, String)>> {
     for (id, token) in special {
         let mut bytes = Vec::new();
-        let other = match alphabet::unspell(token, &mut bytes) {
+        let other = match alphabet::unspell(token.as_bytes(), &mut bytes) {
             true => vocab.id(&bytes).filter(|other| other != id),
             false => None,
         };
@@ -179,14 +179,16 @@ fn spell_tokens(vocab: &Vocab, special: &[(TokenId, &str)]) -> Result<Vec<(Token
 /// alphabet do in any case.
 fn unspell_tokens(
     written: &json::Tokens,
-    mut is_literal: impl FnMut(&str, &[u8]) -> bool,
+    mut is_literal: impl FnMut(&[u8], &[u8]) -> bool,
 ) -> ByteStrings {
     let mut tokens = ByteStrings::with_capacity(written.ids.len(), written.spelled.total_bytes());
     let mut bytes = Vec::new();
     for (_, token) in written.iter() {
         bytes.clear();
-        let literal = !alphabet::unspell(token, &mut bytes) || is_literal(token, &bytes);
-        tokens.push(if literal { token.as_bytes() } else { &bytes });
+        let is_spelled = alphabet::unspell(token, &mut bytes);
+        // All are asked about, whatever they are written in.
+        let literal = is_literal(token, &bytes) || !is_spelled;
+        tokens.push(if literal { token } else { &bytes });
     }
     tokens
 }

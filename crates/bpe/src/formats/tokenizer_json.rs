@@ -7,7 +7,6 @@
 //!
 //! Source: the serialized form of the library `tokenizers`.
 
-use std::collections::HashSet;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -83,12 +82,20 @@ fn read(text: &str) -> Result<Files> {
 /// Added tokens may or may not be listed in the model's vocabulary; if so, that id counts.
 fn read_vocab(file: &TokenizerJson) -> Result<Vocab> {
     let written = &file.model.vocab;
-    let added: HashSet<&str> = file.added_tokens.iter().map(|token| &*token.content).collect();
-    let tokens = unspell_tokens(written, |token, _| added.contains(token));
-    let listed: HashSet<&str> =
-        written.iter().map(|(_, token)| token).filter(|token| added.contains(token)).collect();
-    let others = file.added_tokens.iter().filter(|token| !listed.contains(&*token.content));
-    let others = others.map(|token| (token.id, token.content.as_bytes()));
+    let mut added: Vec<&[u8]> =
+        file.added_tokens.iter().map(|token| token.content.as_bytes()).collect();
+    added.sort_unstable();
+    let mut listed = vec![false; added.len()];
+    let tokens = unspell_tokens(written, |token, _| match added.binary_search(&token) {
+        Ok(place) => {
+            listed[place] = true;
+            true
+        }
+        Err(_) => false,
+    });
+    let is_listed = |token: &[u8]| added.binary_search(&token).is_ok_and(|place| listed[place]);
+    let others = file.added_tokens.iter().map(|token| (token.id, token.content.as_bytes()));
+    let others = others.filter(|(_, token)| !is_listed(token));
     let listed = written.ids.iter().copied().zip(tokens.iter());
     Vocab::new(listed.chain(others), file.model.merges.iter())
 }
