@@ -9,12 +9,14 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use bpe::count::{CountOptions, count_pretokens};
+use bpe::count::{CountOptions, Counts, PretokenCounts, Ranked, count_pretokens};
+use bpe::encoder::Tokenizer;
 use bpe::pretokenize::Pattern;
 use bpe::progress::Progress;
 use bpe::source::{DEFAULT_CHUNK_BYTES, Source};
 use bpe::special::SpecialTokens;
-use bpe::train::{num_merges, train_merges};
+use bpe::train::{Merge, num_merges, train_merges};
+use bpe::vocab::Vocab;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -35,12 +37,33 @@ fn main() -> Result<(), Box<dyn Error>> {
     let distinct = counts.len();
     println!("counting {counting:.3} s, {:.0} MB/s, {distinct} distinct", megabytes / counting);
 
+    let Counts::Memory(counts) = counts else {
+        return Err("the counts are not in memory".into());
+    };
     let start = Instant::now();
     let num_merges = num_merges(vocab_size, &special)?;
-    let words = counts.ranked(None, &progress)?;
+    let words = Ranked::new(counts.clone())?;
     let merges = train_merges(words, num_merges, threads, None, &progress)?;
     let merging = start.elapsed().as_secs_f64();
-    let micros = 1e6 * merging / merges.len() as f64;
-    println!("merging {merging:.3} s, {} merges, {micros:.1} us each", merges.len());
+
+    let applied = applied_merges(&counts, &merges)?;
+    let nanos = 1e9 * merging / applied as f64;
+    println!(
+        "merging {merging:.3} s, {} merges, applied at {applied} places: {nanos:.0} ns each",
+        merges.len()
+    );
     Ok(())
+}
+
+/// Each place that a merge is applied at makes one token of two.
+fn applied_merges(counts: &PretokenCounts, merges: &[Merge]) -> Result<usize, Box<dyn Error>> {
+    let none: [&str; 0] = [];
+    let tokenizer = Tokenizer::new(Vocab::from_merges(merges, &none)?, &none, Pattern::Gpt2)?;
+    let (mut ids, mut tokens) = (Vec::new(), 0);
+    for pretoken in counts.pretokens.iter() {
+        ids.clear();
+        tokenizer.encode_ordinary(pretoken, &mut ids)?;
+        tokens += ids.len();
+    }
+    Ok(counts.pretokens.total_bytes() - tokens)
 }
