@@ -213,6 +213,7 @@ def test_failures_are_one_line(
         ["train-bpe"],
         ["train-bpe", "corpus.txt", "--vocab-size", "many", "--out", "x"],
         ["train-bpe", "corpus.txt", "--vocab-size", "300", "--threads", "0", "--out", "x"],
+        ["train-bpe", "corpus.txt", "--vocab-size", "300", "--max-memory", "5x", "--out", "x"],
         ["tokenize", "corpus.txt", "--out", "x.npy"],
         ["tokenize", "corpus.txt", "--tokenizer", "t", "--out", "x.txt"],
         ["inspect", "x.npy", "--on", "corpus.txt"],

@@ -67,7 +67,7 @@ def test_counts_files(
     counted = [path.with_suffix(".bin") for path in shards]
     for path, source in zip(counted, shards, strict=True):
         assert count_pretokens(source, path, SPECIALS, max_memory=max_memory) > 0
-    tokenizer = Tokenizer.train_counts(counted, 320)
+    tokenizer = Tokenizer.train_counts(counted, 320, max_memory=max_memory)
     assert (tokenizer.vocab, tokenizer.merges) == expected
 
 

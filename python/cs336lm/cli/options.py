@@ -72,7 +72,12 @@ def fraction(text: str) -> float:
 
 def memory(text: str) -> int:
     """The type of a flag that is an amount of memory: ``2GB`` is 2,000,000,000 bytes."""
-    return count(text.upper().removesuffix("B"))
+    try:
+        return count(text.upper().removesuffix("B"))
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no amount of memory: write 512MB, 2GB or a number of bytes"
+        ) from None
 
 
 def add_counting(parser: argparse.ArgumentParser) -> None:
