@@ -1,7 +1,7 @@
 //! The merge loop: take the most frequent pair, merge it everywhere, follow what that changes.
 //!
 //! Only pairs of at least a threshold are followed: they have an exact count, lists of positions
-//! and a place in the queue. As long as the queue holds one, no other pair can be the most
+//! (in bounded memory only when it is nearly their turn) and a place in the queue. As long as the queue holds one, no other pair can be the most
 //! frequent; when it runs dry, [`survey`] lowers the threshold and finds the pairs again. That
 //! works because a pair's count only falls once both its tokens exist: a pair is at its most
 //! frequent when its younger token is made, and is followed from then on or not at all.
