@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // in a test a panic is the report
 
 mod arrays;
+mod folder;
 mod oracle;
 
 use std::fs;
@@ -15,6 +16,7 @@ use bpe::progress::Progress;
 use bpe::sink::{EncodeOptions, EncodeStats, encode_files};
 use bpe::source::TextFields;
 use bpe::vocab::{TokenId, Vocab};
+use folder::contents;
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -64,15 +66,6 @@ fn run(
         ..options
     };
     encode_files(tokenizer, paths, out, &options, &Progress::new()).unwrap()
-}
-
-fn contents(folder: &Path) -> Vec<(String, Vec<u8>)> {
-    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
-    let mut all: Vec<_> = entries
-        .map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap()))
-        .collect();
-    all.sort();
-    all
 }
 
 proptest! {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // in a test a panic is the report
 
 mod arrays;
+mod folder;
 mod oracle;
 
 use std::fs;
@@ -15,6 +16,7 @@ use bpe::pretokenize::Pattern;
 use bpe::progress::Progress;
 use bpe::sink::{EncodeOptions, EncodeStats, encode_files};
 use bpe::vocab::{TokenId, Vocab};
+use folder::contents;
 use proptest::prelude::*;
 
 const EOT: &str = "<|endoftext|>";
@@ -85,16 +87,6 @@ fn read_both(folder: &Path, stats: &EncodeStats, tokenizer: &Tokenizer) -> [Vec<
     };
     let val = stats.val.as_deref().map(|val| check(val, "tokens.val.json"));
     [check(stats, "tokens.json"), val.unwrap_or_default()]
-}
-
-/// Everything under its name.
-fn contents(folder: &Path) -> Vec<(String, Vec<u8>)> {
-    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
-    let mut all: Vec<_> = entries
-        .map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap()))
-        .collect();
-    all.sort();
-    all
 }
 
 proptest! {

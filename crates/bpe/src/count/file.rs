@@ -110,13 +110,9 @@ pub fn load_counts(
         check_same(first_path, &headers[0], path, header)?;
     }
     let mut ranking = Ranking::new(max_memory);
-    let mut seen = 0u64;
-    let merged = run::merge(&mut readers, |pretoken, count| {
-        if count >= min_count {
-            ranking.push(pretoken, count, progress).map_err(Failed::Here)?;
-        }
-        seen += 1;
-        if seen.is_multiple_of(1 << 14) { progress.check().map_err(Failed::Here) } else { Ok(()) }
+    let merged = run::merge(&mut readers, progress, |pretoken, count| match count >= min_count {
+        true => Ok(ranking.push(pretoken, count, progress)?),
+        false => Ok(()),
     });
     merged.map_err(|failed| match failed {
         Failed::Here(error) => error,

@@ -8,6 +8,9 @@ use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
 use std::io::{self, Read, Write};
 
+use crate::error::Error;
+use crate::progress::Progress;
+
 pub fn write_entry(out: &mut impl Write, string: &[u8], count: u64) -> io::Result<()> {
     write_number(out, string.len() as u64)?;
     out.write_all(string)?;
@@ -76,10 +79,14 @@ impl<R: Read> RunReader<R> {
     }
 }
 
-/// Calls `visit` with each string of all runs, in ascending order, and the sum of its counts. An
-/// error comes with the index of the run it is of.
-pub fn merge<R: Read, E: From<(usize, io::Error)>>(
+/// How many strings go by between two looks at whether to stop.
+pub const CHECK_EVERY: u64 = 1 << 14;
+
+/// Calls `visit` with each string of all runs, in ascending order, and the sum of its counts, until
+/// it fails or `progress` says stop. An error of reading comes with the index of the run it is of.
+pub fn merge<R: Read, E: From<(usize, io::Error)> + From<Error>>(
     runs: &mut [RunReader<R>],
+    progress: &Progress,
     mut visit: impl FnMut(&[u8], u64) -> Result<(), E>,
 ) -> Result<(), E> {
     let mut heads = BinaryHeap::new();
@@ -89,7 +96,12 @@ pub fn merge<R: Read, E: From<(usize, io::Error)>>(
         }
     }
     let mut current: Option<(Vec<u8>, u64)> = None;
+    let mut seen = 0u64;
     while let Some(mut head) = heads.peek_mut() {
+        seen += 1;
+        if seen.is_multiple_of(CHECK_EVERY) {
+            progress.check()?;
+        }
         let index = head.0.1;
         let (string, count) = match runs[index].next().map_err(|error| (index, error))? {
             Some((string, count)) => {
@@ -131,6 +143,12 @@ mod tests {
 
     struct Failed;
 
+    impl From<Error> for Failed {
+        fn from(_: Error) -> Self {
+            Failed
+        }
+    }
+
     impl From<(usize, io::Error)> for Failed {
         fn from(_: (usize, io::Error)) -> Self {
             Failed
@@ -164,7 +182,7 @@ mod tests {
                 .map(|(file, run)| RunReader::new(&file[..], run.len() as u64))
                 .collect();
             let mut found = Vec::new();
-            let merged = merge::<_, Failed>(&mut readers, |string, count| {
+            let merged = merge::<_, Failed>(&mut readers, &Progress::new(), |string, count| {
                 found.push((string.to_vec(), count));
                 Ok(())
             });
@@ -175,7 +193,7 @@ mod tests {
         #[test]
         fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
             let mut reader = [RunReader::new(&bytes[..], 20)];
-            let merged = merge::<_, Failed>(&mut reader, |_, _| Ok(()));
+            let merged = merge::<_, Failed>(&mut reader, &Progress::new(), |_, _| Ok(()));
             prop_assert!(merged.is_err() || bytes.len() >= 20);
         }
     }

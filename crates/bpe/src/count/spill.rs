@@ -7,16 +7,13 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Seek, Write};
 use std::sync::{Mutex, PoisonError};
 
-use super::run::{self, RunReader};
+use super::run::{self, CHECK_EVERY, RunReader};
 use super::table::CountTable;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 
 /// Open files are few; so many runs become one.
 const MAX_RUNS: usize = 64;
-
-/// How many strings go by between two looks at whether to stop.
-const CHECK_EVERY: u64 = 1 << 14;
 
 #[derive(Default)]
 pub struct Spill {
@@ -88,12 +85,7 @@ pub fn merge<E: From<Error>>(
     };
     let mut readers =
         runs.into_iter().map(reader).collect::<io::Result<Vec<_>>>().map_err(failed)?;
-    let mut seen = 0u64;
-    let merged = run::merge(&mut readers, |string, count| {
-        seen += 1;
-        if seen.is_multiple_of(CHECK_EVERY) {
-            progress.check().map_err(|error| Failed::Elsewhere(error.into()))?;
-        }
+    let merged = run::merge(&mut readers, progress, |string, count| {
         visit(string, count).map_err(Failed::Elsewhere)
     });
     merged.map_err(|error| match error {
@@ -105,6 +97,12 @@ pub fn merge<E: From<Error>>(
 enum Failed<E> {
     Reading(io::Error),
     Elsewhere(E),
+}
+
+impl<E: From<Error>> From<Error> for Failed<E> {
+    fn from(error: Error) -> Self {
+        Failed::Elsewhere(error.into())
+    }
 }
 
 impl<E> From<(usize, io::Error)> for Failed<E> {
