@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 use crate::hash::fold;
-use crate::pages::filled;
+use crate::pages::{filled, prefetch};
 use crate::token_table::TokenId;
 
 /// The longest pretoken that a slot takes, in bytes.
@@ -152,6 +152,12 @@ impl Cache {
         // Which of the two it is, nobody can predict: computed, not branched on.
         let slot = &line[usize::from(line[0].key != key)];
         (slot.key == key).then_some(slot.ids)
+    }
+
+    /// Has the line that a look-up of `key` will read brought near.
+    #[inline(always)]
+    pub fn prefetch(&self, key: Key) {
+        prefetch(&self.lines[self.line(key)]);
     }
 
     pub fn insert(&mut self, key: Key, ids: Ids) {

@@ -4,7 +4,7 @@
 //! depend on what surrounds it: they are read from a table indexed by code point, where a hash
 //! would have to be computed and a key compared. An entry is made when its character first comes.
 
-use crate::pages::filled;
+use crate::pages::{filled, prefetch};
 use crate::pretokenize::dense::{self, Kind};
 use crate::token_table::TokenId;
 
@@ -95,12 +95,20 @@ impl CharTable {
         if bytes & 0xF0C0_C000 != 0xE080_8000 {
             return None;
         }
-        let point = (bytes >> 12 & 0xF000) | (bytes >> 10 & 0x0FC0) | (bytes >> 8 & 0x003F);
-        let mut entry = Entry(self.entries[point as usize % CODE_POINTS]);
+        let point = code_point(bytes);
+        let mut entry = Entry(self.entries[point]);
         if entry == Entry::UNKNOWN {
-            entry = self.learn(point, encode);
+            entry = self.learn(point as u32, encode);
         }
         entry.has_ids().then_some(entry)
+    }
+
+    /// Has what [`get`](Self::get) will read for the character at `at` brought near.
+    #[inline(always)]
+    pub fn prefetch(&self, text: &[u8], at: usize) {
+        if let Some(bytes) = text.get(at..).and_then(<[u8]>::first_chunk) {
+            prefetch(&self.entries[code_point(u32::from_be_bytes(*bytes))]);
+        }
     }
 
     #[cold]
@@ -115,6 +123,13 @@ impl CharTable {
         self.entries[point as usize] = entry.0;
         entry
     }
+}
+
+/// Of a character of three bytes, which come first in `bytes`.
+#[inline(always)]
+fn code_point(bytes: u32) -> usize {
+    let point = (bytes >> 12 & 0xF000) | (bytes >> 10 & 0x0FC0) | (bytes >> 8 & 0x003F);
+    point as usize % CODE_POINTS
 }
 
 #[cfg(test)]

@@ -10,22 +10,29 @@
 //! between Chinese characters and 76 % of those in Japanese are cuts by the first test, 99.3 % and
 //! 97 % by both: a sentence without a space becomes single characters, which a table knows.
 
+use std::collections::HashMap;
+
 use crate::vocab::Vocab;
 
 #[derive(Clone)]
 pub struct CutTable {
     /// One bit for each pair of bytes: whether some merge joins them.
     joined: Box<[u64; 1024]>,
-    /// One bit for two continuation bytes (six bits each) before a boundary, and a lead byte of
-    /// three-byte characters (four bits) and a continuation byte after it. Empty if there are no
-    /// cuts.
-    joined_wide: Vec<u64>,
+    /// For two continuation bytes (six bits each) before a boundary: which of the `rows` is theirs.
+    row_of: Box<[u16; LEFT_PAIRS]>,
+    rows: Vec<Row>,
 }
+
+/// One bit for a lead byte of three-byte characters (four bits) and a continuation byte (six) after
+/// a boundary. Most bytes before it share one, so that all of them fit the nearest caches.
+type Row = [u64; 16];
+
+const LEFT_PAIRS: usize = 1 << 12;
 
 impl CutTable {
     pub fn new(vocab: &Vocab) -> Self {
         let mut joined = Box::new([0; 1024]);
-        let mut joined_wide = vec![0; WIDE_BITS / 64];
+        let mut rows: Vec<Row> = vec![[0; 16]; LEFT_PAIRS];
         for (left, right) in vocab.merge_bytes() {
             let (Some(&last), Some(&first)) = (left.last(), right.first()) else { continue };
             let (word, bit) = place(last, first);
@@ -33,18 +40,33 @@ impl CutTable {
             if is_continuation(last) && is_lead(first) {
                 for before_last in fitting(left.iter().nth_back(1)) {
                     for second in fitting(right.get(1)) {
-                        let index = wide_index([before_last, last], [first, second]);
-                        joined_wide[index / 64] |= 1 << (index % 64);
+                        let bit = bits_after(first, second);
+                        rows[bits_before(before_last, last)][bit / 64] |= 1 << (bit % 64);
                     }
                 }
             }
         }
-        Self { joined, joined_wide }
+        Self { joined, ..Self::with_rows(rows) }
     }
 
     /// A table that never cuts.
     pub fn uncut() -> Self {
-        Self { joined: Box::new([u64::MAX; 1024]), joined_wide: Vec::new() }
+        let joined = Box::new([u64::MAX; 1024]);
+        Self { joined, row_of: Box::new([0; LEFT_PAIRS]), rows: vec![[u64::MAX; 16]] }
+    }
+
+    /// Keeps equal rows once.
+    fn with_rows(all: Vec<Row>) -> Self {
+        let mut row_of = Box::new([0; LEFT_PAIRS]);
+        let mut rows = Vec::new();
+        let mut known = HashMap::new();
+        for (place, row) in row_of.iter_mut().zip(all) {
+            *place = *known.entry(row).or_insert_with(|| {
+                rows.push(row);
+                rows.len() as u16 - 1
+            });
+        }
+        Self { joined: Box::new([0; 1024]), row_of, rows }
     }
 
     /// Whether `text` may be cut at `at`, which is neither its start nor its end.
@@ -58,15 +80,20 @@ impl CutTable {
     fn is_wide_cut(&self, text: &[u8], at: usize) -> bool {
         let around = at.checked_sub(2).and_then(|start| text.get(start..at + 2));
         let Some(&[before_last, last, first, second]) = around else { return false };
-        if !(is_continuation(before_last)
+        is_continuation(before_last)
             && is_continuation(last)
             && is_lead(first)
-            && is_continuation(second))
-        {
-            return false;
-        }
-        let index = wide_index([before_last, last], [first, second]);
-        self.joined_wide.get(index / 64).is_some_and(|word| word >> (index % 64) & 1 == 0)
+            && is_continuation(second)
+            && self.is_cut_between([before_last, last], [first, second])
+    }
+
+    /// [`is_cut`](Self::is_cut) between two characters of three bytes, of which these are the last
+    /// two and the first two: a single test.
+    #[inline(always)]
+    pub fn is_cut_between(&self, before: [u8; 2], after: [u8; 2]) -> bool {
+        let row = self.row_of[bits_before(before[0], before[1])];
+        let bit = bits_after(after[0], after[1]);
+        self.rows.get(usize::from(row)).is_some_and(|row| row[bit / 64] >> (bit % 64) & 1 == 0)
     }
 }
 
@@ -75,15 +102,14 @@ fn place(last: u8, first: u8) -> (usize, u32) {
     (usize::from(last) << 2 | usize::from(first >> 6), u32::from(first & 63))
 }
 
-const WIDE_BITS: usize = 1 << 22;
+#[inline(always)]
+fn bits_before(before_last: u8, last: u8) -> usize {
+    usize::from(before_last & 63) << 6 | usize::from(last & 63)
+}
 
 #[inline(always)]
-fn wide_index(before: [u8; 2], after: [u8; 2]) -> usize {
-    let bits = |byte: u8, mask: u8| usize::from(byte & mask);
-    bits(before[0], 63) << 16
-        | bits(before[1], 63) << 10
-        | bits(after[0], 15) << 6
-        | bits(after[1], 63)
+fn bits_after(first: u8, second: u8) -> usize {
+    usize::from(first & 15) << 6 | usize::from(second & 63)
 }
 
 fn is_continuation(byte: u8) -> bool {

@@ -19,6 +19,9 @@ use crate::vocab::{TokenId, Vocab};
 /// cache.
 const BATCH: usize = 256;
 
+/// How many bytes ahead of a character what is known of another one is brought near.
+const AHEAD: usize = 8 * CHAR_LEN;
+
 /// What decides a word's ids; the same for all threads.
 pub(crate) struct Rules {
     pub vocab: Vocab,
@@ -144,6 +147,7 @@ impl<O: Output> Visitor for Encoding<'_, O> {
 impl<O: Output> Encoding<'_, O> {
     #[inline(always)]
     fn note(&mut self, key: Key) {
+        self.words.short.prefetch(key);
         self.words.keys[self.words.len] = key;
         self.words.len += 1;
         if self.words.len == BATCH {
@@ -181,7 +185,9 @@ impl<O: Output> Encoding<'_, O> {
         let Some(mut last) = self.character(at) else { return start };
         while let Some(next) = self.character(at + CHAR_LEN) {
             let end = at + CHAR_LEN;
-            if !cuts.is_cut(text, end) {
+            self.words.characters.prefetch(text, end + AHEAD);
+            let (before, after) = ([text[end - 2], text[end - 1]], [text[end], text[end + 1]]);
+            if !cuts.is_cut_between(before, after) {
                 if !(last.is_letter() && next.is_letter() && end - from <= MAX_KEY) {
                     break;
                 }
