@@ -4,7 +4,7 @@
 //! depend on what surrounds it: they are read from a table indexed by code point, where a hash
 //! would have to be computed and a key compared. An entry is made when its character first comes.
 
-use crate::pages::{filled, prefetch};
+use crate::pages::filled;
 use crate::pretokenize::dense::{self, Kind};
 use crate::token_table::TokenId;
 
@@ -14,69 +14,74 @@ pub const CHAR_LEN: usize = 3;
 /// One past the last code point of three bytes.
 const CODE_POINTS: usize = 1 << 16;
 
-const ID_BITS: u32 = 20;
-const ID_MASK: u64 = (1 << ID_BITS) - 1;
-const COUNT_SHIFT: u32 = 60;
-const STATE_SHIFT: u32 = 62;
-
-/// What is known of a character: up to three ids of 20 bits, above them their number in two bits,
-/// above it the state in two bits.
+/// What is known of a character: up to three ids and, where a fourth would be, all the rest, so that
+/// the ids are copied in one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry(u64);
+#[repr(align(16))]
+pub struct Entry([u32; 4]);
 
 impl Entry {
-    const UNKNOWN: Self = Self(0);
+    const UNKNOWN: Self = Self([0; 4]);
     /// Not to be found in this table.
-    const NEITHER: Self = Self(1 << STATE_SHIFT);
-    const LETTER: u64 = 2;
-    const OTHER: u64 = 3;
+    const NEITHER: Self = Self([0, 0, 0, 1 << 4]);
+    const COUNT: u32 = 3;
+    const LETTER: u32 = 1 << 2;
+    const OTHER: u32 = 1 << 3;
+    const ROW_SHIFT: u32 = 16;
 
-    /// `None` for a character that is of no kind, or whose ids are too large.
-    fn new(code_point: u32, ids: &[TokenId]) -> Option<Self> {
-        let state = match dense::kind(code_point)? {
+    /// `None` for a character that is of no kind, or of more than three ids.
+    fn new(code_point: u32, Known { ids, cut_row }: Known) -> Option<Self> {
+        let kind = match dense::kind(code_point)? {
             Kind::Letter => Self::LETTER,
             Kind::Other => Self::OTHER,
         };
-        let mut packed = state << STATE_SHIFT | (ids.len() as u64) << COUNT_SHIFT;
-        for (place, &id) in ids.iter().enumerate() {
-            if place >= CHAR_LEN || u64::from(id) > ID_MASK {
-                return None;
-            }
-            packed |= u64::from(id) << (ID_BITS * place as u32);
-        }
-        Some(Self(packed))
+        let mut entry = [0; 4];
+        entry[..CHAR_LEN].get_mut(..ids.len())?.copy_from_slice(&ids);
+        entry[CHAR_LEN] = u32::from(cut_row) << Self::ROW_SHIFT | kind | ids.len() as u32;
+        Some(Self(entry))
     }
 
     #[inline(always)]
     pub fn is_letter(self) -> bool {
-        self.0 >> STATE_SHIFT == Self::LETTER
+        self.0[CHAR_LEN] & Self::LETTER != 0
     }
 
     #[inline(always)]
-    fn has_ids(self) -> bool {
-        self.0 >> STATE_SHIFT >= Self::LETTER
+    pub fn has_ids(self) -> bool {
+        self.0[CHAR_LEN] & (Self::LETTER | Self::OTHER) != 0
     }
 
     #[inline(always)]
     pub fn count(self) -> usize {
-        (self.0 >> COUNT_SHIFT & 3) as usize
+        (self.0[CHAR_LEN] & Self::COUNT) as usize
     }
 
-    /// The ids, and after [`count`](Self::count) of them zeros: to be copied whole.
+    /// The ids, and after [`count`](Self::count) of them anything: to be copied whole.
     #[inline(always)]
     pub fn padded(self) -> [TokenId; 4] {
-        let id = |place: u32| (self.0 >> (ID_BITS * place) & ID_MASK) as TokenId;
-        [id(0), id(1), id(2), 0]
+        self.0
+    }
+
+    /// The row of the [cut table](crate::cut_table::CutTable) for what follows this character.
+    #[inline(always)]
+    pub fn cut_row(self) -> u16 {
+        (self.0[CHAR_LEN] >> Self::ROW_SHIFT) as u16
     }
 }
 
+/// What the table learns of a character.
+pub struct Known {
+    pub ids: Vec<TokenId>,
+    pub cut_row: u16,
+}
+
 pub struct CharTable {
-    entries: Box<[u64]>,
+    entries: Box<[Entry]>,
 }
 
 impl Default for CharTable {
     fn default() -> Self {
-        Self { entries: filled(Entry::UNKNOWN.0, CODE_POINTS).into_boxed_slice() }
+        Self { entries: filled(Entry::UNKNOWN, CODE_POINTS).into_boxed_slice() }
     }
 }
 
@@ -89,40 +94,47 @@ impl CharTable {
         &mut self,
         text: &[u8],
         at: usize,
-        encode: impl FnOnce(&[u8]) -> Option<Vec<TokenId>>,
+        encode: impl FnOnce(&[u8]) -> Option<Known>,
     ) -> Option<Entry> {
         let bytes = u32::from_be_bytes(*text.get(at..)?.first_chunk()?);
-        if bytes & 0xF0C0_C000 != 0xE080_8000 {
+        if !is_wide(bytes) {
             return None;
         }
         let point = code_point(bytes);
-        let mut entry = Entry(self.entries[point]);
+        let mut entry = self.entries[point];
         if entry == Entry::UNKNOWN {
             entry = self.learn(point as u32, encode);
         }
         entry.has_ids().then_some(entry)
     }
 
-    /// Has what [`get`](Self::get) will read for the character at `at` brought near.
+    /// The entry of the character that `bytes` begin with, and its code point; without ids if there
+    /// is none, or none yet.
     #[inline(always)]
-    pub fn prefetch(&self, text: &[u8], at: usize) {
-        if let Some(bytes) = text.get(at..).and_then(<[u8]>::first_chunk) {
-            prefetch(&self.entries[code_point(u32::from_be_bytes(*bytes))]);
-        }
+    pub fn peek(&self, bytes: [u8; 4]) -> (Entry, usize) {
+        let bytes = u32::from_be_bytes(bytes);
+        let point = code_point(bytes);
+        (if is_wide(bytes) { self.entries[point] } else { Entry::UNKNOWN }, point)
     }
 
     #[cold]
     #[inline(never)]
-    fn learn(&mut self, point: u32, encode: impl FnOnce(&[u8]) -> Option<Vec<TokenId>>) -> Entry {
+    fn learn(&mut self, point: u32, encode: impl FnOnce(&[u8]) -> Option<Known>) -> Entry {
         let mut buffer = [0; 4];
         let bytes = char::from_u32(point).map(|character| &*character.encode_utf8(&mut buffer));
         let entry = bytes
             .filter(|bytes| bytes.len() == CHAR_LEN)
-            .and_then(|bytes| Entry::new(point, &encode(bytes.as_bytes())?))
+            .and_then(|bytes| Entry::new(point, encode(bytes.as_bytes())?))
             .unwrap_or(Entry::NEITHER);
-        self.entries[point as usize] = entry.0;
+        self.entries[point as usize] = entry;
         entry
     }
+}
+
+/// Whether `bytes` begin as a character of three bytes does.
+#[inline(always)]
+fn is_wide(bytes: u32) -> bool {
+    bytes & 0xF0C0_C000 == 0xE080_8000
 }
 
 /// Of a character of three bytes, which come first in `bytes`.
@@ -138,7 +150,11 @@ mod tests {
 
     /// The ids of a character: as many as its last byte says.
     fn ids(bytes: &[u8]) -> Vec<TokenId> {
-        (0..1 + TokenId::from(bytes[2]) % 3).map(|i| 1_000_000 + i).collect()
+        (0..1 + TokenId::from(bytes[2]) % 3).map(|i| TokenId::MAX - i).collect()
+    }
+
+    fn known(ids: Vec<TokenId>) -> Option<Known> {
+        Some(Known { ids, cut_row: u16::MAX - 1 })
     }
 
     #[test]
@@ -160,11 +176,14 @@ mod tests {
         ] {
             for _ in 0..2 {
                 let text = format!("{character}....");
-                let entry = table.get(text.as_bytes(), 0, |bytes| Some(ids(bytes)));
+                let entry = table.get(text.as_bytes(), 0, |bytes| known(ids(bytes)));
                 assert_eq!(entry.map(Entry::is_letter), kind, "{character}");
                 if let Some(entry) = entry {
                     let expected = ids(text.as_bytes());
                     assert_eq!(entry.padded()[..entry.count()], expected);
+                    assert_eq!(entry.cut_row(), u16::MAX - 1);
+                    let bytes = *text.as_bytes().first_chunk().unwrap();
+                    assert_eq!(table.peek(bytes), (entry, character as usize));
                 }
             }
         }
@@ -176,9 +195,9 @@ mod tests {
         let surrogate = [0xED, 0xA0, 0x80, b'.'];
         let overlong = [0xE0, 0x80, 0x80, b'.'];
         for text in [&surrogate[..], &overlong, &[0xE4, 0xB8], "中".as_bytes(), b""] {
-            assert_eq!(table.get(text, 0, |bytes| Some(ids(bytes))), None, "{text:?}");
+            assert_eq!(table.get(text, 0, |bytes| known(ids(bytes))), None, "{text:?}");
         }
-        assert_eq!(table.get("中.".as_bytes(), 0, |_| Some(vec![1 << ID_BITS])), None);
-        assert_eq!(table.get("国.".as_bytes(), 0, |_| Some(vec![1; 4])), None);
+        assert_eq!(table.get("中.".as_bytes(), 0, |_| None), None);
+        assert_eq!(table.get("国.".as_bytes(), 0, |_| known(vec![1; 4])), None);
     }
 }

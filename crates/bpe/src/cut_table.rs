@@ -84,16 +84,21 @@ impl CutTable {
             && is_continuation(last)
             && is_lead(first)
             && is_continuation(second)
-            && self.is_cut_between([before_last, last], [first, second])
+            && self.is_cut_before(self.row(before_last, last), bits_after(first, second))
     }
 
-    /// [`is_cut`](Self::is_cut) between two characters of three bytes, of which these are the last
-    /// two and the first two: a single test.
+    /// The row for a boundary after a character of three bytes that ends with these two.
     #[inline(always)]
-    pub fn is_cut_between(&self, before: [u8; 2], after: [u8; 2]) -> bool {
-        let row = self.row_of[bits_before(before[0], before[1])];
-        let bit = bits_after(after[0], after[1]);
-        self.rows.get(usize::from(row)).is_some_and(|row| row[bit / 64] >> (bit % 64) & 1 == 0)
+    pub fn row(&self, before_last: u8, last: u8) -> u16 {
+        self.row_of[bits_before(before_last, last)]
+    }
+
+    /// [`is_cut`](Self::is_cut) between two characters of three bytes by a single test: by the
+    /// [row](Self::row) of the first and the second's ten high bits of its code point.
+    #[inline(always)]
+    pub fn is_cut_before(&self, row: u16, high_bits: usize) -> bool {
+        let row = self.rows.get(usize::from(row));
+        row.is_some_and(|row| row[high_bits / 64 % 16] >> (high_bits % 64) & 1 == 0)
     }
 }
 

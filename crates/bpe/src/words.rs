@@ -6,7 +6,7 @@
 //! the processor runs many look-ups at once, which it cannot across a mispredicted branch.
 
 use crate::cache::{Cache, Ids, Key, MAX_IDS, MAX_KEY};
-use crate::char_table::{CHAR_LEN, CharTable, Entry};
+use crate::char_table::{CHAR_LEN, CharTable, Entry, Known};
 use crate::cut_table::CutTable;
 use crate::encoder::Output;
 use crate::error::Result;
@@ -18,9 +18,6 @@ use crate::vocab::{TokenId, Vocab};
 /// How many words are looked up at a time: few enough for keys and ids to stay in the first-level
 /// cache.
 const BATCH: usize = 256;
-
-/// How many bytes ahead of a character what is known of another one is brought near.
-const AHEAD: usize = 8 * CHAR_LEN;
 
 /// What decides a word's ids; the same for all threads.
 pub(crate) struct Rules {
@@ -84,27 +81,38 @@ impl WordEncoder {
 /// How many ids are gathered before they are appended to the output.
 const READY: usize = 1024;
 
-/// Ids on their way to the output: a place to copy four to and count fewer.
+/// Ids on their way to the output: a place to copy [`MAX_IDS`] to and count fewer.
 struct Ready {
-    ids: Box<[TokenId; READY + MAX_IDS]>,
+    ids: Box<[TokenId; READY + BATCH * MAX_IDS]>,
     len: usize,
 }
 
 impl Default for Ready {
     fn default() -> Self {
-        Self { ids: Box::new([0; READY + MAX_IDS]), len: 0 }
+        Self { ids: Box::new([0; READY + BATCH * MAX_IDS]), len: 0 }
     }
 }
 
 impl Ready {
-    /// Appends the first `count` of `ids`.
+    /// Appends the ids of up to [`BATCH`] words: of each array as many as the number beside it
+    /// says.
     #[inline(always)]
-    fn push(&mut self, ids: [TokenId; MAX_IDS], count: usize, out: &mut impl Output) {
+    fn extend(
+        &mut self,
+        words: impl Iterator<Item = ([TokenId; MAX_IDS], usize)>,
+        out: &mut impl Output,
+    ) {
         if self.len > READY {
             self.flush(out);
         }
-        self.ids[self.len..self.len + MAX_IDS].copy_from_slice(&ids);
-        self.len += count;
+        // Where the next ids go depends on how many came before. In memory that would be a store
+        // and a load for every word, one waiting for the other.
+        let mut len = self.len;
+        for (ids, count) in words {
+            self.ids[len..len + MAX_IDS].copy_from_slice(&ids);
+            len += count;
+        }
+        self.len = len;
     }
 
     #[inline(never)]
@@ -179,31 +187,65 @@ impl<O: Output> Encoding<'_, O> {
     #[inline(never)]
     fn pass_characters(&mut self, start: usize) -> usize {
         self.look_up();
-        let (text, cuts) = (self.text, &self.rules.cuts);
-        // A part of the text without a cut begins at `from`; its last character, at `at`, is `last`.
-        let (mut from, mut at) = (start, start);
-        let Some(mut last) = self.character(at) else { return start };
-        while let Some(next) = self.character(at + CHAR_LEN) {
+        let mut at = start;
+        loop {
+            at = self.pass_single(at);
+            match self.pass_part(at) {
+                Some(end) => at = end,
+                None => return at,
+            }
+        }
+    }
+
+    /// Encodes characters from `start` on as long as each is known and is a part by itself; returns
+    /// where it stopped.
+    #[inline(always)]
+    fn pass_single(&mut self, start: usize) -> usize {
+        let text = &self.text[start..];
+        let (characters, cuts) = (&self.words.characters, &self.rules.cuts);
+        let mut at = 0;
+        let singles = text.first_chunk().map(|bytes| characters.peek(*bytes).0);
+        let mut last = singles.filter(|entry| entry.has_ids());
+        let singles = std::iter::from_fn(|| {
+            let this = last?;
+            let bytes = text.get(at + CHAR_LEN..)?.first_chunk()?;
+            let (next, point) = characters.peek(*bytes);
+            let stands_alone = next.has_ids()
+                && (this.is_letter() || next.is_letter())
+                && cuts.is_cut_before(this.cut_row(), point >> 6);
+            last = stands_alone.then_some(next);
+            last?;
+            at += CHAR_LEN;
+            Some((this.padded(), this.count()))
+        });
+        self.words.ready.extend(singles.take(BATCH), self.out);
+        start + at
+    }
+
+    /// Encodes the characters from `start` to the next cut; returns where it is, or `None` if they
+    /// must be left to the scanner.
+    fn pass_part(&mut self, start: usize) -> Option<usize> {
+        let text = self.text;
+        let mut at = start;
+        let mut last = self.character(at)?;
+        loop {
             let end = at + CHAR_LEN;
-            self.words.characters.prefetch(text, end + AHEAD);
-            let (before, after) = ([text[end - 2], text[end - 1]], [text[end], text[end + 1]]);
-            if !cuts.is_cut_between(before, after) {
-                if !(last.is_letter() && next.is_letter() && end - from <= MAX_KEY) {
-                    break;
-                }
-            } else {
-                if from != at {
-                    self.look_up_one(Key::at(text, from, end - from));
+            let next = self.character(end)?;
+            if self.rules.cuts.is_cut(text, end) {
+                if at != start {
+                    self.look_up_one(Key::at(text, start, end - start));
                 } else if last.is_letter() || next.is_letter() {
-                    self.words.ready.push(last.padded(), last.count(), self.out);
+                    self.push(last.padded(), last.count());
                 } else {
-                    break;
+                    return None;
                 }
-                from = end;
+                return Some(end);
+            }
+            if !(last.is_letter() && next.is_letter() && end - start <= MAX_KEY) {
+                return None;
             }
             (at, last) = (end, next);
         }
-        from
     }
 
     /// What is known of the character at `at`.
@@ -212,24 +254,38 @@ impl<O: Output> Encoding<'_, O> {
         let WordEncoder { characters, symbols, merge, .. } = &mut *self.words;
         characters.get(self.text, at, |character| {
             self.rules.encode_word(character, symbols, merge).ok()?;
-            Some(symbols.clone())
+            let cut_row = self.rules.cuts.row(character[1], character[2]);
+            Some(Known { ids: symbols.clone(), cut_row })
         })
     }
 
     /// Appends the ids of the words noted, and forgets them.
     #[inline(never)]
     fn look_up(&mut self) {
-        for i in 0..std::mem::take(&mut self.words.len) {
-            self.look_up_one(self.words.keys[i]);
+        let count = std::mem::take(&mut self.words.len);
+        let mut done = 0;
+        while done < count {
+            let WordEncoder { keys, short, ready, .. } = &mut *self.words;
+            let known = keys[done..count].iter().map_while(|&key| short.get(key));
+            let counted = known.inspect(|_| done += 1);
+            ready.extend(counted.map(|ids| (ids.padded(), ids.count())), self.out);
+            if done < count {
+                self.encode_new(self.words.keys[done]);
+                done += 1;
+            }
+        }
+    }
+
+    fn look_up_one(&mut self, key: Key) {
+        match self.words.short.get(key) {
+            Some(ids) => self.push(ids.padded(), ids.count()),
+            None => self.encode_new(key),
         }
     }
 
     #[inline(always)]
-    fn look_up_one(&mut self, key: Key) {
-        match self.words.short.get(key) {
-            Some(ids) => self.words.ready.push(ids.padded(), ids.count(), self.out),
-            None => self.encode_new(key),
-        }
+    fn push(&mut self, ids: [TokenId; MAX_IDS], count: usize) {
+        self.words.ready.extend(std::iter::once((ids, count)), self.out);
     }
 
     /// A word that the short cache does not know.
