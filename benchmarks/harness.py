@@ -114,17 +114,21 @@ def compete(
         for round in range(repeat):
             for name in contestants:
                 print(f"\r{round + 1}/{repeat} {name:<12}", end="", file=sys.stderr, flush=True)
-                _discard(made[name])
+                _clear(made[name])
                 runs[name].append(run(commands(name, made[name])))
         print("\r" + " " * 30 + "\r", end="", file=sys.stderr, flush=True)
         verdicts = check(made)
     return {name: best(results) for name, results in runs.items()}, verdicts
 
 
-def _discard(made: Path) -> None:
-    """Removes what the last run made: giving back a large file's pages is no part of the job."""
+def _clear(made: Path) -> None:
+    """Removes what the last run made, and has the disk finish: neither giving back a large file's
+    pages nor writing what the contestant before left unwritten is part of the job.
+    """
     for path in made.parent.glob(f"{made.name}*"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if hasattr(os, "sync"):
+        os.sync()
 
 
 def peak_megabytes() -> float:
