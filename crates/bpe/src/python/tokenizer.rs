@@ -9,7 +9,7 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString};
 
-use super::arguments::{text_bytes, token_ids, type_name};
+use super::arguments::{text_bytes, text_of, token_ids, type_name};
 use super::errors::{to_python, to_usage_error};
 use super::stream::EncodeStream;
 use super::training::{text_fields, train_options};
@@ -229,8 +229,7 @@ impl PyTokenizer {
     }
 
     fn decode<'py>(&self, ids: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyString>> {
-        let bytes = self.bytes_of(ids)?;
-        Ok(PyString::new(ids.py(), &String::from_utf8_lossy(&bytes)))
+        text_of(ids.py(), &self.bytes_of(ids)?)
     }
 
     fn decode_bytes<'py>(&self, ids: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
