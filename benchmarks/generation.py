@@ -1,21 +1,28 @@
 """Generation beside transformers' generate with its KV cache: tokens a second, greedily.
 
     python benchmarks/generation.py
+    python benchmarks/generation.py --compile
     python benchmarks/generation.py --batch 1 --d-model 768 --layers 12 --heads 12 --new-tokens 64
 
 Both continue the same prompts with the same weights, on the CPU in float32, and first it is checked
 that they write the same ids. Then they take turns; the median counts. The time is that of a whole
-call: prompt, decoding, sampling.
+call: prompt, decoding, sampling. With --compile there is a third, ours with decoding compiled; its
+first call, which compiles, is not timed.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
+
+# As `cs336lm generate` has it: threads that wait for each other give way to others soon. It must be
+# there before PyTorch is.
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 import torch
 from cs336lm.generation import generate_ids
@@ -92,6 +99,7 @@ def main() -> None:
     add("--vocab-size", type=int, default=4096)
     add("--prompt-tokens", type=int, default=16)
     add("--new-tokens", type=int, default=200)
+    add("--compile", action="store_true", help="also measure generation compiled")
     add("--repeat", type=int, default=5, help="calls of each (default: 5)")
     arguments = parser.parse_args()
     config = ModelConfig(
@@ -107,9 +115,12 @@ def main() -> None:
     for batch in arguments.batch or [1, 64]:
         prompts = torch.randint(0, config.vocab_size, (batch, arguments.prompt_tokens)).tolist()
         new = arguments.new_tokens
-        runs = {"cs336lm": ours(model, prompts, new), "transformers": theirs(llama, prompts, new)}
-        equal = check_equal(*(run() for run in runs.values()))
-        print(f"batch {batch}: {equal}", file=sys.stderr)
+        runs = {"transformers": theirs(llama, prompts, new), "cs336lm": ours(model, prompts, new)}
+        if arguments.compile:
+            runs["cs336lm compiled"] = ours(model, prompts, new, compile=True)
+        expected = runs["transformers"]()
+        for name in list(runs)[1:]:
+            print(f"batch {batch}, {name}: {check_equal(runs[name](), expected)}", file=sys.stderr)
         times: dict[str, list[float]] = {name: [] for name in runs}
         for _ in range(arguments.repeat):
             for name, run in runs.items():

@@ -5,7 +5,9 @@ for a small model it is those operations, not their arithmetic, that take the ti
 forward pass is written out here once more for a single position, with what can be prepared
 prepared: queries, keys and values are one product, gate and up another; the gains of the norms
 before them and the attention's 1 / sqrt(d_head) are multiplied into their weights; residuals are
-added by the products themselves. What comes out is what the model computes, to rounding.
+added by the products themselves. What comes out is what the model computes, to rounding. On a CPU
+the weights are stored the other way round than in training, (in, out): a vector times a matrix then
+reads memory in order, along all outputs at once, which is up to twice as fast as output by output.
 
 Shapes are the same in every step and nothing depends on values that only the device knows, so a
 step can be captured. Where the host knows that all sequences stand at the same position, it may say
@@ -20,7 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cs336lm.functional import at_least_float32
-from cs336lm.fused import gated_silu, turn_pairs
+from cs336lm.fused import gated_silu, turn_complex, turn_pairs
 from cs336lm.kv_cache import KVCache, LayerCache
 from cs336lm.model import TransformerBlock, TransformerLM
 
@@ -40,8 +42,8 @@ class _Weights(NamedTuple):
 class Decoder:
     """Continues the sequences whose past is in ``cache``.
 
-    It holds a joined copy of about two thirds of the blocks' weights, made when it is; later
-    changes of the model do not reach it.
+    It holds a prepared copy of the weights (on a GPU of about two thirds of them), made when it is;
+    later changes of the model do not reach it.
     """
 
     def __init__(self, model: TransformerLM, cache: KVCache) -> None:
@@ -49,10 +51,12 @@ class Decoder:
         self.cache = cache
         blocks = cast("Sequence[TransformerBlock]", model.layers)
         self.weights = [_prepared(block) for block in blocks]
+        weight = model.lm_head.weight
+        self.head = _in_out(at_least_float32(weight) * model.ln_final.weight, weight.dtype)
         rope = blocks[0].attn.rope
         assert rope is not None  # a language model's attention knows positions
         self.cos, self.sin = rope.cos, rope.sin
-        weight = model.lm_head.weight
+        self.turns = torch.complex(rope.cos, rope.sin)
         self.eps = torch.tensor(
             model.config.rms_norm_eps,
             dtype=torch.promote_types(weight.dtype, torch.float32),
@@ -65,7 +69,7 @@ class Decoder:
         # What stays where it is need not be copied for each replay of the graph.
         caches = [tensor for layer in self.cache for tensor in (layer.keys, layer.values)]
         weights = [weight for layer in self.weights for weight in layer]
-        for tensor in (*caches, *weights, self.cos, self.sin, self.eps, self.slots):
+        for tensor in (*caches, *weights, self.head, self.cos, self.sin, self.eps, self.slots):
             torch._dynamo.mark_static_address(tensor)
         step: CompiledStep = torch.compile(
             self.step, mode="reduce-overhead", fullgraph=True, dynamic=False
@@ -83,10 +87,10 @@ class Decoder:
         ``common_position`` is the value of all ``positions``, where the host knows it.
         """
         x = self.model.token_embeddings(token_ids)
-        cos, sin = self.cos[positions].unsqueeze(1), self.sin[positions].unsqueeze(1)
+        turn = self._turn_at(positions, x.dtype)
         bias = None if common_position is not None else self._bias(positions, x.dtype)
         for weights, layer_cache in zip(self.weights, self.cache, strict=True):
-            q, k, v = self._project(x, weights.qkv, cos, sin)
+            q, k, v = self._project(x, weights.qkv, turn)
             if common_position is None:
                 layer_cache.write(k.unsqueeze(2), v.unsqueeze(2), positions.unsqueeze(1))
             else:
@@ -95,16 +99,24 @@ class Decoder:
             attended = _attend(q, layer_cache, bias, common_position)
             x = torch.addmm(x, attended, weights.output)
             x = torch.addmm(x, gated_silu(self._normed(x) @ weights.gate_up), weights.down)
-        logits: Tensor = self.model.lm_head(self.model.ln_final(x))
-        return logits
+        return self._normed(x) @ self.head
+
+    def _turn_at(self, positions: Tensor, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+        """RoPE's turn of what stands at these positions."""
+        # The compiler makes nothing of complex numbers, and there are none in half precision.
+        if torch.compiler.is_compiling() or dtype != self.cos.dtype:
+            cos, sin = self.cos[positions].unsqueeze(1), self.sin[positions].unsqueeze(1)
+            return lambda x: turn_pairs(x, cos, sin)
+        turns = self.turns[positions].unsqueeze(1)
+        return lambda x: turn_complex(x, turns)
 
     def _project(
-        self, x: Tensor, weight: Tensor, cos: Tensor, sin: Tensor
+        self, x: Tensor, weight: Tensor, turn: Callable[[Tensor], Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(batch, d_model) -> rotated queries and keys, and values, (batch, heads, d_head) each."""
         heads, d_head = self.model.config.num_heads, self.model.config.d_head
         qkv = (self._normed(x) @ weight).view(x.shape[0], 3 * heads, d_head)
-        turned = turn_pairs(qkv[:, : 2 * heads], cos, sin)
+        turned = turn(qkv[:, : 2 * heads])
         return turned[:, :heads], turned[:, heads:], qkv[:, 2 * heads :]
 
     def _normed(self, x: Tensor) -> Tensor:
@@ -130,9 +142,14 @@ def _prepared(block: TransformerBlock) -> _Weights:
     q, k, v = (at_least_float32(p.weight) for p in (attn.q_proj, attn.k_proj, attn.v_proj))
     qkv = torch.cat((q * scale, k, v)) * block.ln1.weight
     gate_up = torch.cat((at_least_float32(ffn.w1.weight), ffn.w3.weight)) * block.ln2.weight
-    return _Weights(
-        qkv.to(dtype).T, attn.output_proj.weight.T, gate_up.to(dtype).T, ffn.w2.weight.T
-    )
+    weights = (qkv, attn.output_proj.weight, gate_up, ffn.w2.weight)
+    return _Weights(*(_in_out(weight, dtype) for weight in weights))
+
+
+def _in_out(weight: Float[Tensor, "d_out d_in"], dtype: torch.dtype) -> Float[Tensor, "d_in d_out"]:
+    """Transposed; on a CPU in memory, too."""
+    transposed = weight.to(dtype).T
+    return transposed.contiguous() if weight.device.type == "cpu" else transposed
 
 
 def _attend(

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Complex, Float
 from torch import Tensor
 
 from cs336lm.functional import at_least_float32, silu
@@ -102,11 +102,16 @@ def turn_pairs(
     As complex numbers: multiplies x_2k + i x_2k+1 by cos + i sin, which is one operation.
     """
     if x.dtype == cos.dtype and not torch.compiler.is_compiling():
-        pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)))
-        return torch.view_as_real(pairs * torch.complex(cos, sin)).flatten(-2)
+        return turn_complex(x, torch.complex(cos, sin))
     even, odd = rearrange(x, "... (half two) -> two ... half", two=2)
     turned = torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1)
     return turned.flatten(-2).to(x.dtype)
+
+
+def turn_complex(x: Float[Tensor, "... d"], turns: Complex[Tensor, "... half"]) -> Tensor:
+    """:func:`turn_pairs` with cos + i sin given."""
+    pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * turns).flatten(-2)
 
 
 def turn_halves(
