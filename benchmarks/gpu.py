@@ -39,8 +39,8 @@ from cs336lm.accounting import matmul_parameters, peak_bandwidth, peak_flops
 from cs336lm.accounting import training_flops_per_token as flops_per_token
 from cs336lm.cli.main import main as cs336lm
 from cs336lm.devices import Mark, choose_device
-from cs336lm.model import ModelConfig, TransformerLM
-from generation import Generate, ours, theirs
+from cs336lm.model import ModelConfig
+from generation import Generate, make_model, ours, theirs
 from llama import loss_of, twin
 from steps import our_step, random_trainer, their_step
 
@@ -129,10 +129,9 @@ def train(setting: Setting, device: torch.device, *, peer: bool, compiled: bool)
 def generate(
     setting: Setting, device: torch.device, *, peer: str | None, compiled: bool
 ) -> Figures:
-    """Tokens a second of a whole call, prompt included, the third one."""
+    """Tokens a second of a whole call, prompt included, the third one; and the first ids."""
     config = setting.model
-    torch.manual_seed(0)
-    model = TransformerLM(config, device=device, dtype=torch.bfloat16).eval()
+    model = make_model(config, device=device, dtype=torch.bfloat16)
     prompts = torch.randint(0, config.vocab_size, (setting.batch, PROMPT_TOKENS)).tolist()
     run: Generate
     if peer is None:
@@ -145,9 +144,10 @@ def generate(
     seconds = 0.0
     for _ in range(3):
         began = time.perf_counter()
-        run()
+        written = run()
         seconds = time.perf_counter() - began
-    return {"tokens_per_second": setting.batch * setting.tokens / seconds}
+    first = {f"first id {number}": float(ids[0]) for number, ids in enumerate(written)}
+    return {"tokens_per_second": setting.batch * setting.tokens / seconds, **first}
 
 
 def recipe(device: torch.device, *, steps: int, compiled: bool) -> Figures:
@@ -246,8 +246,32 @@ def rows(results: dict[str, Figures | str], device: torch.device) -> list[list[s
             peer = results.get(other)
             if isinstance(peer, dict):
                 notes.append(f"{speed / peer['tokens_per_second']:.2f} x {other[len(name) + 1 :]}")
+                if kind == "generate":
+                    notes[-1] += f" ({agreement(figures, peer):.0%} of first ids equal)"
         lines.append([name, f"{speed:,.0f}", "; ".join(notes)])
     return lines
+
+
+def agreement(ours: Figures, theirs: Figures) -> float:
+    """The share of prompts that both continue with the same token."""
+    names = [name for name in ours if name.startswith("first id")]
+    return statistics.mean(ours[name] == theirs[name] for name in names)
+
+
+def check_ids(results: dict[str, Figures | str]) -> None:
+    """Ends the benchmark where two models of the same weights write different texts.
+
+    Rounding in bfloat16 decides between tokens that are nearly as likely, here and there.
+    """
+    for name, figures in results.items():
+        ours = results.get(name.partition(" transformers")[0])
+        if (
+            name.startswith("generate")
+            and isinstance(figures, dict)
+            and isinstance(ours, dict)
+            and (share := agreement(ours, figures)) < 0.75
+        ):
+            sys.exit(f"{name}: only {share:.0%} of the prompts go on with the same token")
 
 
 def check_losses(results: dict[str, Figures | str]) -> None:
@@ -303,6 +327,7 @@ def main(argv: list[str] | None = None) -> None:
         name: measure(name, job, options) for name, job in known.items() if name.split()[0] in kinds
     }
     check_losses(results)
+    check_ids(results)
     if arguments.smoke:
         print("A smoke test: the figures mean nothing.")
     print(describe(device))

@@ -39,6 +39,15 @@ def test_losses_that_differ_end_it(gpu):
         gpu.check_losses({"train a": figures, "train a transformers": {**figures, "loss": 4.1}})
 
 
+def test_texts_that_differ_end_it(gpu):
+    ours = {"tokens_per_second": 1.0, **{f"first id {i}": float(i) for i in range(64)}}
+    nearly = {**ours, "first id 7": -1.0}
+    gpu.check_ids({"generate a": ours, "generate a transformers static": nearly})
+    others = {**ours, **{f"first id {i}": -1.0 for i in range(17)}}
+    with pytest.raises(SystemExit, match=r"a transformers static: only 73% of the prompts"):
+        gpu.check_ids({"generate a": ours, "generate a transformers static": others})
+
+
 def test_the_bound_is_what_one_token_reads(gpu, monkeypatch):
     """1.28 billion weights beside the embedding, two bytes each, at 3.35 TB/s: 1,300 a second."""
     monkeypatch.setattr(gpu, "peak_bandwidth", lambda device: 3.35e12)
