@@ -96,25 +96,20 @@ impl CharTable {
         at: usize,
         encode: impl FnOnce(&[u8]) -> Option<Known>,
     ) -> Option<Entry> {
-        let bytes = u32::from_be_bytes(*text.get(at..)?.first_chunk()?);
-        if !is_wide(bytes) {
-            return None;
-        }
-        let point = code_point(bytes);
-        let mut entry = self.entries[point];
+        let (mut entry, point) = self.peek(text, at)?;
         if entry == Entry::UNKNOWN {
             entry = self.learn(point as u32, encode);
         }
         entry.has_ids().then_some(entry)
     }
 
-    /// The entry of the character that `bytes` begin with, and its code point; without ids if there
-    /// is none, or none yet.
+    /// The entry of the character at `at`, which has no ids if they are not known yet, and its code
+    /// point; `None` where no character of three bytes stands, or at the text's very end.
     #[inline(always)]
-    pub fn peek(&self, bytes: [u8; 4]) -> (Entry, usize) {
-        let bytes = u32::from_be_bytes(bytes);
+    pub fn peek(&self, text: &[u8], at: usize) -> Option<(Entry, usize)> {
+        let bytes = u32::from_be_bytes(*text.get(at..)?.first_chunk()?);
         let point = code_point(bytes);
-        (if is_wide(bytes) { self.entries[point] } else { Entry::UNKNOWN }, point)
+        is_wide(bytes).then(|| (self.entries[point], point))
     }
 
     #[cold]
@@ -182,8 +177,7 @@ mod tests {
                     let expected = ids(text.as_bytes());
                     assert_eq!(entry.padded()[..entry.count()], expected);
                     assert_eq!(entry.cut_row(), u16::MAX - 1);
-                    let bytes = *text.as_bytes().first_chunk().unwrap();
-                    assert_eq!(table.peek(bytes), (entry, character as usize));
+                    assert_eq!(table.peek(text.as_bytes(), 0), Some((entry, character as usize)));
                 }
             }
         }

@@ -94,31 +94,42 @@ impl Default for Ready {
 }
 
 impl Ready {
-    /// Appends the ids of up to [`BATCH`] words: of each array as many as the number beside it
-    /// says.
+    /// Room for the ids of [`BATCH`] words.
     #[inline(always)]
-    fn extend(
-        &mut self,
-        words: impl Iterator<Item = ([TokenId; MAX_IDS], usize)>,
-        out: &mut impl Output,
-    ) {
+    fn room(&mut self, out: &mut impl Output) -> Room<'_> {
         if self.len > READY {
             self.flush(out);
         }
-        // Where the next ids go depends on how many came before. In memory that would be a store
-        // and a load for every word, one waiting for the other.
-        let mut len = self.len;
-        for (ids, count) in words {
-            self.ids[len..len + MAX_IDS].copy_from_slice(&ids);
-            len += count;
-        }
-        self.len = len;
+        Room { len: self.len, ready: self }
     }
 
     #[inline(never)]
     fn flush(&mut self, out: &mut impl Output) {
         out.append(&self.ids[..self.len]);
         self.len = 0;
+    }
+}
+
+/// Where the next ids go, which depends on how many came before: kept in a register. In memory that
+/// would be a store and a load for every word, one waiting for the other.
+struct Room<'a> {
+    ready: &'a mut Ready,
+    len: usize,
+}
+
+impl Room<'_> {
+    /// Appends the first `count` of `ids`.
+    #[inline(always)]
+    fn push(&mut self, ids: [TokenId; MAX_IDS], count: usize) {
+        self.ready.ids[self.len..self.len + MAX_IDS].copy_from_slice(&ids);
+        self.len += count;
+    }
+}
+
+impl Drop for Room<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.ready.len = self.len;
     }
 }
 
@@ -201,25 +212,24 @@ impl<O: Output> Encoding<'_, O> {
     /// where it stopped.
     #[inline(always)]
     fn pass_single(&mut self, start: usize) -> usize {
-        let text = &self.text[start..];
-        let (characters, cuts) = (&self.words.characters, &self.rules.cuts);
-        let mut at = 0;
-        let singles = text.first_chunk().map(|bytes| characters.peek(*bytes).0);
-        let mut last = singles.filter(|entry| entry.has_ids());
-        let singles = std::iter::from_fn(|| {
-            let this = last?;
-            let bytes = text.get(at + CHAR_LEN..)?.first_chunk()?;
-            let (next, point) = characters.peek(*bytes);
-            let stands_alone = next.has_ids()
-                && (this.is_letter() || next.is_letter())
-                && cuts.is_cut_before(this.cut_row(), point >> 6);
-            last = stands_alone.then_some(next);
-            last?;
+        let WordEncoder { characters, ready, .. } = &mut *self.words;
+        let mut ready = ready.room(self.out);
+        let mut at = start;
+        let Some(mut last) = characters.peek(self.text, at).filter(|(entry, _)| entry.has_ids())
+        else {
+            return start;
+        };
+        for _ in 0..BATCH {
+            let Some(next) = characters.peek(self.text, at + CHAR_LEN) else { break };
+            let fits = next.0.has_ids() && (last.0.is_letter() || next.0.is_letter());
+            if !fits || !self.rules.cuts.is_cut_before(last.0.cut_row(), next.1 >> 6) {
+                break;
+            }
+            ready.push(last.0.padded(), last.0.count());
+            last = next;
             at += CHAR_LEN;
-            Some((this.padded(), this.count()))
-        });
-        self.words.ready.extend(singles.take(BATCH), self.out);
-        start + at
+        }
+        at
     }
 
     /// Encodes the characters from `start` to the next cut; returns where it is, or `None` if they
@@ -266,9 +276,12 @@ impl<O: Output> Encoding<'_, O> {
         let mut done = 0;
         while done < count {
             let WordEncoder { keys, short, ready, .. } = &mut *self.words;
-            let known = keys[done..count].iter().map_while(|&key| short.get(key));
-            let counted = known.inspect(|_| done += 1);
-            ready.extend(counted.map(|ids| (ids.padded(), ids.count())), self.out);
+            let mut room = ready.room(self.out);
+            for ids in keys[done..count].iter().map_while(|&key| short.get(key)) {
+                room.push(ids.padded(), ids.count());
+                done += 1;
+            }
+            drop(room);
             if done < count {
                 self.encode_new(self.words.keys[done]);
                 done += 1;
@@ -285,7 +298,7 @@ impl<O: Output> Encoding<'_, O> {
 
     #[inline(always)]
     fn push(&mut self, ids: [TokenId; MAX_IDS], count: usize) {
-        self.words.ready.extend(std::iter::once((ids, count)), self.out);
+        self.words.ready.room(self.out).push(ids, count);
     }
 
     /// A word that the short cache does not know.
