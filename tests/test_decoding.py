@@ -26,8 +26,9 @@ def make_model(dtype):
     ("dtype", "tolerance"),
     [(torch.float64, 1e-10), (torch.float32, 1e-4), (torch.bfloat16, 0.1), (torch.float16, 0.02)],
 )
+@pytest.mark.parametrize("compile", [False, True])
 @torch.no_grad()
-def test_steps_equal_the_model(lengths, dtype, tolerance):
+def test_steps_equal_the_model(lengths, dtype, tolerance, compile):
     """Sequences at one position, and each at its own; every step to the end of the context."""
     model = make_model(dtype)
     batch = len(lengths)
@@ -36,7 +37,7 @@ def test_steps_equal_the_model(lengths, dtype, tolerance):
     cache = KVCache(CONFIG, batch, 12, dtype=dtype)
     prefix = max(lengths)
     model(ids[:, :prefix], token_positions=torch.arange(prefix).expand(batch, -1), cache=cache)
-    decoder = Decoder(model, cache)
+    decoder = Decoder(model, cache, compile=compile)  # what is for the compiler, run without it
     positions = torch.tensor(lengths)
     rows = torch.arange(batch)
     while positions.max() < 12:

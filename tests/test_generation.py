@@ -70,10 +70,11 @@ def test_greedy_equals_the_loop_without_a_cache(model, lengths):
     assert ours == [greedy_without_cache(model, prompt, 30) for prompt in prompts]
 
 
-def test_compiled_decoding_writes_the_same(model, monkeypatch):
+@pytest.mark.parametrize("texts", [1, 3, 5])
+def test_compiled_decoding_writes_the_same(model, monkeypatch, texts):
     """All of torch.compile but the generation of code; past the window's end, too."""
     monkeypatch.setattr(torch, "compile", eager_compile)
-    prompts = [[1, 2, 3], [4, 5], [6] * 12]
+    prompts = [[1, 2, 3], [4, 5], [6] * 12, [7], [8, 9]][:texts]
     expected = ids_of(generate_ids(model, prompts, 30, Sampler(temperature=0)))
     compiled = generate_ids(model, prompts, 30, Sampler(temperature=0), compile=True)
     assert ids_of(compiled) == expected

@@ -5,9 +5,13 @@ for a small model it is those operations, not their arithmetic, that take the ti
 forward pass is written out here once more for a single position, with what can be prepared
 prepared: queries, keys and values are one product, gate and up another; the gains of the norms
 before them and the attention's 1 / sqrt(d_head) are multiplied into their weights; residuals are
-added by the products themselves. What comes out is what the model computes, to rounding. On a CPU
-the weights are stored the other way round than in training, (in, out): a vector times a matrix then
-reads memory in order, along all outputs at once, which is up to twice as fast as output by output.
+added by the products themselves. What comes out is what the model computes, to rounding.
+
+A product of a vector and a matrix waits for memory, so how the matrix is read decides. On a CPU a
+library's product wants it stored (in, out), the other way round than in training: in order along
+all outputs at once it is up to twice as fast as output by output. Best is what the compiler makes
+of the sums written out, over weights that stay as in training: one loop over them, with the
+operations around it inside.
 
 Shapes are the same in every step and nothing depends on values that only the device knows, so a
 step can be captured. Where the host knows that all sequences stand at the same position, it may say
@@ -29,9 +33,12 @@ from cs336lm.model import TransformerBlock, TransformerLM
 CompiledStep = Callable[[Tensor, Tensor], Tensor]
 """Token ids and positions, both (batch,), to logits (batch, vocab)."""
 
+SEQUENCES_BY_SUMS = {"cpu": 4}
+"""Up to how many sequences the compiler's own sums beat a library's products; elsewhere one."""
+
 
 class _Weights(NamedTuple):
-    """One block's weights, (in, out)."""
+    """One block's weights."""
 
     qkv: Tensor
     output: Tensor
@@ -42,17 +49,21 @@ class _Weights(NamedTuple):
 class Decoder:
     """Continues the sequences whose past is in ``cache``.
 
-    It holds a prepared copy of the weights (on a GPU of about two thirds of them), made when it is;
-    later changes of the model do not reach it.
+    It holds a prepared copy of the weights (of two thirds of them where the others stay as they
+    are), made when it is; later changes of the model do not reach it. ``compile`` prepares it for
+    :meth:`compiled`.
     """
 
-    def __init__(self, model: TransformerLM, cache: KVCache) -> None:
+    def __init__(self, model: TransformerLM, cache: KVCache, *, compile: bool = False) -> None:
         self.model = model
         self.cache = cache
-        blocks = cast("Sequence[TransformerBlock]", model.layers)
-        self.weights = [_prepared(block) for block in blocks]
         weight = model.lm_head.weight
-        self.head = _in_out(at_least_float32(weight) * model.ln_final.weight, weight.dtype)
+        few = cache.batch_size <= SEQUENCES_BY_SUMS.get(weight.device.type, 1)
+        self.by_sums = compile and few
+        blocks = cast("Sequence[TransformerBlock]", model.layers)
+        head = at_least_float32(weight) * model.ln_final.weight
+        self.weights = [_Weights(*map(self._stored, _joined(block))) for block in blocks]
+        self.head = self._stored(head.to(weight.dtype))
         rope = blocks[0].attn.rope
         assert rope is not None  # a language model's attention knows positions
         self.cos, self.sin = rope.cos, rope.sin
@@ -96,10 +107,26 @@ class Decoder:
             else:
                 layer_cache.keys[:, :, common_position] = k
                 layer_cache.values[:, :, common_position] = v
-            attended = _attend(q, layer_cache, bias, common_position)
-            x = torch.addmm(x, attended, weights.output)
-            x = torch.addmm(x, gated_silu(self._normed(x) @ weights.gate_up), weights.down)
-        return self._normed(x) @ self.head
+            attend = _attend_by_sums if self.by_sums else _attend
+            x = self._added(x, attend(q, layer_cache, bias, common_position), weights.output)
+            gate_up = self._product(self._normed(x), weights.gate_up)
+            x = self._added(x, gated_silu(gate_up), weights.down)
+        return self._product(self._normed(x), self.head)
+
+    def _product(self, x: Tensor, weight: Tensor) -> Tensor:
+        """(batch, in) and (in, out) -> (batch, out)."""
+        return (x.unsqueeze(1) * weight.T).sum(-1) if self.by_sums else x @ weight
+
+    def _added(self, residual: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+        """``residual`` and the product."""
+        if self.by_sums:
+            return residual + self._product(x, weight)
+        return torch.addmm(residual, x, weight)
+
+    def _stored(self, weight: Float[Tensor, "d_out d_in"]) -> Float[Tensor, "d_in d_out"]:
+        """Transposed; in memory only where a library reads it on a CPU."""
+        by_library = weight.device.type == "cpu" and not self.by_sums
+        return weight.T.contiguous() if by_library else weight.T
 
     def _turn_at(self, positions: Tensor, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
         """RoPE's turn of what stands at these positions."""
@@ -115,7 +142,7 @@ class Decoder:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(batch, d_model) -> rotated queries and keys, and values, (batch, heads, d_head) each."""
         heads, d_head = self.model.config.num_heads, self.model.config.d_head
-        qkv = (self._normed(x) @ weight).view(x.shape[0], 3 * heads, d_head)
+        qkv = self._product(self._normed(x), weight).view(x.shape[0], 3 * heads, d_head)
         turned = turn(qkv[:, : 2 * heads])
         return turned[:, :heads], turned[:, heads:], qkv[:, 2 * heads :]
 
@@ -134,22 +161,15 @@ class Decoder:
         return bias.repeat_interleave(self.model.config.num_heads, dim=0).unsqueeze(1)
 
 
-def _prepared(block: TransformerBlock) -> _Weights:
-    """Joins and scales in float32 or better, whatever the weights are kept in."""
+def _joined(block: TransformerBlock) -> _Weights:
+    """(out, in) each, joined and scaled in float32 or better, whatever they are kept in."""
     attn, ffn = block.attn, block.ffn
     dtype = attn.q_proj.weight.dtype
     scale = (attn.q_proj.in_features // attn.num_heads) ** -0.5
     q, k, v = (at_least_float32(p.weight) for p in (attn.q_proj, attn.k_proj, attn.v_proj))
     qkv = torch.cat((q * scale, k, v)) * block.ln1.weight
     gate_up = torch.cat((at_least_float32(ffn.w1.weight), ffn.w3.weight)) * block.ln2.weight
-    weights = (qkv, attn.output_proj.weight, gate_up, ffn.w2.weight)
-    return _Weights(*(_in_out(weight, dtype) for weight in weights))
-
-
-def _in_out(weight: Float[Tensor, "d_out d_in"], dtype: torch.dtype) -> Float[Tensor, "d_in d_out"]:
-    """Transposed; on a CPU in memory, too."""
-    transposed = weight.to(dtype).T
-    return transposed.contiguous() if weight.device.type == "cpu" else transposed
+    return _Weights(qkv.to(dtype), attn.output_proj.weight, gate_up.to(dtype), ffn.w2.weight)
 
 
 def _attend(
@@ -169,3 +189,18 @@ def _attend(
     else:
         scores = torch.baddbmm(bias, queries, keys.transpose(1, 2))
     return torch.bmm(torch.softmax(scores, dim=-1), values).view(batch, heads * d_head)
+
+
+def _attend_by_sums(
+    q: Float[Tensor, "batch heads d_head"],
+    cache: LayerCache,
+    bias: Tensor | None,
+    common_position: int | None,
+) -> Float[Tensor, "batch d_model"]:
+    """:func:`_attend` for the compiler."""
+    seen = None if common_position is None else common_position + 1
+    scores = (cache.keys[:, :, :seen] * q.unsqueeze(2)).sum(-1)
+    if bias is not None:
+        scores = scores + bias.view(*q.shape[:2], -1)
+    shares = torch.softmax(scores, dim=-1)
+    return (shares.unsqueeze(-1) * cache.values[:, :, :seen]).sum(2).flatten(1)

@@ -44,9 +44,11 @@ class LayerCache:
 
     def write(self, k: Tensor, v: Tensor, token_positions: Tensor) -> None:
         """Stores keys and values, shaped as for :meth:`append`, at their positions."""
-        index = token_positions[:, None, :, None].expand(k.shape)
-        self.keys.scatter_(2, index, k.to(self.keys.dtype))
-        self.values.scatter_(2, index, v.to(self.values.dtype))
+        # As an assignment by indices: the compiler makes it in place, where for a scatter it copies
+        # the whole cache there and back.
+        rows = torch.arange(len(k), device=k.device).unsqueeze(1)
+        self.keys[rows, :, token_positions] = k.transpose(1, 2).to(self.keys.dtype)
+        self.values[rows, :, token_positions] = v.transpose(1, 2).to(self.values.dtype)
 
 
 class KVCache:
@@ -64,6 +66,7 @@ class KVCache:
         # Zeros, not empty: an unused slot is masked, but 0 * NaN would not be 0.
         keys, values = torch.zeros(shape, device=device, dtype=dtype)
         slots = torch.arange(length, device=device)
+        self.batch_size = batch_size
         self.length = length
         self.layers = [LayerCache(k, v, slots) for k, v in zip(keys, values, strict=True)]
 

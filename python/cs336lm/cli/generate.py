@@ -48,7 +48,11 @@ def main(argv: list[str]) -> int:
         default="float32",
         help="precision of the weights (default: float32)",
     )
-    add("--compile", action="store_true", help="slower to start, several times as fast on a GPU")
+    add(
+        "--compile",
+        action="store_true",
+        help="compile first: slow to start, then faster; for long texts",
+    )
     add("--json", action="store_true", help="one JSON object a line instead of plain text")
     arguments = parser.parse_args(argv)
     if (arguments.prompt or []).count("-") > 1:
