@@ -9,7 +9,7 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString};
 
-use super::arguments::{text_bytes, text_of, token_ids, type_name};
+use super::arguments::{for_each_block, text_bytes, text_of, token_ids, type_name};
 use super::errors::{to_python, to_usage_error};
 use super::stream::EncodeStream;
 use super::training::{text_fields, train_options};
@@ -306,9 +306,15 @@ impl PyTokenizer {
     }
 
     fn bytes_of(&self, ids: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
-        let ids = token_ids(ids)?;
-        let mut bytes = Vec::new();
-        self.core.decode(&ids, &mut bytes).map_err(to_python)?;
+        const BYTES_A_TOKEN: usize = 4; // of English
+        let expected = ids.cast::<PyList>().map_or(0, PyListMethods::len) * BYTES_A_TOKEN;
+        let mut bytes = Vec::with_capacity(expected);
+        let decode = |ids: &[TokenId]| self.core.decode(ids, &mut bytes).map_err(to_python);
+        if for_each_block(ids, decode).is_err() {
+            // Once more as a whole: what is wrong is counted from its beginning.
+            bytes.clear();
+            self.core.decode(&token_ids(ids)?, &mut bytes).map_err(to_python)?;
+        }
         Ok(bytes)
     }
 }
