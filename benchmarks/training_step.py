@@ -1,13 +1,14 @@
 """A step of training beside transformers: tokens a second of both, eager and compiled.
 
     python benchmarks/training_step.py
-    python benchmarks/training_step.py --steps 20 --only compiled
+    python benchmarks/training_step.py --steps 20 --only compiled --dtype bfloat16
 
-Both train a Llama of 5.3 million parameters on the CPU in float32: forward, backward, clipping of
-the gradient's norm, AdamW. On transformers' side stand its best settings: SDPA, torch.compile,
-torch.optim.AdamW(fused=True). First it is checked that both compute the same loss from the same
-weights. Each contestant is a process; they take turns, step by step, so that what disturbs the
-machine disturbs all of them, and the median counts.
+Both train a Llama of 5.3 million parameters on the CPU: forward, backward, clipping of the
+gradient's norm, AdamW. On transformers' side stand its best settings: SDPA, torch.compile,
+torch.optim.AdamW(fused=True); with --dtype bfloat16, autocast on both. First it is checked that
+both compute the same loss from the same weights, in float32. Each contestant is a process; they
+take turns, step by step, so that what disturbs the machine disturbs all of them, and the median
+counts.
 
 `cs336lm train` on a CPU keeps the memory that a step frees for the next one, which transformers
 leaves to its user to arrange. `kept` among the contestants is transformers with that arranged, too.
@@ -39,12 +40,14 @@ WARM_UP = 3
 CONTESTANTS = ("cs336lm", "transformers", "transformers kept")
 
 
-def contestant(name: str, way: str) -> None:
+def contestant(name: str, way: str, dtype: str) -> None:
     """Prints the loss of the first weights, then the seconds of a step for every line it reads."""
     compiled = way == "compiled"
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
-        ours = random_trainer(SHAPE, BATCH, Path(folder), device="cpu", compile=compiled)
+        ours = random_trainer(
+            SHAPE, BATCH, Path(folder), device="cpu", compile=compiled, dtype=dtype
+        )
         torch.manual_seed(1)
         x, y = torch.randint(0, SHAPE.vocab_size, (2, BATCH, SHAPE.context_length))
         step: Step
@@ -58,7 +61,7 @@ def contestant(name: str, way: str) -> None:
             llama = twin(ours.model)
             del ours
             print(loss_of(llama, x, y), flush=True)
-            step = their_step(llama, torch.float32, compiled=compiled)
+            step = their_step(llama, getattr(torch, dtype), compiled=compiled)
     for _ in range(WARM_UP):
         step(x, y)
     for line in sys.stdin:
@@ -73,9 +76,9 @@ def contestant(name: str, way: str) -> None:
 class Process:
     """A contestant in a process of its own, which takes a step when asked."""
 
-    def __init__(self, name: str, way: str) -> None:
+    def __init__(self, name: str, way: str, dtype: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, __file__, "--contestant", name, "--only", way],
+            [sys.executable, __file__, "--contestant", name, "--only", way, "--dtype", dtype],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -118,13 +121,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--steps", type=int, default=10, help="steps of each (default: 10)")
     parser.add_argument("--only", choices=("eager", "compiled"), help="default: both")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--contestant", choices=CONTESTANTS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.contestant:
-        contestant(arguments.contestant, arguments.only)
+        contestant(arguments.contestant, arguments.only, arguments.dtype)
         return
     ways = [arguments.only] if arguments.only else ["eager", "compiled"]
-    processes = {f"{name}, {way}": Process(name, way) for way in ways for name in CONTESTANTS}
+    processes = {
+        f"{name}, {way}": Process(name, way, arguments.dtype)
+        for way in ways
+        for name in CONTESTANTS
+    }
     check_equal(processes)
     for _ in range(arguments.steps):
         for process in processes.values():
@@ -133,7 +141,8 @@ def main() -> None:
         process.close()
     print(
         f"{machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads; "
-        f"{named('cs336lm')}, {named('transformers')}; {time.strftime('%Y-%m-%d')}"
+        f"{named('cs336lm')}, {named('transformers')}; {arguments.dtype}; "
+        f"{time.strftime('%Y-%m-%d')}"
     )
     rows = []
     for name, process in processes.items():
