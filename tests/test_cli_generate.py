@@ -95,6 +95,30 @@ def test_refuses_what_is_no_run_or_has_no_tokenizer(run_dir, tmp_path, capsys):
     assert "no tokenizer" in capsys.readouterr().err
 
 
+def test_a_missing_compiler_is_one_line(run_dir, tmp_path):
+    """In a process whose PATH holds none, and whose cache holds nothing compiled."""
+    place = {"PATH": str(tmp_path), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    environment = {k: v for k, v in os.environ.items() if k not in ("CXX", "CC")} | place
+    command = [sys.executable, "-m", "cs336lm", "generate", str(run_dir), "--prompt", "a"]
+    done = subprocess.run(
+        [*command, "--compile"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    *_, line = done.stderr.splitlines()
+    assert line.startswith("cs336lm: torch.compile failed: ")
+    assert "g++" in line
+    assert "Traceback" not in done.stderr
+
+
+def test_full_memory_is_one_line(run_dir, capsys):
+    """Asks for a cache of 2^60 positions: no machine has the ids' memory alone."""
+    arguments = ["--prompt", "a", "--max-new-tokens", str(10**15)]
+    assert main(["generate", str(run_dir), *arguments]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("cs336lm: memory is full")
+    assert error.count("\n") == 1
+
+
 def test_without_the_rust_core_one_line_says_what_to_do(tmp_path):
     source = Path(cs336lm.__file__).parent
     without = shutil.ignore_patterns("_bpe*.so", "_bpe*.pyd", "__pycache__")

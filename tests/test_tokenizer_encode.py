@@ -158,6 +158,21 @@ def test_decodes_whatever_holds_integers() -> None:
     assert tokenizer.decode([]) == ""
 
 
+@pytest.mark.parametrize("length", [4095, 4096, 4097, 8192, 10_000])
+def test_decodes_lists_of_several_blocks(length: int) -> None:
+    """Lists are read 4,096 ids at a time; tokens of all lengths, and mistakes counted from 0."""
+    tokenizer = trained("gpt2")
+    vocab = tokenizer.vocab
+    ids = (list(vocab) * (length // len(vocab) + 1))[:length]
+    expected = b"".join(vocab[id] for id in ids)
+    assert tokenizer.decode_bytes(ids) == expected
+    assert tokenizer.decode(ids) == expected.decode(errors="replace")
+    with pytest.raises(ValueError, match=f"99999 .number {length} of {length + 1}"):
+        tokenizer.decode([*ids, 99999])
+    with pytest.raises(TypeError):
+        tokenizer.decode([*ids, "a"])  # type: ignore[list-item]
+
+
 def test_decode_replaces_cut_characters() -> None:
     tokenizer = trained("gpt2")
     assert tokenizer.decode(list("a€b".encode())) == "a€b"

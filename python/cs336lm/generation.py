@@ -197,8 +197,10 @@ class _Continuation:
         self.model = model
         self.lengths = [len(prompt) for prompt in prompts]
         capacity = max(self.lengths) + max_new_tokens
-        rows = [[*prompt, *[0] * (capacity - len(prompt))] for prompt in prompts]
-        self.ids: Int[Tensor, "batch capacity"] = torch.tensor(rows, device=weight.device)
+        ids = torch.zeros(len(prompts), capacity, dtype=torch.int64)
+        for row, prompt in zip(ids, prompts, strict=True):
+            row[: len(prompt)] = torch.tensor(prompt)
+        self.ids: Int[Tensor, "batch capacity"] = ids.to(weight.device)
         self.ends: Int[Tensor, " batch"] = torch.tensor(self.lengths, device=weight.device)
         context = min(capacity, model.config.context_length)
         self.cache = KVCache(model.config, len(prompts), context, weight.device, weight.dtype)

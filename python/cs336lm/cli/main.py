@@ -73,6 +73,13 @@ def main(argv: list[str] | None = None) -> int:
         if os.environ.get("CS336LM_TRACEBACK"):
             raise
         return _complain(_one_line(error), status=_status(error))
+    except (RuntimeError, MemoryError) as error:
+        from cs336lm.cli.failures import explain
+
+        message = None if os.environ.get("CS336LM_TRACEBACK") else explain(error)
+        if message is None:
+            raise
+        return _complain(message, status=1)
 
 
 def _status(error: Exception) -> int:

@@ -1,0 +1,33 @@
+"""What to do about failures from deep inside: memory that is full, a compiler that is missing.
+
+PyTorch reports them as ``RuntimeError``, with a traceback and a page of advice to its developers.
+It is not imported here: where it is not loaded, no error is one of its own.
+"""
+
+import re
+import sys
+
+_FULL = re.compile(r"out of memory|can't allocate memory", re.IGNORECASE)
+
+
+def explain(error: RuntimeError | MemoryError) -> str | None:
+    """One line with what is wrong and what to do, or None for an error that is none of these."""
+    says = str(error).strip().partition("\n")[0]
+    if isinstance(error, MemoryError) or _FULL.search(says):
+        asked = re.search(
+            r"[Tt]ried to allocate ([\d.]+ \w+)|Unable to allocate ([\d.]+ \w+)", says
+        )
+        amount = f" ({asked[1] or asked[2]} more were asked for)" if asked else ""
+        return (
+            f"memory is full{amount}: train with a smaller --data.batch-size, a greater "
+            "--train.grad-accumulation or --train.activation-checkpointing, a tokenizer with "
+            "--max-memory; generate fewer or shorter texts"
+        )
+    # Whatever goes wrong while compiling is wrapped in an error of this module.
+    compiler = sys.modules.get("torch._dynamo.exc")
+    if compiler is not None and isinstance(error, compiler.TorchDynamoException):
+        return (
+            f"torch.compile failed: {says.rstrip('.')}: install what is missing (it needs a C++ "
+            "compiler such as g++), or do without: --train.no-compile, generate without --compile"
+        )
+    return None
