@@ -10,7 +10,8 @@ recipe    `cs336lm train --config configs/tinystories.toml` for a tenth of its s
           tokens, validations and checkpoints included: tokens/s, the whole run at that pace, and
           the share of a step that is not spent in the model
 train     that shape and GPT-2 small's, bf16: tokens/s, MFU, peak memory, beside LlamaForCausalLM
-          (compiled, SDPA, autocast, fused AdamW). Losses from the same weights are compared first
+          (compiled, SDPA, autocast, fused AdamW). Losses from the same weights are compared first.
+          GPT-2 small once more in eight bits, where the device multiplies in them
 generate  bf16: a 1.3 B shape and GPT-2 small's, batch 1, beside the tokens/s that reading weights
           and KV cache once a token allows; batch 64 beside transformers' generate, whose cache is
           the default or a static one, which it compiles
@@ -28,10 +29,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from unittest.mock import patch
 
 import harness
 import torch
@@ -91,10 +94,14 @@ def smoke(settings: dict[str, Setting]) -> dict[str, Setting]:
 # Jobs: each returns its figures.
 
 
-def train(setting: Setting, device: torch.device, *, peer: bool, compiled: bool) -> Figures:
+def train(
+    setting: Setting, device: torch.device, *, peer: bool, compiled: bool, fp8: bool = False
+) -> Figures:
     """Steps on one batch, on the device's clock, after some to compile and warm up."""
     dtype = torch.bfloat16
-    with tempfile.TemporaryDirectory() as folder:
+    # A CPU computes eight bits slowly, which is all right for a test.
+    allowed = nullcontext() if device.type == "cuda" else patch("cs336lm.trainer.require_fp8")
+    with tempfile.TemporaryDirectory() as folder, allowed:
         trainer = random_trainer(
             setting.model,
             setting.batch,
@@ -102,6 +109,7 @@ def train(setting: Setting, device: torch.device, *, peer: bool, compiled: bool)
             device=str(device),
             dtype="bfloat16",
             compile=compiled and not peer,
+            fp8=fp8,
         )
     shape = (2, setting.batch, setting.model.context_length)
     x, y = torch.randint(0, setting.model.vocab_size, shape).to(device)
@@ -192,6 +200,10 @@ def jobs(device: torch.device, is_smoke: bool) -> dict[str, Callable[[], Figures
         for peer in (False, True) if peers else (False,):
             job = partial(train, setting, device, peer=peer, compiled=compiled)
             found[f"train {name}{' transformers' * peer}"] = job
+    if is_smoke or torch.cuda.get_device_capability(device) >= (8, 9):
+        setting = training["GPT-2 small"]
+        job = partial(train, setting, device, peer=False, compiled=compiled, fp8=True)
+        found["train GPT-2 small fp8"] = job
     for name, setting in generation.items():
         for kind in (None, "dynamic", "static") if peers and setting.batch > 1 else (None,):
             job = partial(generate, setting, device, peer=kind, compiled=compiled)
@@ -222,7 +234,7 @@ def rows(results: dict[str, Figures | str], device: torch.device) -> list[list[s
             continue
         notes = []
         kind, _, shape = name.partition(" ")
-        shape = shape.partition(" transformers")[0]
+        shape = shape.partition(" transformers")[0].removesuffix(" fp8")
         speed = figures["tokens_per_second"]
         if kind == "train":
             peak = peak_flops(device, torch.bfloat16)
@@ -230,6 +242,9 @@ def rows(results: dict[str, Figures | str], device: torch.device) -> list[list[s
                 notes.append(f"MFU {speed * flops_per_token(TRAINING[shape].model) / peak:.1%}")
             notes.append(f"{figures['megabytes']:,.0f} MB")
             notes.append(f"first loss {figures['loss']:.5f}")
+            wider = results.get(name.removesuffix(" fp8"))
+            if name.endswith(" fp8") and isinstance(wider, dict):
+                notes.append(f"{speed / wider['tokens_per_second']:.2f} x bfloat16")
         elif kind == "generate":
             limit = bound(GENERATION[shape], device)
             if limit is not None and GENERATION[shape].batch == 1:

@@ -24,7 +24,7 @@ def gpu(monkeypatch):
 def test_every_job_runs_and_has_its_row(gpu, capsys):
     gpu.main(["--smoke"])
     table = capsys.readouterr().out
-    for job in ("recipe", *(f"train {name}" for name in gpu.TRAINING)):
+    for job in ("recipe", *(f"train {name}" for name in gpu.TRAINING), "train GPT-2 small fp8"):
         assert f"| {job} " in table
     for name in gpu.GENERATION:
         assert f"| generate {name} " in table

@@ -205,7 +205,7 @@ def test_a_run_with_a_tokenizer_keeps_it(tmp_path, capsys):
     figures = json.loads(capsys.readouterr().out)
     ids = np.load(tmp_path / "text.npy")
     assert figures["bytes"] == len(tokenizer.decode_bytes(ids[1:]))
-    other = Tokenizer.train(text, 275)
+    other = Tokenizer.train(text, 270)
     other.save(tmp_path / "other")
     flags[-1] = f"{tmp_path}/other"
     assert main(["train", *flags, *shape, *size, "--run-dir", str(tmp_path / "b")]) == 1
