@@ -186,6 +186,14 @@ def test_decode_refuses_unknown_ids_by_name(ids: list[int]) -> None:
         trained("gpt2").decode(ids)
 
 
+@pytest.mark.parametrize(("wrong", "error"), [(99999, ValueError), ("a", TypeError)])
+def test_decode_refuses_what_an_iterator_holds(wrong: object, error: type[Exception]) -> None:
+    """It can be read only once: a second look would find it empty, and nothing wrong with it."""
+    for ids in (iter([1, wrong]), (id for id in [1, wrong])):
+        with pytest.raises(error):
+            trained("gpt2").decode(ids)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("ids", ["text", [1.5], [[1]], np.ones((2, 2), int), torch.ones(2, 2), 7])
 def test_decode_refuses_what_holds_no_ids(ids: object) -> None:
     with pytest.raises(TypeError):

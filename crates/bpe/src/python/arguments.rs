@@ -77,13 +77,12 @@ pub fn token_ids(ids: &Bound<'_, PyAny>) -> PyResult<Vec<TokenId>> {
     collect(0, ids.try_iter()?)
 }
 
-/// [`token_ids`], of a list a few thousand at a time: these stay in a near cache.
+/// The ids of a list a few thousand at a time: these stay in a near cache.
 pub fn for_each_block(
-    ids: &Bound<'_, PyAny>,
+    list: &Bound<'_, PyList>,
     mut work: impl FnMut(&[TokenId]) -> PyResult<()>,
 ) -> PyResult<()> {
     const BLOCK: usize = 4096;
-    let Ok(list) = ids.cast::<PyList>() else { return work(&token_ids(ids)?) };
     (0..list.len()).step_by(BLOCK).try_for_each(|from| {
         let to = list.len().min(from + BLOCK);
         work(&from_list(list, from, to)?)

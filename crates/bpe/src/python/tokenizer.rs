@@ -307,14 +307,16 @@ impl PyTokenizer {
 
     fn bytes_of(&self, ids: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
         const BYTES_A_TOKEN: usize = 4; // of English
-        let expected = ids.cast::<PyList>().map_or(0, PyListMethods::len) * BYTES_A_TOKEN;
-        let mut bytes = Vec::with_capacity(expected);
-        let decode = |ids: &[TokenId]| self.core.decode(ids, &mut bytes).map_err(to_python);
-        if for_each_block(ids, decode).is_err() {
-            // Once more as a whole: what is wrong is counted from its beginning.
-            bytes.clear();
-            self.core.decode(&token_ids(ids)?, &mut bytes).map_err(to_python)?;
+        if let Ok(list) = ids.cast::<PyList>() {
+            let mut bytes = Vec::with_capacity(list.len() * BYTES_A_TOKEN);
+            let decode = |ids: &[TokenId]| self.core.decode(ids, &mut bytes).map_err(to_python);
+            if for_each_block(list, decode).is_ok() {
+                return Ok(bytes);
+            }
+            // A list can be read again: as a whole, so that what is wrong is counted from its start.
         }
+        let mut bytes = Vec::new();
+        self.core.decode(&token_ids(ids)?, &mut bytes).map_err(to_python)?;
         Ok(bytes)
     }
 }
