@@ -29,12 +29,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from unittest.mock import patch
 
 import harness
 import torch
@@ -42,10 +40,12 @@ from cs336lm.accounting import matmul_parameters, peak_bandwidth, peak_flops
 from cs336lm.accounting import training_flops_per_token as flops_per_token
 from cs336lm.cli.main import main as cs336lm
 from cs336lm.devices import Mark, choose_device
+from cs336lm.errors import UsageError
+from cs336lm.fp8 import require_fp8
 from cs336lm.model import ModelConfig
 from generation import Generate, make_model, ours, theirs
 from llama import loss_of, twin
-from steps import our_step, random_trainer, their_step
+from steps import fp8_on_cpu, our_step, random_trainer, their_step
 
 CONFIG = Path(__file__).resolve().parent.parent / "configs" / "tinystories.toml"
 Figures = dict[str, float]
@@ -99,9 +99,7 @@ def train(
 ) -> Figures:
     """Steps on one batch, on the device's clock, after some to compile and warm up."""
     dtype = torch.bfloat16
-    # A CPU computes eight bits slowly, which is all right for a test.
-    allowed = nullcontext() if device.type == "cuda" else patch("cs336lm.trainer.require_fp8")
-    with tempfile.TemporaryDirectory() as folder, allowed:
+    with tempfile.TemporaryDirectory() as folder, fp8_on_cpu(device):
         trainer = random_trainer(
             setting.model,
             setting.batch,
@@ -185,6 +183,14 @@ def recipe(device: torch.device, *, steps: int, compiled: bool) -> Figures:
     }
 
 
+def has_fp8(device: torch.device) -> bool:
+    try:
+        require_fp8(device)
+    except UsageError:
+        return False
+    return True
+
+
 def jobs(device: torch.device, is_smoke: bool) -> dict[str, Callable[[], Figures]]:
     """Every job by name."""
     training, generation = TRAINING, GENERATION
@@ -200,7 +206,7 @@ def jobs(device: torch.device, is_smoke: bool) -> dict[str, Callable[[], Figures
         for peer in (False, True) if peers else (False,):
             job = partial(train, setting, device, peer=peer, compiled=compiled)
             found[f"train {name}{' transformers' * peer}"] = job
-    if is_smoke or torch.cuda.get_device_capability(device) >= (8, 9):
+    if device.type == "cpu" or has_fp8(device):
         setting = training["GPT-2 small"]
         job = partial(train, setting, device, peer=False, compiled=compiled, fp8=True)
         found["train GPT-2 small fp8"] = job

@@ -12,16 +12,18 @@ none, PyTorch computes them with the same rounding: the losses can be trusted, t
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-import cs336lm.trainer
 import torch
-from cs336lm.cli.main import main as cs336lm_command
+from cs336lm.cli.demo import SIZES
+from cs336lm.cli.main import main as cs336lm
+from cs336lm.devices import choose_device
+from cs336lm.plotting import read_curve
 from harness import machine, table
+from steps import fp8_on_cpu
 
 FORMATS = {
     "float32": ["--train.dtype", "float32"],
@@ -29,33 +31,27 @@ FORMATS = {
     "fp8": ["--train.dtype", "bfloat16", "--train.fp8"],
 }
 SEEDS = (1, 2)
-MODEL = ["--model.d-model", "128", "--model.num-layers", "2", "--model.num-heads", "4"]
+DEMO = SIZES["small"]
 
 
 def command(*arguments: str | Path) -> None:
     """What one would type."""
-    if status := cs336lm_command([str(argument) for argument in arguments]):
+    if status := cs336lm([str(argument) for argument in arguments]):
         sys.exit(status)
 
 
-def make_data(folder: Path) -> list[str | Path]:
-    """Stories as token ids; returns the flags that name them."""
-    tokenizer = folder / "tokenizer"
-    for part, megabytes, seed in (("train", "10", "1"), ("val", "0.25", "2")):
-        text = folder / f"{part}.txt"
-        command("stories", "--megabytes", megabytes, "--seed", seed, "--out", text)
-        if part == "train":
-            vocabulary = ("--vocab-size", "2000", "--special-token", "<|endoftext|>")
-            command("train-bpe", text, *vocabulary, "--out", tokenizer)
-        command("tokenize", text, "--tokenizer", tokenizer, "--out", folder / f"{part}.npy")
-    named = ("--data.train", folder / "train.npy", "--data.val", folder / "val.npy")
-    return [*named, "--data.tokenizer", tokenizer, "--data.batch-size", "8"]
-
-
-def val_losses(run: Path) -> dict[int, float]:
-    """Validation loss by step."""
-    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return {r["step"]: r["val_loss"] for r in records if "val_loss" in r}
+def prepare(folder: Path) -> Path:
+    """What the demo trains from: stories as token ids. Returns its configuration."""
+    text, val_text, tokenizer = folder / "train.txt", folder / "val.txt", folder / "tokenizer"
+    command("stories", "--megabytes", f"{DEMO.megabytes:g}", "--seed", "1", "--out", text)
+    command("stories", "--megabytes", f"{DEMO.val_megabytes:g}", "--seed", "2", "--out", val_text)
+    vocabulary = ("--vocab-size", str(DEMO.vocab_size), "--special-token", "<|endoftext|>")
+    command("train-bpe", text, *vocabulary, "--out", tokenizer)
+    command("tokenize", text, "--tokenizer", tokenizer, "--out", folder / "train.npy")
+    command("tokenize", val_text, "--tokenizer", tokenizer, "--out", folder / "val.npy")
+    config = folder / "run.toml"
+    config.write_text(DEMO.config)
+    return config
 
 
 def main() -> None:
@@ -66,28 +62,23 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", help="draw the curves into this file")
     options = parser.parse_args()
-    if options.device == "cpu":  # rounding is what is looked at, not speed
-        cs336lm.trainer.require_fp8 = lambda device: None
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, fp8_on_cpu(choose_device(options.device)):
         folder = Path(name)
-        data = make_data(folder)
-        steps = ["--train.steps", str(options.steps), "--train.device", options.device]
-        steps += ["--train.eval-every", str(max(1, options.steps // 10)), "--optim.lr", "8e-3"]
+        shared = ["--config", prepare(folder), "--train.steps", str(options.steps)]
+        shared += ["--train.device", options.device, "--train.eval-batches", "20"]
+        shared += ["--train.eval-every", str(max(1, options.steps // 10))]
         runs = {}
         for seed in SEEDS:
             for format, flags in FORMATS.items():
                 run = folder / f"{format}, seed {seed}"
-                shown = (*MODEL, *steps, *flags, "--train.seed", str(seed), "--run-dir", run)
-                command("train", *data, *shown)
+                command("train", *shared, *flags, "--train.seed", str(seed), "--run-dir", run)
                 runs[format, seed] = run
-        losses = {key: val_losses(run) for key, run in runs.items()}
+        losses = [read_curve(run).val for run in runs.values()]
         if options.out:
             command("plot", *runs.values(), "--out", options.out)
     print(f"{machine()}, torch {torch.__version__}, {options.device}; {time.strftime('%Y-%m-%d')}")
-    rows = [
-        [f"step {step}", *(f"{losses[key][step]:.4f}" for key in runs)]
-        for step in losses["float32", SEEDS[0]]
-    ]
+    by_step = zip(losses[0].steps, *(val.losses for val in losses), strict=True)
+    rows = [[f"step {step}", *(f"{loss:.4f}" for loss in found)] for step, *found in by_step]
     print(table(["validation loss", *(f"{format}, seed {seed}" for format, seed in runs)], rows))
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from cs336lm.config import Config, DataConfig, TrainConfig
@@ -23,6 +25,11 @@ def random_trainer(config: ModelConfig, batch: int, folder: Path, **train: Any) 
     random_tokens(folder / "train.npy", 64 * config.context_length, config.vocab_size)
     data = DataConfig(folder / "train.npy", batch_size=batch)
     return Trainer(Config(data=data, model=config, train=TrainConfig(**train)), folder / "run")
+
+
+def fp8_on_cpu(device: torch.device) -> AbstractContextManager[object]:
+    """Around making a trainer: lets a CPU have eight bits, which it computes right but slowly."""
+    return patch("cs336lm.trainer.require_fp8") if device.type == "cpu" else nullcontext()
 
 
 def our_step(trainer: Trainer) -> Step:

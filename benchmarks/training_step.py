@@ -17,7 +17,6 @@ leaves to its user to arrange. `kept` among the contestants is transformers with
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import subprocess
 import sys
@@ -26,6 +25,7 @@ import time
 from pathlib import Path
 
 import torch
+from cs336lm.cli.options import spin_briefly
 from cs336lm.devices import keep_freed_memory
 from cs336lm.model import ModelConfig
 from harness import machine, named, peak_megabytes, table
@@ -82,7 +82,6 @@ class Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | {"GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "20000")},
         )
         self.loss = self._read()
         self.seconds: list[float] = []
@@ -127,6 +126,7 @@ def main() -> None:
     if arguments.contestant:
         contestant(arguments.contestant, arguments.only, arguments.dtype)
         return
+    spin_briefly()  # as the commands do; for the processes to come
     ways = [arguments.only] if arguments.only else ["eager", "compiled"]
     processes = {
         f"{name}, {way}": Process(name, way, arguments.dtype)

@@ -6,7 +6,8 @@ Pretokens of megabytes (one letter, one ideograph, spaces, two letters in an ord
 badly) and bytes without any order. Times are the best of three calls of `Tokenizer.encode_batch`
 with one thread, which makes no Python list of the ids. glibc is told to keep memory that is given
 back: else it would get fresh pages from the kernel for large results only, which takes as long as
-to encode the fastest case. MALLOC_MMAP_MAX_=65536 (its default) measures that, too.
+to encode the fastest case. With MALLOC_MMAP_MAX_=65536 (its default) in the environment, it gets
+fresh pages for all of them.
 """
 
 from __future__ import annotations
@@ -14,15 +15,14 @@ from __future__ import annotations
 import argparse
 import os
 import random
-import sys
 import time
 from collections.abc import Callable
 
 import harness
 from cs336lm import Tokenizer
+from cs336lm.devices import keep_freed_memory
 
 CALLS = 4
-KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
 
 
 def thue_morse(size: int, seed: int) -> bytes:
@@ -81,8 +81,8 @@ def main() -> None:
     parser.add_argument("--tokenizer", required=True)
     parser.add_argument("--megabytes", type=float, default=10)
     options = parser.parse_args()
-    if not KEEP_MEMORY.keys() & os.environ.keys():  # read when a process begins
-        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | KEEP_MEMORY)
+    if "MALLOC_MMAP_MAX_" not in os.environ:
+        keep_freed_memory()
     print(f"{harness.machine()}; tokenizer {options.tokenizer}\n")
     print(measure(options.tokenizer, options.megabytes))
 

@@ -111,7 +111,7 @@ def test_a_missing_compiler_is_one_line(run_dir, tmp_path):
 
 
 def test_full_memory_is_one_line(run_dir, capsys):
-    """Asks for a cache of 2^60 positions: no machine has the ids' memory alone."""
+    """Asks for 10^15 tokens: no machine has the memory for their ids alone."""
     arguments = ["--prompt", "a", "--max-new-tokens", str(10**15)]
     assert main(["generate", str(run_dir), *arguments]) == 1
     error = capsys.readouterr().err

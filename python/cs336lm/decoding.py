@@ -27,7 +27,7 @@ from torch import Tensor
 
 from cs336lm.functional import at_least_float32
 from cs336lm.fused import gated_silu, turn_complex, turn_pairs
-from cs336lm.kv_cache import KVCache, LayerCache
+from cs336lm.kv_cache import KVCache
 from cs336lm.model import TransformerBlock, TransformerLM
 
 CompiledStep = Callable[[Tensor, Tensor], Tensor]
@@ -100,6 +100,8 @@ class Decoder:
         x = self.model.token_embeddings(token_ids)
         turn = self._turn_at(positions, x.dtype)
         bias = None if common_position is not None else self._bias(positions, x.dtype)
+        seen = None if common_position is None else common_position + 1
+        attend = _attend_by_sums if self.by_sums else _attend
         for weights, layer_cache in zip(self.weights, self.cache, strict=True):
             q, k, v = self._project(x, weights.qkv, turn)
             if common_position is None:
@@ -107,8 +109,8 @@ class Decoder:
             else:
                 layer_cache.keys[:, :, common_position] = k
                 layer_cache.values[:, :, common_position] = v
-            attend = _attend_by_sums if self.by_sums else _attend
-            x = self._added(x, attend(q, layer_cache, bias, common_position), weights.output)
+            keys, values = layer_cache.keys[:, :, :seen], layer_cache.values[:, :, :seen]
+            x = self._added(x, attend(q, keys, values, bias), weights.output)
             gate_up = self._product(self._normed(x), weights.gate_up)
             x = self._added(x, gated_silu(gate_up), weights.down)
         return self._product(self._normed(x), self.head)
@@ -174,15 +176,13 @@ def _joined(block: TransformerBlock) -> _Weights:
 
 def _attend(
     q: Float[Tensor, "batch heads d_head"],
-    cache: LayerCache,
+    keys: Float[Tensor, "batch heads seen d_head"],
+    values: Float[Tensor, "batch heads seen d_head"],
     bias: Tensor | None,
-    common_position: int | None,
 ) -> Float[Tensor, "batch d_model"]:
     """Attention of one query per head; its scale is in the weights already."""
     batch, heads, d_head = q.shape
-    seen = None if common_position is None else common_position + 1
-    keys = cache.keys.view(batch * heads, -1, d_head)[:, :seen]
-    values = cache.values.view(batch * heads, -1, d_head)[:, :seen]
+    keys, values = keys.flatten(0, 1), values.flatten(0, 1)
     queries = q.reshape(batch * heads, 1, d_head)
     if bias is None:
         scores = torch.bmm(queries, keys.transpose(1, 2))
@@ -191,16 +191,10 @@ def _attend(
     return torch.bmm(torch.softmax(scores, dim=-1), values).view(batch, heads * d_head)
 
 
-def _attend_by_sums(
-    q: Float[Tensor, "batch heads d_head"],
-    cache: LayerCache,
-    bias: Tensor | None,
-    common_position: int | None,
-) -> Float[Tensor, "batch d_model"]:
+def _attend_by_sums(q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
     """:func:`_attend` for the compiler."""
-    seen = None if common_position is None else common_position + 1
-    scores = (cache.keys[:, :, :seen] * q.unsqueeze(2)).sum(-1)
+    scores = (keys * q.unsqueeze(2)).sum(-1)
     if bias is not None:
         scores = scores + bias.view(*q.shape[:2], -1)
     shares = torch.softmax(scores, dim=-1)
-    return (shares.unsqueeze(-1) * cache.values[:, :, :seen]).sum(2).flatten(1)
+    return (shares.unsqueeze(-1) * values).sum(2).flatten(1)

@@ -76,8 +76,8 @@ def main(argv: list[str] | None = None) -> int:
     except (RuntimeError, MemoryError) as error:
         from cs336lm.cli.failures import explain
 
-        message = None if os.environ.get("CS336LM_TRACEBACK") else explain(error)
-        if message is None:
+        message = explain(error)
+        if message is None or os.environ.get("CS336LM_TRACEBACK"):
             raise
         return _complain(message, status=1)
 
