@@ -26,8 +26,8 @@ os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 import torch
 from cs336lm.generation import generate_ids
+from cs336lm.generation.sampling import Sampler
 from cs336lm.model import ModelConfig, TransformerLM
-from cs336lm.sampling import Sampler
 from harness import machine, named, table
 from llama import twin
 

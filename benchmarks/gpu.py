@@ -36,13 +36,13 @@ from pathlib import Path
 
 import harness
 import torch
-from cs336lm.accounting import matmul_parameters, peak_bandwidth, peak_flops
-from cs336lm.accounting import training_flops_per_token as flops_per_token
 from cs336lm.cli.main import main as cs336lm
-from cs336lm.devices import Mark, choose_device
 from cs336lm.errors import UsageError
-from cs336lm.fp8 import require_fp8
 from cs336lm.model import ModelConfig
+from cs336lm.model.accounting import matmul_parameters, peak_bandwidth, peak_flops
+from cs336lm.model.accounting import training_flops_per_token as flops_per_token
+from cs336lm.model.kernels.fp8 import require_fp8
+from cs336lm.training.devices import Mark, choose_device
 from generation import Generate, make_model, ours, theirs
 from llama import loss_of, twin
 from steps import fp8_on_cpu, our_step, random_trainer, their_step

@@ -21,8 +21,8 @@ from typing import Any
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 import torch
-from cs336lm.config import TrainConfig
-from cs336lm.devices import Mark, choose_device, keep_freed_memory
+from cs336lm.training.config import TrainConfig
+from cs336lm.training.devices import Mark, choose_device, keep_freed_memory
 from harness import machine, table
 from steps import random_trainer
 from torch import Tensor

@@ -20,8 +20,8 @@ from pathlib import Path
 import torch
 from cs336lm.cli.demo import SIZES
 from cs336lm.cli.main import main as cs336lm
-from cs336lm.devices import choose_device
-from cs336lm.plotting import read_curve
+from cs336lm.experiments.plots import read_curve
+from cs336lm.training.devices import choose_device
 from harness import machine, table
 from steps import fp8_on_cpu
 

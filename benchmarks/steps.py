@@ -9,9 +9,9 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from cs336lm.config import Config, DataConfig, TrainConfig
 from cs336lm.model import ModelConfig
-from cs336lm.trainer import Trainer
+from cs336lm.training.config import Config, DataConfig, TrainConfig
+from cs336lm.training.trainer import Trainer
 from harness import random_tokens
 from torch import Tensor
 
@@ -29,7 +29,7 @@ def random_trainer(config: ModelConfig, batch: int, folder: Path, **train: Any) 
 
 def fp8_on_cpu(device: torch.device) -> AbstractContextManager[object]:
     """Around making a trainer: lets a CPU have eight bits, which it computes right but slowly."""
-    return patch("cs336lm.trainer.require_fp8") if device.type == "cpu" else nullcontext()
+    return patch("cs336lm.training.trainer.require_fp8") if device.type == "cpu" else nullcontext()
 
 
 def our_step(trainer: Trainer) -> Step:

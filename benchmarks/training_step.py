@@ -26,8 +26,8 @@ from pathlib import Path
 
 import torch
 from cs336lm.cli.options import spin_briefly
-from cs336lm.devices import keep_freed_memory
 from cs336lm.model import ModelConfig
+from cs336lm.training.devices import keep_freed_memory
 from harness import machine, named, peak_megabytes, table
 from llama import loss_of, twin
 from steps import Step, our_step, random_trainer, their_step

@@ -20,7 +20,7 @@ from collections.abc import Callable
 
 import harness
 from cs336lm import Tokenizer
-from cs336lm.devices import keep_freed_memory
+from cs336lm.training.devices import keep_freed_memory
 
 CALLS = 4
 

@@ -27,7 +27,7 @@ from cs336lm import (
     save_checkpoint,
     train_bpe,
 )
-from cs336lm.stories import SEPARATOR, corpus, entropy, stories
+from cs336lm.text.stories import SEPARATOR, corpus, entropy, stories
 
 steps = int(os.environ.get("STEPS", "200"))
 folder = TemporaryDirectory()

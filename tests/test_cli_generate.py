@@ -12,12 +12,12 @@ import pytest
 import tiny_run  # noqa: F401  (a tiny model is quickest on one thread)
 import torch
 from cs336lm import Tokenizer, generate
-from cs336lm.checkpoint import pack
 from cs336lm.cli.main import main
-from cs336lm.config import Config
 from cs336lm.model import ModelConfig, TransformerLM
 from cs336lm.optim import AdamW
-from cs336lm.run_directory import RunDirectory, load_run
+from cs336lm.training.checkpoints.checkpoint import pack
+from cs336lm.training.config import Config
+from cs336lm.training.run_directory import RunDirectory, load_run
 
 
 @pytest.fixture(scope="module")

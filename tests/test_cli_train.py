@@ -8,13 +8,13 @@ import pytest
 import torch
 from cs336lm.cli.main import main
 from cs336lm.cli.train import parse
-from cs336lm.config import SECTIONS, save_config
 from cs336lm.data import TokenDataset
 from cs336lm.errors import UsageError
 from cs336lm.evaluation import evaluate
-from cs336lm.run_directory import RunDirectory, load_run
-from cs336lm.tokenizer import Tokenizer
-from cs336lm.training_data import open_data
+from cs336lm.text.tokenizer import Tokenizer
+from cs336lm.training.config import SECTIONS, save_config
+from cs336lm.training.data import open_data
+from cs336lm.training.run_directory import RunDirectory, load_run
 from tiny_run import CONTEXT_LENGTH, VOCAB_SIZE, make_config, write_tokens
 
 

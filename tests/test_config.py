@@ -5,7 +5,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from cs336lm.config import (
+from cs336lm.errors import UsageError
+from cs336lm.model.config import ModelConfig
+from cs336lm.training.config import (
     Config,
     DataConfig,
     OptimConfig,
@@ -14,8 +16,6 @@ from cs336lm.config import (
     load_config,
     save_config,
 )
-from cs336lm.errors import UsageError
-from cs336lm.model_config import ModelConfig
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -157,7 +157,7 @@ def test_refuses_what_is_no_npy(tmp_path, token_file):
 
 
 def test_finds_an_id_outside_the_vocabulary(token_file, monkeypatch):
-    monkeypatch.setattr("cs336lm.data._SCAN_TOKENS", 7)
+    monkeypatch.setattr("cs336lm.data.batches._SCAN_TOKENS", 7)
     ids = np.arange(50) % 10
     ids[33] = 12
     dataset = TokenDataset(token_file(ids))

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from cs336lm.decoding import Decoder
-from cs336lm.kv_cache import KVCache
+from cs336lm.generation.decoder import Decoder
 from cs336lm.model import ModelConfig, TransformerLM
+from cs336lm.model.kv_cache import KVCache
 
 CONFIG = ModelConfig(
     vocab_size=50, context_length=12, d_model=24, num_layers=3, num_heads=3, d_ff=40

@@ -12,11 +12,11 @@ import time
 import numpy as np
 import pytest
 import torch
-from cs336lm.config import save_config
 from cs336lm.errors import UsageError
-from cs336lm.run_directory import RunDirectory, load_run
-from cs336lm.tracking import read_metrics
-from cs336lm.trainer import Trainer
+from cs336lm.training.config import save_config
+from cs336lm.training.run_directory import RunDirectory, load_run
+from cs336lm.training.trackers.tracking import read_metrics
+from cs336lm.training.trainer import Trainer
 from tiny_run import MODEL, curve, make_config
 
 # A width that no number of processes divides.

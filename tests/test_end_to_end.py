@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from cs336lm.cli import demo
 from cs336lm.cli.main import main
-from cs336lm.config import load_config
 from cs336lm.errors import UsageError
-from cs336lm.stories import entropy
+from cs336lm.text.stories import entropy
+from cs336lm.training.config import load_config
 
 # For so little work, starting threads takes longer than what they do.
 ENVIRONMENT = {**os.environ, "CS336LM_TRACEBACK": "1", "OMP_NUM_THREADS": "1"}

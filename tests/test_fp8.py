@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from cs336lm.config import TrainConfig
 from cs336lm.errors import UsageError
-from cs336lm.fp8 import _quantized, fp8_linear, require_fp8
 from cs336lm.model import TransformerLM
-from cs336lm.model_config import ModelConfig
-from cs336lm.trainer import Trainer
+from cs336lm.model.config import ModelConfig
+from cs336lm.model.kernels.fp8 import _quantized, fp8_linear, require_fp8
+from cs336lm.training.config import TrainConfig
+from cs336lm.training.trainer import Trainer
 from tiny_run import make_config
 
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from cs336lm.functional import (
+from cs336lm.model.functional import (
     cross_entropy,
     perplexity,
     scaled_dot_product_attention,

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 from cs336lm.errors import UsageError
-from cs336lm.generation import _decoded, generate, generate_ids, stream, window_start
+from cs336lm.generation.engine import _decoded, generate, generate_ids, stream, window_start
+from cs336lm.generation.sampling import Sampler
 from cs336lm.model import ModelConfig, TransformerLM
-from cs336lm.sampling import Sampler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

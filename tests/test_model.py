@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 from cs336lm.errors import UsageError
-from cs336lm.kv_cache import KVCache
 from cs336lm.model import ModelConfig, TransformerLM
+from cs336lm.model.kv_cache import KVCache
 from cs336lm.optim import AdamW
 from torch import Tensor
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 from cs336lm import batch_size
-from cs336lm.batch_size import LargestBatch, find_batch_size, largest_that
 from cs336lm.cli.main import main
-from cs336lm.config import save_config
-from cs336lm.profiling import PHASES
-from cs336lm.trainer import Trainer
+from cs336lm.training.batch_size import LargestBatch, find_batch_size, largest_that
+from cs336lm.training.config import save_config
+from cs336lm.training.profiling import PHASES
+from cs336lm.training.trainer import Trainer
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_run import curve, make_config

@@ -10,10 +10,10 @@ import time
 
 import pytest
 from cs336lm.cli.main import main
-from cs336lm.config import save_config
-from cs336lm.run_directory import RunDirectory
-from cs336lm.tracking import JsonlTracker, read_metrics
-from cs336lm.trainer import Trainer
+from cs336lm.training.config import save_config
+from cs336lm.training.run_directory import RunDirectory
+from cs336lm.training.trackers.tracking import JsonlTracker, read_metrics
+from cs336lm.training.trainer import Trainer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny_run import curve, make_config

@@ -4,7 +4,12 @@ import math
 from itertools import pairwise
 
 import pytest
-from cs336lm.schedule import SCHEDULES, lr_cosine_schedule, lr_linear_schedule, lr_wsd_schedule
+from cs336lm.optim.schedules import (
+    SCHEDULES,
+    lr_cosine_schedule,
+    lr_linear_schedule,
+    lr_wsd_schedule,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from cs336lm.cli.main import main
 from cs336lm.errors import UsageError
-from cs336lm.stories import (
+from cs336lm.text.stories import (
     SEPARATOR,
     corpus,
     entropy,
@@ -20,9 +20,9 @@ from cs336lm.stories import (
     stories,
     story_grammar,
 )
-from cs336lm.stories.analysis import ambiguities, measure
-from cs336lm.stories.grammar import Choice, Draw, Nodes, Record, Say, compile_rules, tell
-from cs336lm.stories.reading import Reading
+from cs336lm.text.stories.analysis import ambiguities, measure
+from cs336lm.text.stories.grammar import Choice, Draw, Nodes, Record, Say, compile_rules, tell
+from cs336lm.text.stories.reading import Reading
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -13,7 +13,7 @@ import texts
 from cs336lm import Tokenizer, count_pretokens, train_bpe
 from cs336lm.cli.main import main
 from cs336lm.errors import UsageError
-from cs336lm.inputs import input_files
+from cs336lm.text.inputs import input_files
 
 SPECIALS = [texts.SPECIAL]
 DOCUMENTS = [texts.MULTILINGUAL, texts.CODE, texts.EMOJI, texts.MULTILINGUAL[::-1]]

@@ -11,16 +11,16 @@ __version__ = "0.1.0"
 
 # Which room each public name lives in.
 _ROOMS = {
-    "tokenizer": ("Tokenizer", "count_pretokens", "train_bpe"),
+    "text.tokenizer": ("Tokenizer", "count_pretokens", "train_bpe"),
     "data": ("BatchLoader", "TokenDataset", "get_batch"),
-    "functional": (
+    "model.functional": (
         "cross_entropy",
         "perplexity",
         "scaled_dot_product_attention",
         "silu",
         "softmax",
     ),
-    "layers": (
+    "model.layers": (
         "Embedding",
         "Linear",
         "MultiHeadSelfAttention",
@@ -30,10 +30,10 @@ _ROOMS = {
     ),
     "model": ("ModelConfig", "TransformerBlock", "TransformerLM"),
     "optim": ("SGD", "AdaGrad", "AdamW", "clip_gradients"),
-    "schedule": ("lr_cosine_schedule",),
-    "checkpoint": ("load_checkpoint", "save_checkpoint"),
-    "config": ("Config",),
-    "trainer": ("Trainer",),
+    "optim.schedules": ("lr_cosine_schedule",),
+    "training.checkpoints.checkpoint": ("load_checkpoint", "save_checkpoint"),
+    "training.config": ("Config",),
+    "training.trainer": ("Trainer",),
     "generation": ("generate",),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}

@@ -5,8 +5,8 @@ import time
 
 from cs336lm.cli.options import add_counting, add_threads, parser_for
 from cs336lm.cli.progress import megabytes, progress_bars, speed
-from cs336lm.inputs import input_files
-from cs336lm.tokenizer import count_pretokens
+from cs336lm.text.inputs import input_files
+from cs336lm.text.tokenizer import count_pretokens
 
 _EPILOG = """\
 examples:

@@ -201,14 +201,14 @@ def _run(out: Path, size: Size) -> None:
 
 def _floor(sidecar: Path) -> float:
     """The entropy of the stories per token, in nats, for the tokenizer that made the file."""
-    from cs336lm.stories import entropy
+    from cs336lm.text.stories import entropy
 
     counts = json.loads(sidecar.read_text())
     return entropy().nats_per_token(counts["bytes"] / counts["tokens"])
 
 
 def _conclude(out: Path, figures: dict[str, float], floor: float, story: str) -> None:
-    from cs336lm.stories import entropy, read_story
+    from cs336lm.text.stories import entropy, read_story
 
     reading = read_story(story.strip())
     said = f"The grammar could have told this story: log-probability {reading.log_probability:.1f}."

@@ -11,7 +11,7 @@ from cs336lm.cli.options import parser_for, spin_briefly
 from cs336lm.errors import UsageError
 
 if TYPE_CHECKING:
-    from cs336lm.generation import Piece
+    from cs336lm.generation.engine import Piece
 
 _EPILOG = """\
 examples:
@@ -60,9 +60,9 @@ def main(argv: list[str]) -> int:
     prompts = [_prompt(text) for text in arguments.prompt or [""]]
     spin_briefly()
 
-    from cs336lm.devices import choose_device, choose_dtype
-    from cs336lm.generation import stream
-    from cs336lm.run_directory import load_run
+    from cs336lm.generation.engine import stream
+    from cs336lm.training.devices import choose_device, choose_dtype
+    from cs336lm.training.run_directory import load_run
 
     device = choose_device(arguments.device)
     _, model, tokenizer = load_run(arguments.run_dir, device, arguments.checkpoint)

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from cs336lm.data import TokenDataset
-    from cs336lm.tokenizer import Tokenizer
+    from cs336lm.data.batches import TokenDataset
+    from cs336lm.text.tokenizer import Tokenizer
 
     TokenIds = NDArray[np.unsignedinteger[Any]]
 
@@ -158,7 +158,7 @@ def _open_tokens(path: str) -> TokenIds | TokenDataset:
     import numpy as np
 
     if not os.path.exists(path):  # the name of a set of shards, or of nothing
-        from cs336lm.data import TokenDataset
+        from cs336lm.data.batches import TokenDataset
 
         return TokenDataset(path)
     try:

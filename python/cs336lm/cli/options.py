@@ -8,7 +8,7 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cs336lm.tokenizer import Tokenizer
+    from cs336lm.text.tokenizer import Tokenizer
 
 
 def parser_for(command: str, description: str, epilog: str) -> argparse.ArgumentParser:
@@ -156,6 +156,6 @@ def add_unsaid(parser: argparse.ArgumentParser) -> None:
 
 def load_tokenizer(path: str, arguments: argparse.Namespace) -> Tokenizer:
     """The tokenizer at ``path``, with the flags of :func:`add_unsaid`."""
-    from cs336lm.tokenizer import Tokenizer
+    from cs336lm.text.tokenizer import Tokenizer
 
     return Tokenizer.load(path, arguments.special_token, pattern=arguments.pattern)

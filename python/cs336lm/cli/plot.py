@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
     )
     arguments = parser.parse_args(argv)
 
-    from cs336lm.plotting import plot_curves, read_curve
+    from cs336lm.experiments.plots import plot_curves, read_curve
 
     curves = [read_curve(run) for run in arguments.runs]
     plot_curves(

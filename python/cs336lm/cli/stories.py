@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from cs336lm.cli.options import above_zero, parser_for
 from cs336lm.cli.progress import megabytes, progress_bars
 from cs336lm.errors import UsageError
-from cs336lm.stories.reading import Reading
+from cs336lm.text.stories.reading import Reading
 
 _EPILOG = """\
 examples:
@@ -45,8 +45,8 @@ def main(argv: list[str]) -> int:
 
 
 def _write(out: str, size: int, seed: int) -> int:
-    from cs336lm.checkpoint import atomic_write
-    from cs336lm.stories import END_OF_TEXT, corpus, entropy
+    from cs336lm.text.stories import END_OF_TEXT, corpus, entropy
+    from cs336lm.training.checkpoints.checkpoint import atomic_write
 
     told = written = 0
 
@@ -80,7 +80,7 @@ def _write(out: str, size: int, seed: int) -> int:
 
 
 def _read(path: str) -> int:
-    from cs336lm.stories import END_OF_TEXT, SEPARATOR, entropy, read_story
+    from cs336lm.text.stories import END_OF_TEXT, SEPARATOR, entropy, read_story
 
     with open(path, encoding="utf-8", errors="replace") as file:
         texts = [text.strip("\n") for text in file.read().split(END_OF_TEXT)]

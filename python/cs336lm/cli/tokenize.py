@@ -13,7 +13,7 @@ from cs336lm.cli.options import (
     parser_for,
 )
 from cs336lm.cli.progress import megabytes, progress_bars, speed
-from cs336lm.inputs import input_files
+from cs336lm.text.inputs import input_files
 
 _EPILOG = """\
 examples:

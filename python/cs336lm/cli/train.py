@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cs336lm.cli.options import spin_briefly
-from cs336lm.config import Config, load_config
 from cs336lm.errors import UsageError
-from cs336lm.run_directory import RunDirectory
+from cs336lm.training.config import Config, load_config
+from cs336lm.training.run_directory import RunDirectory
 
 if TYPE_CHECKING:
-    from cs336lm.trainer import Trainer, TrainResult
+    from cs336lm.training.trainer import Trainer, TrainResult
 
 _DESCRIPTION = """\
 Train a Transformer language model on a file of token ids.
@@ -60,8 +60,8 @@ def main(argv: list[str]) -> int:
         argv = [*argv, "--resume"]  # torchrun starts the job anew after a failure
     arguments = parse(argv)
     spin_briefly()
-    from cs336lm.devices import keep_freed_memory
-    from cs336lm.trainer import Trainer
+    from cs336lm.training.devices import keep_freed_memory
+    from cs336lm.training.trainer import Trainer
 
     config = Config(arguments.data, arguments.model, arguments.optim, arguments.train)
     trainer = Trainer(
@@ -98,7 +98,7 @@ def _run_dir(arguments: Arguments) -> Path:
 
 
 def _find_batch_size(trainer: Trainer) -> int:
-    from cs336lm.batch_size import find_batch_size
+    from cs336lm.training.batch_size import find_batch_size
 
     if trainer.world.size > 1:
         raise UsageError("--find-batch-size looks at one device: run it without torchrun")

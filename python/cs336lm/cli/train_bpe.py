@@ -6,8 +6,8 @@ import warnings
 
 from cs336lm.cli.options import add_counting, add_threads, parser_for, positive
 from cs336lm.cli.progress import megabytes, progress_bars, speed
-from cs336lm.inputs import input_files
-from cs336lm.tokenizer import Tokenizer
+from cs336lm.text.inputs import input_files
+from cs336lm.text.tokenizer import Tokenizer
 
 _EPILOG = """\
 examples:

@@ -1,0 +1,1 @@
+"""Fast twins of formulas, each beside the formula that it must equal."""

@@ -1,0 +1,101 @@
+"""The loss of a large vocabulary without its logits: the last projection and cross-entropy in one.
+
+Logits are the largest thing a small language model makes: 65,536 tokens times 50,304 entries are
+13 GB in float32, once for the forward pass and again for their gradient. Here they exist for a
+chunk of tokens at a time. The gradient of the mean cross-entropy with respect to the logits,
+
+    d loss / d logits = (softmax(logits) - onehot(target)) / tokens,
+
+needs nothing but the logits themselves, so it is formed at once, multiplied into the gradients of
+the hidden states and of the weight, and forgotten (as in Liger Kernel, Hsu et al. 2024). Forward
+and backward together are the same three matrix products as without chunks; what is saved is memory
+and its traffic.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from cs336lm.model.functional import at_least_float32
+
+CHUNK_ELEMENTS = {"cpu": 1 << 21, "cuda": 1 << 27}
+"""Logits held at once: what a core's cache has room for; half a gigabyte on a GPU."""
+
+
+def linear_cross_entropy(
+    hidden: Float[Tensor, "... d_model"],
+    weight: Float[Tensor, "vocab d_model"],
+    targets: Int[Tensor, "..."],
+    *,
+    chunk_tokens: int | None = None,
+) -> Float[Tensor, ""]:
+    """``cross_entropy(hidden @ weight.T, targets)``, in chunks of ``chunk_tokens`` tokens.
+
+    Under autocast the products are taken in its dtype; the softmax, the loss and the sum of the
+    weight's gradient are in float32 or better. Returns the mean in nats.
+    """
+    if targets.shape != hidden.shape[:-1]:
+        raise ValueError(
+            f"linear_cross_entropy: targets of shape {tuple(targets.shape)} do not fit hidden "
+            f"states of shape {tuple(hidden.shape)}"
+        )
+    device = hidden.device.type
+    if chunk_tokens is None:
+        elements = CHUNK_ELEMENTS.get(device, CHUNK_ELEMENTS["cuda"])
+        chunk_tokens = max(1, elements // weight.shape[0])
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        hidden, weight = hidden.to(dtype), weight.to(dtype)
+    flat = hidden.flatten(0, -2) if hidden.ndim > 1 else hidden.unsqueeze(0)
+    with torch.autocast(device, enabled=False):
+        total: Tensor = _ChunkedLoss.apply(flat, weight, targets.flatten(), chunk_tokens)
+        return total / targets.numel()
+
+
+class _ChunkedLoss(torch.autograd.Function):
+    """Sum of the tokens' losses; the gradients of the sum are ready when it is."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, chunk_tokens: int
+    ) -> Tensor:
+        wants_hidden, wants_weight = ctx.needs_input_grad[:2]
+        wide = torch.promote_types(hidden.dtype, torch.float32)
+        total = torch.zeros((), device=hidden.device, dtype=wide)
+        d_hidden = torch.empty_like(hidden) if wants_hidden else None
+        d_weight = torch.zeros_like(weight, dtype=wide) if wants_weight else None
+        for start in range(0, hidden.shape[0], chunk_tokens):
+            chunk = slice(start, start + chunk_tokens)
+            logits = at_least_float32(hidden[chunk] @ weight.T)
+            target = targets[chunk].long().unsqueeze(1)
+            logits -= logits.amax(-1, keepdim=True)
+            total -= logits.gather(1, target).sum()
+            sums = logits.exp_().sum(-1, keepdim=True)
+            total += sums.log().sum()
+            if d_hidden is None and d_weight is None:
+                continue
+            # From here on they are d sum / d logits = softmax - onehot.
+            logits /= sums
+            logits.scatter_add_(1, target, torch.full_like(sums, -1.0))
+            d_logits = logits.to(hidden.dtype)
+            if d_hidden is not None:
+                torch.mm(d_logits, weight, out=d_hidden[chunk])
+            if d_weight is not None:
+                d_weight += d_logits.T @ hidden[chunk]
+        ctx.save_for_backward(d_hidden, d_weight)
+        ctx.weight_dtype = weight.dtype
+        return total
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        # Scaled here and not before: in float16 the gradients of a mean over many tokens would
+        # vanish, while ``upstream`` brings the loss scale that keeps them in range.
+        d_hidden, d_weight = ctx.saved_tensors
+        if d_hidden is not None:
+            d_hidden = (at_least_float32(d_hidden) * upstream).to(d_hidden.dtype)
+        if d_weight is not None:
+            d_weight = (d_weight * upstream).to(ctx.weight_dtype)
+        return d_hidden, d_weight, None, None

@@ -1,0 +1,597 @@
+"""The byte-level BPE tokenizer: train it, load it, turn text into ids and ids into text.
+
+The work is done by the Rust crate ``bpe``; here are its names, types and promises.
+
+* **Lossless.** The vocabulary holds every single byte, so any text has ids and
+  ``decode_bytes(encode(text))`` is the text's bytes again. Text may be given as ``bytes`` where it
+  may be no valid UTF-8.
+* **Ids.** A trained tokenizer numbers the 256 bytes first, then the merges in the order of their
+  making, then the special tokens. A loaded one keeps the ids of its files.
+* **Special tokens** (``<|endoftext|>``) are found in the text before anything else, the longest
+  first where several match; text beside them is split by ``pattern`` into pretokens (words, more
+  or less), and merges never cross a pretoken's edge.
+
+The algorithm is the byte-pair encoding of Sennrich, Haddow and Birch (2016), on bytes as in
+GPT-2 (Radford et al., 2019).
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from cs336lm import _bpe
+from cs336lm.errors import UsageError
+from cs336lm.text.inputs import input_files
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Path = str | os.PathLike[str]
+Progress = Callable[[str, int, int], object]
+"""Called about twenty times a second, and once at the end, with (phase, units done, units in all);
+phases are ``"counting"`` and ``"encoding"`` in bytes, and ``"merging"`` in merges. What it raises
+stops the job."""
+
+# Larger pieces are encoded in parts of this many characters, so that the ids of one do not pile up.
+_STREAM_PART = 1 << 20
+
+
+class EncodedFile(NamedTuple):
+    """What :meth:`Tokenizer.encode_files` has written."""
+
+    tokens: int
+    """How many ids."""
+    bytes: int
+    """How many bytes of text they stand for."""
+    documents: int
+    """Texts between ``<|endoftext|>`` tokens and files' ends."""
+    dtype: str
+    """``"uint16"`` if every id of the vocabulary is below 65,536, else ``"uint32"``."""
+    path: str
+    """The ``.npy`` file; the sidecar beside it has the same stem and ends in ``.json``. Where there
+    are shards this is their common name: ``tokens-00000.npy``, ... for ``tokens.npy``."""
+    val: EncodedFile | None = None
+    """What went to validation, if documents were split: ``tokens.val.npy`` for ``tokens.npy``."""
+    skipped: tuple[str, ...] = ()
+    """What was left out, and why."""
+
+
+class Tokenizer:
+    """A byte-level BPE tokenizer.
+
+    Args:
+        vocab: id -> bytes. Ids may have gaps; all 256 single bytes must be there.
+        merges: (left, right) in the order in which they apply; parts and results must be in
+            ``vocab``.
+        special_tokens: texts that are one token each. Those that are not in ``vocab`` get the ids
+            after its largest, in the order given.
+        pattern: how text is split into pretokens: ``"gpt2"``, ``"gpt4"`` (cl100k_base),
+            ``"gpt4o"`` (o200k_base), or a regular expression.
+
+    Raises:
+        ValueError: the vocabulary, the merges, a special token or the pattern makes no sense; the
+            message names the entry.
+
+    Tokenizers are immutable, may be used from several threads at once, compare equal when they
+    give every text the same ids, and can be pickled (for data loaders and process pools).
+    """
+
+    __slots__ = ("_core", "_merges", "_vocab")
+
+    def __init__(
+        self,
+        vocab: dict[int, bytes],
+        merges: Iterable[tuple[bytes, bytes]],
+        special_tokens: Iterable[str] | None = None,
+        *,
+        pattern: str = "gpt2",
+    ) -> None:
+        self._adopt(_bpe.Tokenizer(vocab, merges, _texts(special_tokens), pattern))
+
+    def _adopt(self, core: _bpe.Tokenizer) -> None:
+        self._core = core
+        self._vocab: dict[int, bytes] | None = None
+        self._merges: list[tuple[bytes, bytes]] | None = None
+
+    @classmethod
+    def _of(cls, core: _bpe.Tokenizer) -> Tokenizer:
+        tokenizer = cls.__new__(cls)
+        tokenizer._adopt(core)
+        return tokenizer
+
+    @classmethod
+    def train(
+        cls,
+        input_path: Path | Iterable[Path],
+        vocab_size: int,
+        special_tokens: Iterable[str] = (),
+        *,
+        pattern: str = "gpt2",
+        threads: int | None = None,
+        max_memory: int | None = None,
+        min_count: int = 1,
+        text_field: str | None = "text",
+        text_column: str = "text",
+        progress: Progress | None = None,
+    ) -> Tokenizer:
+        """Trains a tokenizer on text files: :func:`train_bpe`, with a tokenizer for a result."""
+        names = _texts(special_tokens)
+        smallest = 256 + len(names)
+        if vocab_size < smallest:
+            raise UsageError(
+                f"vocab_size {vocab_size} is too small: the bytes and {len(names)} special "
+                f"token(s) alone are {smallest}"
+            )
+        core = _bpe.Tokenizer.train(
+            input_files(input_path),
+            vocab_size,
+            names,
+            pattern,
+            _amount("threads", threads),
+            _amount("max_memory", max_memory),
+            _amount("min_count", min_count),
+            text_field,
+            text_column,
+            progress,
+        )
+        return cls._trained(core, vocab_size)
+
+    @classmethod
+    def train_counts(
+        cls,
+        counts_path: Path | Iterable[Path],
+        vocab_size: int,
+        *,
+        min_count: int = 1,
+        max_memory: int | None = None,
+        threads: int | None = None,
+        progress: Progress | None = None,
+    ) -> Tokenizer:
+        """Trains on counts files (:func:`count_pretokens`): the tokenizer that :meth:`train` makes
+        of all the texts they were counted of.
+
+        Raises:
+            OSError: a file cannot be read.
+            ValueError: a file is no counts file or corrupt, files were counted with different
+                patterns or special tokens, or ``vocab_size`` is too small for these.
+        """
+        core = _bpe.train_counts(
+            _paths(counts_path),
+            vocab_size,
+            _amount("min_count", min_count),
+            _amount("max_memory", max_memory),
+            _amount("threads", threads),
+            progress,
+        )
+        return cls._trained(core, vocab_size)
+
+    @classmethod
+    def _trained(cls, core: _bpe.Tokenizer, vocab_size: int) -> Tokenizer:
+        if core.vocab_size < vocab_size:
+            warnings.warn(
+                f"the text holds no more pairs to merge: vocab_size is {core.vocab_size}, "
+                f"not {vocab_size}",
+                stacklevel=3,
+            )
+        return cls._of(core)
+
+    @classmethod
+    def from_files(
+        cls,
+        vocab_filepath: Path,
+        merges_filepath: Path,
+        special_tokens: Iterable[str] | None = None,
+        *,
+        pattern: str = "gpt2",
+    ) -> Tokenizer:
+        """Reads a ``vocab.json`` and a ``merges.txt`` (GPT-2's formats).
+
+        These formats do not say the pattern, nor which tokens are special: those that no merge
+        makes are, beside the ones that are named.
+
+        Raises:
+            OSError: a file cannot be read.
+            ValueError: a file holds something that it should not.
+        """
+        names = _texts(special_tokens)
+        return cls._of(_bpe.Tokenizer.from_files(vocab_filepath, merges_filepath, names, pattern))
+
+    @classmethod
+    def load(
+        cls,
+        path: Path,
+        special_tokens: Iterable[str] | None = None,
+        *,
+        pattern: str | None = None,
+    ) -> Tokenizer:
+        """Reads a tokenizer from a directory or any of its files.
+
+        Args:
+            path: a directory with a ``tokenizer.json``, or with ``vocab.json`` and ``merges.txt``;
+                one of these files; or a ``.tiktoken`` file.
+            special_tokens: special tokens beside those that the files name.
+            pattern: instead of the files' own; only ``tokenizer.json`` names one, with the others
+                it is ``"gpt2"`` if nothing is said.
+
+        Raises:
+            OSError: a file cannot be read.
+            ValueError: a file holds something that it should not.
+        """
+        return cls._of(_bpe.Tokenizer.load(path, _texts(special_tokens), pattern))
+
+    def save(self, directory: Path) -> None:
+        """Writes ``tokenizer.json``, ``vocab.json`` and ``merges.txt`` into ``directory``.
+
+        The directory is made if it is not there. ``tokenizer.json`` is Hugging Face's format and
+        opens in ``tokenizers`` and, with the small ``tokenizer_config.json`` beside it, in
+        ``transformers``. Each file appears whole or not at all.
+
+        Raises:
+            OSError: a file cannot be written.
+        """
+        self._core.save(directory)
+
+    def encode(self, text: str | bytes) -> list[int]:
+        """The ids of ``text``; special tokens in it become their own ids.
+
+        Raises:
+            ValueError: ``text`` is a ``str`` with a lone surrogate, which no bytes stand for.
+        """
+        return self._core.encode(text)
+
+    def encode_ordinary(self, text: str | bytes) -> list[int]:
+        """The ids of ``text`` with special tokens taken for plain text: for untrusted input.
+
+        Raises:
+            ValueError: as :meth:`encode`.
+        """
+        return self._core.encode_ordinary(text)
+
+    def encode_batch(
+        self, texts: Sequence[str | bytes], *, threads: int | None = None
+    ) -> list[NDArray[np.uint32]]:
+        """``encode`` of each text, over all cores.
+
+        Args:
+            texts: any number of texts.
+            threads: how many to use; all cores if nothing is said.
+
+        Returns:
+            For each text a one-dimensional uint32 array, whatever the vocabulary's size.
+        """
+        return self._core.encode_batch(texts, _amount("threads", threads))
+
+    def encode_iterable(self, iterable: Iterable[str] | Iterable[bytes]) -> Iterator[int]:
+        """The ids of the pieces joined, lazily: a text in any number of pieces, cut anywhere.
+
+        ``list(encode_iterable(pieces)) == encode("".join(pieces))``. What is held in memory is
+        a piece and the text that cannot be cut yet, never the whole. An open text file is an
+        iterable of its lines; pieces of ``bytes`` may be cut inside a character.
+        """
+        stream = self.encode_stream()
+        for piece in iterable:
+            for start in range(0, len(piece), _STREAM_PART):
+                yield from stream.push(piece[start : start + _STREAM_PART])
+        yield from stream.finish()
+
+    def encode_stream(self) -> _bpe.EncodeStream:
+        """``encode`` for text that comes in pieces, by hand.
+
+        ``push(piece)`` returns the ids that are certain by then, ``finish()`` the rest; joined
+        they are those of the whole text. :meth:`encode_iterable` is this as a loop.
+        """
+        return self._core.encode_stream()
+
+    def encode_files(
+        self,
+        paths: Path | Iterable[Path],
+        out: Path,
+        *,
+        threads: int | None = None,
+        text_field: str | None = "text",
+        text_column: str = "text",
+        append_eot: bool = False,
+        val_fraction: float = 0.0,
+        seed: int = 0,
+        shard_tokens: int | None = None,
+        resume: bool = False,
+        skip_errors: bool = False,
+        progress: Progress | None = None,
+    ) -> EncodedFile:
+        """Encodes text files, one after the other, into one ``.npy`` file.
+
+        ``out`` is a one-dimensional array of uint16, or of uint32 if an id of the vocabulary needs
+        it: open it with ``np.load(out, mmap_mode="r")``. Beside it a sidecar (``tokens.json`` for
+        ``tokens.npy``) names the tokenizer's fingerprint, the counts and the inputs. The ids are
+        those of :meth:`encode` of each file's whole content, or of each record of ``.jsonl`` and
+        ``.parquet`` files, for any number of threads; memory does not grow with the files. Both
+        files appear whole or not at all; an empty text gives an array of length 0.
+
+        Args:
+            paths: one file or several, directories, patterns, or ``-``, as for :func:`train_bpe`.
+                No token reaches from one file or record into the next.
+            out: the file to write; its name ends in ``.npy``.
+            threads: how many to use; all cores if nothing is said.
+            text_field, text_column: as for :func:`train_bpe`.
+            append_eot: put ``<|endoftext|>`` after each record, and after each file of plain text
+                that is not empty.
+            val_fraction: how much of all documents goes to a second file, ``tokens.val.npy`` for
+                ``tokens.npy``. A document ends at ``<|endoftext|>``, with its record, and with its
+                file. Which ones are chosen depends on ``seed`` and their number alone.
+            seed: chooses the documents of ``val_fraction``.
+            shard_tokens: write files of so many ids each (``tokens-00000.npy``, ...) instead of
+                one; the sidecar lists them, and ``TokenDataset`` opens them as one.
+            resume: go on after the last finished shard of a job that was interrupted, if there was
+                one; only with ``shard_tokens``. What is written is what an uninterrupted job
+                writes. What is encoded is not read again, unless it is compressed: then it must be
+                unpacked to be passed over.
+            skip_errors: leave out files, rest of files and records that cannot be read and texts
+                that cannot be encoded (only a regular expression of your own can give up), and say
+                so in ``skipped`` and in the sidecar, rather than raise.
+            progress: see :data:`Progress`; the phase is ``"encoding"``.
+
+        Raises:
+            OSError: a file cannot be read or written.
+            UsageError: no file is named, or a number is below what it can be.
+            ValueError: an argument makes no sense, a record has no text, or the job to resume was
+                another one.
+            KeyboardInterrupt: Ctrl-C; nothing but finished shards is left behind.
+        """
+        dtype, counts, val_counts, skipped = self._core.encode_files(
+            input_files(paths),
+            out,
+            _amount("threads", threads),
+            progress,
+            text_field=text_field,
+            text_column=text_column,
+            append_eot=append_eot,
+            val_fraction=val_fraction,
+            seed=_amount("seed", seed, 0),
+            shard_tokens=_amount("shard_tokens", shard_tokens),
+            resume=resume,
+            skip_errors=skip_errors,
+        )
+        path = os.fspath(out)
+        val_path = path.removesuffix(".npy") + ".val.npy"
+        val = None if val_counts is None else EncodedFile(*val_counts, dtype, val_path)
+        return EncodedFile(*counts, dtype, path, val, tuple(skipped))
+
+    def count_tokens(
+        self,
+        paths: Path | Iterable[Path],
+        *,
+        threads: int | None = None,
+        text_field: str | None = "text",
+        text_column: str = "text",
+        progress: Progress | None = None,
+    ) -> tuple[int, int]:
+        """How many ids :meth:`encode_files` would write, and of how many bytes of text."""
+        files, threads = input_files(paths), _amount("threads", threads)
+        return self._core.count_tokens(files, threads, text_field, text_column, progress)
+
+    def decode(self, ids: Iterable[int] | NDArray[np.integer[Any]]) -> str:
+        """The text of ``ids``; bytes that are no UTF-8 (ids cut inside a character) become U+FFFD.
+
+        Args:
+            ids: a list, any other iterable of ints, a one-dimensional NumPy array or a tensor.
+
+        Raises:
+            ValueError: an id is not in the vocabulary.
+        """
+        return self._core.decode(ids)
+
+    def decode_bytes(self, ids: Iterable[int] | NDArray[np.integer[Any]]) -> bytes:
+        """The bytes of ``ids``: exactly what was encoded.
+
+        Raises:
+            ValueError: an id is not in the vocabulary.
+        """
+        return self._core.decode_bytes(ids)
+
+    def token_to_id(self, token: str | bytes) -> int | None:
+        """The id of one token, special or not; None if there is no such token."""
+        return self._core.token_to_id(token)
+
+    @property
+    def vocab(self) -> dict[int, bytes]:
+        """Id -> bytes, special tokens included. Made when first asked for; not to be changed."""
+        if self._vocab is None:
+            self._vocab = self._core.vocab()
+        return self._vocab
+
+    @property
+    def merges(self) -> list[tuple[bytes, bytes]]:
+        """(left, right) in the order in which they apply; not to be changed."""
+        if self._merges is None:
+            self._merges = self._core.merges()
+        return self._merges
+
+    @property
+    def vocab_size(self) -> int:
+        """The largest id plus one: the rows that an embedding needs.
+
+        It is ``len(vocab)`` unless a loaded vocabulary has gaps.
+        """
+        return self._core.vocab_size
+
+    @property
+    def special_tokens(self) -> list[str]:
+        """The special tokens in the order given."""
+        return self._core.special_tokens
+
+    @property
+    def pattern(self) -> str:
+        """``"gpt2"``, ``"gpt4"``, ``"gpt4o"``, or the regular expression."""
+        return self._core.pattern
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hexadecimal) of all that decides about ids: vocabulary, merges, pattern.
+
+        Token files carry it, so that nobody decodes them with another tokenizer.
+        """
+        return self._core.fingerprint
+
+    def __len__(self) -> int:
+        return self.vocab_size
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Tokenizer):
+            return NotImplemented
+        return self.fingerprint == other.fingerprint
+
+    def __hash__(self) -> int:
+        return hash(self.fingerprint)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        core = self._core
+        parts = (core.vocab(), core.merges(), core.special_tokens, core.pattern)
+        return _unpickle, (type(self), *parts, core.whole_words_first)
+
+    def __repr__(self) -> str:
+        special = ", ".join(map(repr, self.special_tokens))
+        return (
+            f"Tokenizer(vocab_size={self.vocab_size}, special_tokens=[{special}], "
+            f"pattern={self.pattern!r})"
+        )
+
+
+def train_bpe(
+    input_path: Path | Iterable[Path],
+    vocab_size: int,
+    special_tokens: Iterable[str] = (),
+    *,
+    pattern: str = "gpt2",
+    threads: int | None = None,
+    max_memory: int | None = None,
+    min_count: int = 1,
+    text_field: str | None = "text",
+    text_column: str = "text",
+    progress: Progress | None = None,
+) -> tuple[dict[int, bytes], list[tuple[bytes, bytes]]]:
+    """Trains a byte-level BPE vocabulary on text files.
+
+    Repeatedly merges the most frequent pair of adjacent tokens, of several the lexicographically
+    greatest (left bytes, right bytes). The result is the same for any number of threads, and
+    whether the text is one file or several.
+
+    Args:
+        input_path: one text file or several. UTF-8 is usual; any bytes will do. A directory stands
+            for all texts below it, a pattern (``part-*.txt``) for all files that match, ``-`` for
+            standard input. ``.gz`` and ``.zst`` are unpacked; of ``.jsonl`` (``.ndjson``) and
+            ``.parquet`` each record is a document.
+        vocab_size: how many tokens in all: 256 bytes, merges and special tokens.
+        special_tokens: texts that are one token each, bound the text around them and are not
+            counted.
+        pattern: how text is split into pretokens: ``"gpt2"``, ``"gpt4"``, ``"gpt4o"``, or a regular
+            expression.
+        threads: how many to use; all cores if nothing is said.
+        max_memory: about how many bytes to take for tables, lists and buffers; what does not fit
+            waits in temporary files. The result is the same. Distinct pretokens are in memory while
+            they are merged, at two bytes each of theirs, whatever this says.
+        min_count: leaves out pretokens that occur less often.
+        text_field: the field of ``.jsonl`` records that holds the text; ``None`` takes such files
+            for plain text. A record whose field is null is no document.
+        text_column: the column of ``.parquet`` files that holds the text, ``meta.text`` for one
+            inside a struct. A null is no document.
+        progress: see :data:`Progress`; the phases are ``"counting"`` and ``"merging"``.
+
+    Returns:
+        ``vocab`` (id -> bytes: the bytes 0-255, the merges in order of creation, the special tokens
+        in the order given) and ``merges`` ((left, right) in order of creation). If the text holds
+        fewer merges than asked for, there are fewer, and a warning says so.
+
+    Raises:
+        OSError: a file cannot be read.
+        UsageError: no file is named, ``vocab_size`` is less than 256 + special tokens, or
+            ``max_memory``, ``min_count`` or ``threads`` is below 1.
+        ValueError: the files are empty or damaged, a record has no text, or a special token or the
+            pattern makes no sense.
+        KeyboardInterrupt: Ctrl-C.
+    """
+    tokenizer = Tokenizer.train(
+        input_path,
+        vocab_size,
+        special_tokens,
+        pattern=pattern,
+        threads=threads,
+        max_memory=max_memory,
+        min_count=min_count,
+        text_field=text_field,
+        text_column=text_column,
+        progress=progress,
+    )
+    return tokenizer.vocab, tokenizer.merges
+
+
+def count_pretokens(
+    input_path: Path | Iterable[Path],
+    out: Path,
+    special_tokens: Iterable[str] = (),
+    *,
+    pattern: str = "gpt2",
+    threads: int | None = None,
+    max_memory: int | None = None,
+    text_field: str | None = "text",
+    text_column: str = "text",
+    progress: Progress | None = None,
+) -> int:
+    """Counts the pretokens of text files into a counts file for :meth:`Tokenizer.train_counts`.
+
+    Counting is most of the work of training on much text, and can be spread over machines: a counts
+    file for each part of the text, in any division of it into files.
+
+    Args:
+        input_path, special_tokens, pattern, threads, max_memory, text_field, text_column, progress:
+            as for :func:`train_bpe`.
+        out: the file to write.
+
+    Returns:
+        How many distinct pretokens there are.
+
+    Raises:
+        OSError: a file cannot be read or written.
+        UsageError: no file is named, or ``max_memory`` or ``threads`` is below 1.
+        ValueError: a file is damaged, a record has no text, or a special token or the pattern makes
+            no sense.
+    """
+    names = _texts(special_tokens)
+    return _bpe.count_pretokens(
+        input_files(input_path),
+        out,
+        names,
+        pattern,
+        _amount("threads", threads),
+        _amount("max_memory", max_memory),
+        text_field,
+        text_column,
+        progress,
+    )
+
+
+def _unpickle(cls: type[Tokenizer], *parts: Any) -> Tokenizer:
+    return cls._of(_bpe.Tokenizer(*parts))
+
+
+def _paths(paths: Path | Iterable[Path]) -> list[Path]:
+    several = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    if not several:
+        raise UsageError("no files given: name at least one")
+    return several
+
+
+def _amount(name: str, value: Any, least: int = 1) -> Any:
+    """``value``, if it is None or a number that makes sense for that argument."""
+    if value is not None and not least <= value < 1 << 64:
+        raise UsageError(f"{name} {value}: must be at least {least}")
+    return value
+
+
+def _texts(texts: Iterable[str] | None) -> list[str]:
+    if isinstance(texts, str):
+        raise TypeError(f"special_tokens is a list of strings, not one string ({texts!r})")
+    return list(texts or ())

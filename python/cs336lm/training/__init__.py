@@ -1,0 +1,1 @@
+"""Token files and a configuration in, a run directory out."""

@@ -1,0 +1,129 @@
+"""Checkpoints of sharded runs: each process writes its slices, any number of processes read them.
+
+    step-00001000/    __0_0.distcp, __1_0.distcp, ..., .metadata    the slices
+                      state.json                                    numbers, and the files' sizes
+
+``torch.distributed.checkpoint`` does the slicing. A directory appears whole or not at all, and one
+whose files have not the sizes that ``state.json`` remembers is refused. The format's ``.metadata``
+is a pickle: unlike a plain checkpoint, read only those of people you trust.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
+
+from cs336lm.training.checkpoints.checkpoint import atomic_write
+from cs336lm.training.distributed import World
+
+_NUMBERS = "state.json"
+
+
+def save_sharded(
+    path: Path,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    numbers: dict[str, Any],
+    world: World,
+) -> None:
+    """Writes model, optimizer and ``numbers`` (JSON) as ``path``; every process must call it."""
+    beside = path.with_name(f".{path.name}.partial")
+    if world.is_main:
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+    world.barrier()
+    # First the weights: asking for them puts gathered layers back into the slices that the
+    # optimizer knows.
+    weights = _flat(model)
+    tensors, plain = _optimizer_state(model, optimizer)
+    save(
+        weights | tensors,
+        storage_writer=FileSystemWriter(beside, sync_files=True),
+        no_dist=world.size == 1,
+    )
+    world.barrier()
+    if world.is_main:
+        sizes = {file.name: file.stat().st_size for file in sorted(beside.iterdir())}
+        with atomic_write(beside / _NUMBERS) as file:
+            file.write(json.dumps({**numbers, "optimizer": plain, "sizes": sizes}).encode())
+        shutil.rmtree(path, ignore_errors=True)
+        beside.rename(path)
+    world.barrier()
+
+
+def load_sharded(
+    path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer | None = None
+) -> dict[str, Any]:
+    """Loads model and optimizer in place, however they are sharded now, and returns the numbers.
+
+    Raises ``ValueError``, naming ``path``, if it is damaged or of another model.
+    """
+    numbers = _read_numbers(path)
+    wanted = _flat(model)
+    if optimizer is not None:
+        wanted |= _make_optimizer_state(model, optimizer, numbers["optimizer"])
+    alone = not torch.distributed.is_initialized()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+            load(wanted, storage_reader=FileSystemReader(path), no_dist=alone)
+    except Exception as error:  # whatever reading, unpickling and planning may raise
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(f"{path} is damaged or of another model ({reason})") from None
+    return numbers
+
+
+def _read_numbers(path: Path) -> dict[str, Any]:
+    try:
+        numbers: dict[str, Any] = json.loads((path / _NUMBERS).read_bytes())
+        sizes = {name: (path / name).stat().st_size for name in numbers["sizes"]}
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{path} is damaged or no checkpoint ({error})") from None
+    for name, size in sizes.items():
+        if size != numbers["sizes"][name]:
+            raise ValueError(f"{path} is damaged: {name} is not as long as it was written")
+    return numbers
+
+
+def _flat(model: torch.nn.Module) -> dict[str, Any]:
+    return {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+
+
+def _optimizer_state(
+    model: torch.nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
+    """What the optimizer remembers of each parameter by name: tensors, and plain numbers."""
+    tensors: dict[str, Tensor] = {}
+    plain: dict[str, dict[str, Any]] = {}
+    for name, parameter in model.named_parameters():
+        plain[name] = {}
+        for key, value in optimizer.state[parameter].items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer.{name}.{key}"] = value
+                plain[name][key] = None  # found among the tensors
+            else:
+                plain[name][key] = value
+    return tensors, plain
+
+
+def _make_optimizer_state(
+    model: torch.nn.Module, optimizer: torch.optim.Optimizer, plain: dict[str, dict[str, Any]]
+) -> dict[str, Tensor]:
+    """Gives the optimizer state of the shape that ``plain`` describes; returns its tensors."""
+    tensors = {}
+    for name, parameter in model.named_parameters():
+        state = dict(plain.get(name, {}))
+        for key, value in state.items():
+            if value is None:
+                state[key] = tensors[f"optimizer.{name}.{key}"] = torch.zeros_like(parameter)
+        optimizer.state[parameter] = state
+    return tensors

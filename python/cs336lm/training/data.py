@@ -1,0 +1,68 @@
+"""The files of a configuration's ``[data]``, opened and checked against each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cs336lm.data.batches import TokenDataset
+from cs336lm.errors import UsageError
+from cs336lm.training.config import Config
+
+if TYPE_CHECKING:
+    from cs336lm.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a run reads, known to fit together."""
+
+    train: TokenDataset
+    val: TokenDataset | None
+    tokenizer: Tokenizer | None
+    vocab_size: int
+
+
+def open_data(config: Config, *, check_ids: bool = True) -> TrainingData:
+    """Opens what ``config`` names; ``check_ids`` reads the files through for ids out of range.
+
+    Raises ``OSError`` or ``ValueError`` naming the file that is missing, no token file, too short
+    for one window, made with another tokenizer, or holding an id outside the vocabulary.
+    """
+    if config.data.train is None:
+        raise UsageError(
+            "data.train is missing: name a token file with --data.train tokens.npy "
+            "(`cs336lm tokenize` makes one)"
+        )
+    tokenizer = None
+    if config.data.tokenizer is not None:
+        from cs336lm.text.tokenizer import Tokenizer
+
+        tokenizer = Tokenizer.load(config.data.tokenizer)
+    train = TokenDataset(config.data.train)
+    val = TokenDataset(config.data.val) if config.data.val is not None else None
+    files = [train] if val is None else [train, val]
+    vocab_size = _vocab_size(config.model.vocab_size, tokenizer, files)
+    for dataset in files:
+        dataset.check_length(config.model.context_length)
+        if tokenizer is not None:
+            dataset.check_tokenizer(tokenizer.fingerprint, str(config.data.tokenizer))
+        if check_ids:
+            dataset.check_ids(vocab_size)
+    return TrainingData(train, val, tokenizer, vocab_size)
+
+
+def _vocab_size(asked: int | None, tokenizer: Tokenizer | None, files: list[TokenDataset]) -> int:
+    """What was asked for; else the tokenizer's, else the sidecars', else what the ids need."""
+    if tokenizer is not None and asked is not None and asked < tokenizer.vocab_size:
+        raise UsageError(
+            f"model.vocab_size={asked} is less than the tokenizer's {tokenizer.vocab_size}"
+        )
+    if asked is not None:
+        return asked
+    if tokenizer is not None:
+        return tokenizer.vocab_size
+    said = [(dataset.sidecar or {}).get("vocab_size") for dataset in files]
+    if all(isinstance(size, int) for size in said):
+        return max(filter(None, said), default=1)
+    return max(1, *(dataset.max_id() + 1 for dataset in files))
