@@ -45,8 +45,8 @@ def main(argv: list[str]) -> int:
 
 
 def _write(out: str, size: int, seed: int) -> int:
+    from cs336lm.files import atomic_write
     from cs336lm.text.stories import END_OF_TEXT, corpus, entropy
-    from cs336lm.training.checkpoints.checkpoint import atomic_write
 
     told = written = 0
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cs336lm.errors import UsageError
-from cs336lm.training.checkpoints.checkpoint import atomic_write
+from cs336lm.files import atomic_write
 from cs336lm.training.trackers.tracking import read_metrics
 
 if TYPE_CHECKING:

@@ -4,9 +4,9 @@
 
 The keys and values of past tokens stay in a :class:`~cs336lm.model.kv_cache.KVCache`. A text longer
 than the model's ``context_length`` is seen through a window: whenever the window is full, its older
-half is dropped and the rest read once more, as if the text began there. So a token is predicted from at
-least half a context, the result is the same as without a cache, and the re-reading costs about one
-token's work per token.
+half is dropped and the rest read once more, as if the text began there. So a token is predicted
+from at least half a context, the result is the same as without a cache, and the re-reading costs
+about one token's work per token.
 """
 
 import codecs

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cs336lm.errors import UsageError
+from cs336lm.files import atomic_write
 from cs336lm.model.config import ModelConfig
-from cs336lm.training.checkpoints.checkpoint import atomic_write
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystem
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
-from cs336lm.training.checkpoints.checkpoint import atomic_write
+from cs336lm.files import atomic_write
 from cs336lm.training.distributed import World
 
 _NUMBERS = "state.json"

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from cs336lm.errors import UsageError
-from cs336lm.training.checkpoints.checkpoint import atomic_write
+from cs336lm.files import atomic_write
 
 Record = dict[str, Any]
 
