@@ -9,11 +9,11 @@
 
 mod corpus;
 
-use bpe::count::{CountOptions, Counts, count_pretokens};
-use bpe::pretokenize::Pattern;
+use bpe::files::input::{DEFAULT_CHUNK_BYTES, Source};
 use bpe::progress::Progress;
-use bpe::source::{DEFAULT_CHUNK_BYTES, Source};
-use bpe::special::SpecialTokens;
+use bpe::text::pattern::Pattern;
+use bpe::text::special::SpecialTokens;
+use bpe::train::count::{CountOptions, Counts, count_pretokens};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 fn counting(criterion: &mut Criterion) {

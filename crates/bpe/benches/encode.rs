@@ -14,13 +14,13 @@ mod samples;
 use std::io::Write;
 use std::path::Path;
 
-use bpe::count::{CountOptions, count_pretokens};
-use bpe::encoder::Tokenizer;
+use bpe::encode::encoder::Tokenizer;
+use bpe::files::input::{DEFAULT_CHUNK_BYTES, Source};
 use bpe::formats;
-use bpe::pretokenize::Pattern;
 use bpe::progress::Progress;
-use bpe::source::{DEFAULT_CHUNK_BYTES, Source};
-use bpe::special::SpecialTokens;
+use bpe::text::pattern::Pattern;
+use bpe::text::special::SpecialTokens;
+use bpe::train::count::{CountOptions, count_pretokens};
 use bpe::train::train_merges;
 use bpe::vocab::Vocab;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};

@@ -11,7 +11,8 @@ mod samples;
 
 use std::hint::black_box;
 
-use bpe::pretokenize::{CustomPattern, Pattern};
+use bpe::text::custom::CustomPattern;
+use bpe::text::pattern::Pattern;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use samples::texts;
 

@@ -11,7 +11,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use bpe::pretokenize::{CustomPattern, Pattern};
+use bpe::text::custom::CustomPattern;
+use bpe::text::pattern::Pattern;
 
 /// What both ways are compared by: a place in the text where they part is found again with it.
 #[derive(PartialEq, Eq)]

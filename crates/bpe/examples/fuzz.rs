@@ -14,9 +14,9 @@ use std::collections::HashSet;
 use std::error::Error;
 use std::time::{Duration, Instant};
 
-use bpe::encoder::Tokenizer;
-use bpe::pretokenize::Pattern;
-use bpe::stream::StreamEncoder;
+use bpe::encode::encoder::Tokenizer;
+use bpe::encode::stream::StreamEncoder;
+use bpe::text::pattern::Pattern;
 use bpe::vocab::{TokenId, Vocab};
 
 #[path = "../tests/oracle/mod.rs"]

@@ -9,12 +9,12 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use bpe::count::{CountOptions, Counts, PretokenCounts, Ranked, count_pretokens};
-use bpe::encoder::Tokenizer;
-use bpe::pretokenize::Pattern;
+use bpe::encode::encoder::Tokenizer;
+use bpe::files::input::{DEFAULT_CHUNK_BYTES, Source};
 use bpe::progress::Progress;
-use bpe::source::{DEFAULT_CHUNK_BYTES, Source};
-use bpe::special::SpecialTokens;
+use bpe::text::pattern::Pattern;
+use bpe::text::special::SpecialTokens;
+use bpe::train::count::{CountOptions, Counts, PretokenCounts, Ranked, count_pretokens};
 use bpe::train::{Merge, num_merges, train_merges};
 use bpe::vocab::Vocab;
 

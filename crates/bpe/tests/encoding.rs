@@ -4,8 +4,8 @@
 
 mod oracle;
 
-use bpe::encoder::Tokenizer;
-use bpe::pretokenize::Pattern;
+use bpe::encode::encoder::Tokenizer;
+use bpe::text::pattern::Pattern;
 use bpe::vocab::{TokenId, Vocab};
 use proptest::prelude::*;
 

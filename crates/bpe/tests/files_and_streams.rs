@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 
 use arrays::read_npy;
 use bpe::Error;
-use bpe::encoder::Tokenizer;
-use bpe::pretokenize::Pattern;
+use bpe::encode::encoder::Tokenizer;
+use bpe::encode::stream::StreamEncoder;
+use bpe::files::tokens::{EncodeOptions, EncodeStats, encode_files};
 use bpe::progress::Progress;
-use bpe::sink::{EncodeOptions, EncodeStats, encode_files};
-use bpe::stream::StreamEncoder;
+use bpe::text::pattern::Pattern;
 use bpe::vocab::{TokenId, Vocab};
 use proptest::prelude::*;
 

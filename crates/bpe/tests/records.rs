@@ -10,11 +10,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use arrays::read_npy;
-use bpe::encoder::Tokenizer;
-use bpe::pretokenize::Pattern;
+use bpe::encode::encoder::Tokenizer;
+use bpe::files::input::TextFields;
+use bpe::files::tokens::{EncodeOptions, EncodeStats, encode_files};
 use bpe::progress::Progress;
-use bpe::sink::{EncodeOptions, EncodeStats, encode_files};
-use bpe::source::TextFields;
+use bpe::text::pattern::Pattern;
 use bpe::vocab::{TokenId, Vocab};
 use folder::contents;
 use proptest::prelude::*;

@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 
 use arrays::read_npy;
 use bpe::Result;
-use bpe::encoder::Tokenizer;
-use bpe::pretokenize::Pattern;
+use bpe::encode::encoder::Tokenizer;
+use bpe::files::tokens::{EncodeOptions, EncodeStats, encode_files};
 use bpe::progress::Progress;
-use bpe::sink::{EncodeOptions, EncodeStats, encode_files};
+use bpe::text::pattern::Pattern;
 use bpe::vocab::{TokenId, Vocab};
 use folder::contents;
 use proptest::prelude::*;

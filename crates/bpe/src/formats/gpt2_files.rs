@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::json::{Merges, Tokens};
 use super::{Files, alphabet, blame, read_text, unspell_tokens};
 use crate::error::{Error, Result};
-use crate::pretokenize::Pattern;
+use crate::text::pattern::Pattern;
 use crate::vocab::{TokenId, Vocab};
 
 const HEADER: &str = "#version";

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::alphabet;
-use crate::byte_strings::ByteStrings;
+use crate::store::byte_strings::ByteStrings;
 use crate::vocab::TokenId;
 
 /// The tokens of a vocabulary as they are written in the file, with their ids.

@@ -21,10 +21,10 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use crate::atomic_file::write_atomically;
-use crate::byte_strings::ByteStrings;
 use crate::error::{Error, Result};
-use crate::pretokenize::Pattern;
+use crate::files::atomic_file::write_atomically;
+use crate::store::byte_strings::ByteStrings;
+use crate::text::pattern::Pattern;
 use crate::vocab::{TokenId, Vocab};
 
 /// What files say of a tokenizer. Every special token is in the vocabulary too.

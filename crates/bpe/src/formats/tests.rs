@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::special::SpecialTokens;
+use crate::text::special::SpecialTokens;
 
 /// A vocabulary with merges over ASCII, CJK and single bytes, `special` at its end.
 fn small(special: &[&str]) -> Vocab {

@@ -9,9 +9,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::{Files, blame, read_text};
-use crate::byte_strings::ByteStrings;
 use crate::error::{Error, Result};
-use crate::pretokenize::Pattern;
+use crate::store::byte_strings::ByteStrings;
+use crate::text::pattern::Pattern;
 use crate::vocab::{TokenId, Vocab};
 
 pub fn load(path: &Path) -> Result<Files> {

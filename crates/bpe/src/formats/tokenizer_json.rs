@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::json::{Merges, Tokens};
 use super::{Files, blame, read_text, unspell_tokens};
 use crate::error::{Error, Result};
-use crate::pretokenize::Pattern;
+use crate::text::pattern::Pattern;
 use crate::vocab::{TokenId, Vocab};
 
 #[derive(Deserialize)]

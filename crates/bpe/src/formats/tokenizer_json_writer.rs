@@ -9,7 +9,7 @@ use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 use serde_json::{Value, json};
 
 use super::alphabet;
-use crate::pretokenize::Pattern;
+use crate::text::pattern::Pattern;
 use crate::vocab::{TokenId, Vocab};
 
 /// What ends a document in the tokenizers of GPT-2 and its heirs.

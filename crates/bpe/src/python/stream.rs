@@ -7,8 +7,8 @@ use pyo3::types::PyList;
 
 use super::arguments::text_bytes;
 use super::errors::to_python;
-use crate::encoder::Tokenizer;
-use crate::stream::StreamEncoder;
+use crate::encode::encoder::Tokenizer;
+use crate::encode::stream::StreamEncoder;
 
 #[pyclass(frozen, module = "cs336lm._bpe")]
 pub struct EncodeStream(Mutex<StreamEncoder<Arc<Tokenizer>>>);

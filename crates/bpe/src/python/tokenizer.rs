@@ -1,4 +1,5 @@
-//! The class `_bpe.Tokenizer`: the crate's [`Tokenizer`](crate::encoder::Tokenizer) for Python.
+//! The class `_bpe.Tokenizer`: the crate's [`Tokenizer`](crate::encode::encoder::Tokenizer)
+//! for Python.
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -14,13 +15,13 @@ use super::errors::{to_python, to_usage_error};
 use super::stream::EncodeStream;
 use super::training::{text_fields, train_options};
 use super::watch::watch;
-use crate::encoder::Tokenizer;
+use crate::encode::encoder::Tokenizer;
 use crate::error::Result;
+use crate::files::tokens::{EncodeOptions, EncodeStats, count_tokens, encode_files};
 use crate::formats;
-use crate::pretokenize::Pattern;
 use crate::progress::Progress;
-use crate::sink::{EncodeOptions, EncodeStats, count_tokens, encode_files};
-use crate::special::SpecialTokens;
+use crate::text::pattern::Pattern;
+use crate::text::special::SpecialTokens;
 use crate::train::train;
 use crate::vocab::{TokenId, Vocab};
 

@@ -8,12 +8,12 @@ use pyo3::types::PyString;
 use super::errors::to_usage_error;
 use super::tokenizer::{PyTokenizer, texts, threads_or_all};
 use super::watch::watch;
-use crate::count::{CountOptions, save_counts};
-use crate::encoder::Tokenizer;
-use crate::pretokenize::Pattern;
+use crate::encode::encoder::Tokenizer;
+use crate::files::input::TextFields;
 use crate::progress::Progress;
-use crate::source::TextFields;
-use crate::special::SpecialTokens;
+use crate::text::pattern::Pattern;
+use crate::text::special::SpecialTokens;
+use crate::train::count::{CountOptions, save_counts};
 use crate::train::{TrainOptions, count_files, train_counts as train};
 
 /// What counting depends on beside the text; `max_memory` is in bytes.

@@ -6,6 +6,7 @@
 //! first; repeat. `tests.rs` holds that as an obvious program, and the real one to it.
 
 mod budget;
+pub mod count;
 mod listing;
 mod merging;
 mod pairs;
@@ -16,13 +17,13 @@ use std::path::PathBuf;
 
 use merging::Merging;
 
-use crate::count::{CountOptions, Counts, Ranked, count_pretokens, load_counts};
 use crate::error::{Error, Result};
-use crate::pretokenize::Pattern;
+use crate::files::input::{DEFAULT_CHUNK_BYTES, Source, TextFields};
 use crate::progress::{Phase, Progress};
-use crate::source::{DEFAULT_CHUNK_BYTES, Source, TextFields};
-use crate::special::SpecialTokens;
+use crate::text::pattern::Pattern;
+use crate::text::special::SpecialTokens;
 use crate::vocab::{TokenId, Vocab};
+use count::{CountOptions, Counts, Ranked, count_pretokens, load_counts};
 
 /// The ids of a new token's two parts: 0 to 255 are the bytes, 256 + k is the k-th merge.
 pub type Merge = (TokenId, TokenId);

@@ -4,7 +4,7 @@
 use std::cmp::Ordering;
 
 use super::shard::{List, NO_LIST};
-use crate::byte_strings::ByteStrings;
+use crate::store::byte_strings::ByteStrings;
 use crate::vocab::TokenId;
 
 /// Key -> index, by open addressing: pairs of token ids to where more is known of them.

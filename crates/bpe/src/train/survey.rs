@@ -11,8 +11,8 @@ use super::budget::{Budget, MIN_CELL_BITS};
 use super::pairs::{Pair, PairIndex, Pairs, hash, key};
 use super::shard::{CHECK_EVERY, List, NO_LIST, Shard, Symbol};
 use crate::error::Result;
-use crate::pages::filled;
 use crate::progress::Progress;
+use crate::store::pages::filled;
 use crate::vocab::TokenId;
 
 /// The sketch has this many cells for every pair that could reach the threshold if counts were

@@ -2,8 +2,8 @@ use std::collections::HashMap;
 
 use proptest::prelude::*;
 
+use super::count::Ranking;
 use super::*;
-use crate::count::Ranking;
 
 /// Byte-pair encoding, obviously: all pairs are counted again for every merge.
 fn obvious(words: &[(Vec<u8>, u64)], num_merges: usize) -> Vec<Merge> {
@@ -217,7 +217,7 @@ fn training_on_counts_files_is_training_on_the_text() {
         let counts = count_files(&shards[index..=index], &special, &pattern, &options, &progress);
         counted.push(folder.path().join(format!("{index}.bin")));
         let counts = counts.expect("counts");
-        crate::count::save_counts(&counted[index], counts, &pattern, &special, &progress)
+        crate::train::count::save_counts(&counted[index], counts, &pattern, &special, &progress)
             .expect("saves");
     }
     let whole = super::train(&shards, 290, &special, &pattern, &options, &progress);

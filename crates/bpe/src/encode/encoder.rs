@@ -1,0 +1,254 @@
+//! Text -> ids.
+//!
+//! Special tokens are found first; the text between them is pretokenized; a pretoken's ids come
+//! from a cache ([`super::cache`]) or, the first time, from merging
+//! ([`crate::vocab::merge`]). One with bytes beyond ASCII, or a long one, is first cut where no merge
+//! reaches across ([`super::cut_table`]). The loop that does it is in [`super::words`].
+//!
+//! A [`Tokenizer`] is shared by threads. What an encoding thread writes to (its caches, its
+//! buffers) is a [`WordEncoder`], taken from a pool for the length of a call, so that nothing is
+//! locked while text is read and the next call finds the caches warm.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use super::cut_table::CutTable;
+use super::words::{Rules, WordEncoder};
+use crate::error::{Error, Result};
+use crate::store::token_table::WIDE;
+use crate::text::pattern::Pattern;
+use crate::text::special::{Segment, SpecialTokens};
+use crate::vocab::merge::{MergeScratch, merge};
+use crate::vocab::{TokenId, Vocab};
+
+/// What ids are appended to.
+pub trait Output {
+    fn append(&mut self, ids: &[TokenId]);
+
+    /// How many ids there are.
+    fn len(&self) -> usize;
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn truncate(&mut self, len: usize);
+}
+
+impl Output for Vec<TokenId> {
+    #[inline]
+    fn append(&mut self, ids: &[TokenId]) {
+        self.extend_from_slice(ids);
+    }
+
+    fn len(&self) -> usize {
+        Vec::len(self)
+    }
+
+    fn truncate(&mut self, len: usize) {
+        Vec::truncate(self, len);
+    }
+}
+
+/// A vocabulary, its special tokens and its pattern: all that turns text into ids and back.
+pub struct Tokenizer {
+    rules: Rules,
+    special: SpecialTokens,
+    pattern: Pattern,
+    pool: Mutex<Vec<WordEncoder>>,
+}
+
+impl Tokenizer {
+    /// Special tokens that the vocabulary holds keep their id; the others are appended after the
+    /// largest id, in the order given.
+    ///
+    /// # Errors
+    /// An empty special token or one given twice.
+    pub fn new<S: AsRef<str>>(
+        mut vocab: Vocab,
+        special_tokens: &[S],
+        pattern: Pattern,
+    ) -> Result<Self> {
+        let special = SpecialTokens::new(special_tokens)?;
+        let mut special_ids = Vec::with_capacity(special_tokens.len());
+        for token in special.tokens() {
+            let known = vocab.id(token.as_bytes());
+            special_ids.push(known.map_or_else(|| vocab.add_token(token.as_bytes()), Ok)?);
+        }
+        let whole_words_first =
+            vocab.whole_words_first() && has_words_that_merges_miss(&vocab, &special_ids)?;
+        // A part of a word is no word: where whole words count, nothing may be cut.
+        let cuts = if whole_words_first { CutTable::uncut() } else { CutTable::new(&vocab) };
+        let rules = Rules { vocab, cuts, whole_words_first, special_ids };
+        Ok(Self { rules, special, pattern, pool: Mutex::default() })
+    }
+
+    pub fn vocab(&self) -> &Vocab {
+        &self.rules.vocab
+    }
+
+    pub fn special_tokens(&self) -> &SpecialTokens {
+        &self.special
+    }
+
+    /// The ids of [`special_tokens`](Self::special_tokens), in their order.
+    pub fn special_ids(&self) -> &[TokenId] {
+        &self.rules.special_ids
+    }
+
+    pub fn pattern(&self) -> &Pattern {
+        &self.pattern
+    }
+
+    /// Appends the ids of `text` to `out`; special tokens in it become their ids.
+    ///
+    /// # Errors
+    /// A custom pattern that gives up backtracking; a pretoken of 4 GiB. `out` is then as before.
+    pub fn encode(&self, text: &[u8], out: &mut Vec<TokenId>) -> Result<()> {
+        self.with_words(|words| self.encode_with(words, text, out))
+    }
+
+    /// Appends the ids of `text` to `out`, special tokens taken as plain text: for input that is
+    /// not trusted.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn encode_ordinary(&self, text: &[u8], out: &mut Vec<TokenId>) -> Result<()> {
+        let before = out.len();
+        let encode = |words: &mut WordEncoder| words.encode(&self.rules, &self.pattern, text, out);
+        let result = self.with_words(encode);
+        if result.is_err() {
+            out.truncate(before);
+        }
+        result
+    }
+
+    /// The ids of each of `texts`, by up to `threads` threads.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn encode_batch<T: AsRef<[u8]> + Sync>(
+        &self,
+        texts: &[T],
+        threads: usize,
+    ) -> Result<Vec<Vec<TokenId>>> {
+        let threads = threads.clamp(1, texts.len().max(1));
+        let next = AtomicUsize::new(0);
+        let work = || -> Result<Vec<(usize, Vec<TokenId>)>> {
+            self.with_words(|words| {
+                let mut done = Vec::with_capacity(texts.len() / threads + 1);
+                while let Some((i, text)) = {
+                    let i = next.fetch_add(1, Relaxed);
+                    texts.get(i).map(|text| (i, text.as_ref()))
+                } {
+                    let mut ids = Vec::with_capacity(text.len() / 4 + 1);
+                    self.encode_with(words, text, &mut ids)?;
+                    done.push((i, ids));
+                }
+                Ok(done)
+            })
+        };
+        let parts: Vec<_> = std::thread::scope(|scope| {
+            let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+            let mut parts = vec![work()];
+            parts.extend(others.into_iter().map(|thread| thread.join().unwrap_or_else(resume)));
+            parts
+        });
+        let mut batch = vec![Vec::new(); texts.len()];
+        for part in parts {
+            for (i, ids) in part? {
+                batch[i] = ids;
+            }
+        }
+        Ok(batch)
+    }
+
+    /// The bytes that `ids` stand for, appended to `out`.
+    ///
+    /// # Errors
+    /// An id that the vocabulary does not hold; `out` is then as before.
+    pub fn decode(&self, ids: &[TokenId], out: &mut Vec<u8>) -> Result<()> {
+        let vocab = &self.rules.vocab;
+        let before = out.len();
+        let mut end = before;
+        for (i, &id) in ids.iter().enumerate() {
+            // `out` is longer than what is decoded, so that short tokens are copied in one step.
+            if let Some((len, bytes)) = vocab.token_wide(id)
+                && len <= WIDE
+                && let Some(place) = out.get_mut(end..end + WIDE)
+            {
+                place.copy_from_slice(bytes);
+                end += len;
+                continue;
+            }
+            let Some(token) = vocab.token(id) else {
+                out.truncate(before);
+                return Err(Error::invalid(format!(
+                    "id {id} (number {i} of {}) is not in the vocabulary, whose largest id is {}",
+                    ids.len(),
+                    vocab.max_id()
+                )));
+            };
+            if out.len() < end + token.len() + WIDE {
+                // Four bytes are an average token: mostly this happens once.
+                out.resize(end + token.len() + 4 * (ids.len() - i) + WIDE, 0);
+            }
+            out[end..end + token.len()].copy_from_slice(token);
+            end += token.len();
+        }
+        out.truncate(end);
+        Ok(())
+    }
+
+    /// As [`encode`](Self::encode), with a word encoder that the caller holds.
+    pub(crate) fn encode_with(
+        &self,
+        words: &mut WordEncoder,
+        text: &[u8],
+        out: &mut impl Output,
+    ) -> Result<()> {
+        let before = out.len();
+        let result = self.special.for_each_segment(text, |segment| match segment {
+            Segment::Text(text) => words.encode(&self.rules, &self.pattern, text, out),
+            Segment::Special(index) => {
+                out.append(&[self.rules.special_ids[index]]);
+                Ok(())
+            }
+        });
+        if result.is_err() {
+            out.truncate(before);
+        }
+        result
+    }
+
+    /// Lends a word encoder out of the pool, or a new one if all are lent out.
+    pub(crate) fn with_words<R>(&self, work: impl FnOnce(&mut WordEncoder) -> R) -> R {
+        let pooled = self.pool.lock().ok().and_then(|mut pool| pool.pop());
+        let mut words = pooled.unwrap_or_default();
+        let result = work(&mut words);
+        if let Ok(mut pool) = self.pool.lock() {
+            pool.push(words);
+        }
+        result
+    }
+}
+
+/// Whether some token, other than special ones, is not what its bytes merge to.
+fn has_words_that_merges_miss(vocab: &Vocab, special_ids: &[TokenId]) -> Result<bool> {
+    let mut symbols = Vec::new();
+    let mut scratch = MergeScratch::default();
+    for (id, token) in vocab.tokens() {
+        symbols.clear();
+        symbols.extend(token.iter().map(|&byte| vocab.byte_ids()[usize::from(byte)]));
+        let len = merge(vocab.pairs(), &mut symbols, &mut scratch)?;
+        if symbols[..len] != [id] && !special_ids.contains(&id) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// A worker's panic goes on in the thread that waits for it.
+fn resume<R>(panic: Box<dyn std::any::Any + Send>) -> R {
+    std::panic::resume_unwind(panic)
+}

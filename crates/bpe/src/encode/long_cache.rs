@@ -1,0 +1,103 @@
+//! What does not fit a slot of [`super::cache`]: pretokens of 16 bytes and more, or of many ids.
+//!
+//! One in a hundred words is such, and merging it costs as much as looking up the other
+//! ninety-nine. Bytes and ids lie in two arenas; a slot holds a hash and where they are. When an
+//! arena is full everything is forgotten and begins anew, so memory is bounded and nothing is
+//! ever moved.
+
+use crate::store::hash::hash_bytes;
+use crate::store::token_table::TokenId;
+
+/// Longer words are merged each time they come: they hardly come twice.
+const MAX_WORD: usize = 256;
+
+const SLOTS: usize = 1 << 15;
+const ARENA_BYTES: usize = 1 << 20;
+const ARENA_IDS: usize = 1 << 18;
+
+#[derive(Clone, Copy, Default)]
+struct Slot {
+    /// 0 where the slot is empty; a word whose hash is 0 is never stored.
+    hash: u64,
+    bytes_start: u32,
+    ids_start: u32,
+    bytes_len: u16,
+    ids_len: u16,
+}
+
+#[derive(Default)]
+pub struct LongCache {
+    /// Empty until the first word.
+    slots: Vec<Slot>,
+    bytes: Vec<u8>,
+    ids: Vec<TokenId>,
+}
+
+impl LongCache {
+    #[inline]
+    pub fn get(&self, word: &[u8]) -> Option<&[TokenId]> {
+        if word.len() > MAX_WORD {
+            return None;
+        }
+        let hash = hash_bytes(word);
+        let slot = self.slots.get(hash as usize % SLOTS)?;
+        if slot.hash != hash || hash == 0 {
+            return None;
+        }
+        let start = slot.bytes_start as usize;
+        if &self.bytes[start..start + usize::from(slot.bytes_len)] != word {
+            return None;
+        }
+        let start = slot.ids_start as usize;
+        Some(&self.ids[start..start + usize::from(slot.ids_len)])
+    }
+
+    pub fn insert(&mut self, word: &[u8], ids: &[TokenId]) {
+        if word.len() > MAX_WORD {
+            return;
+        }
+        let is_full =
+            self.bytes.len() + word.len() > ARENA_BYTES || self.ids.len() + ids.len() > ARENA_IDS;
+        if is_full || self.slots.is_empty() {
+            self.slots.clear();
+            self.slots.resize(SLOTS, Slot::default());
+            self.bytes.clear();
+            self.ids.clear();
+        }
+        let hash = hash_bytes(word);
+        self.slots[hash as usize % SLOTS] = Slot {
+            hash,
+            bytes_start: self.bytes.len() as u32,
+            ids_start: self.ids.len() as u32,
+            bytes_len: word.len() as u16,
+            ids_len: ids.len() as u16,
+        };
+        self.bytes.extend_from_slice(word);
+        self.ids.extend_from_slice(ids);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn knows_what_it_was_told_or_nothing() {
+        let mut cache = LongCache::default();
+        assert!(cache.get(b"anything").is_none());
+        // Enough to fill the arenas several times over; ids that tell what they belong to.
+        let word = |i: u32| format!("{i:0>width$}", width = 10 + i as usize % 200).into_bytes();
+        let ids = |i: u32| vec![i; 1 + i as usize % 20];
+        for i in 0..50_000 {
+            cache.insert(&word(i), &ids(i));
+            assert_eq!(cache.get(&word(i)), Some(ids(i).as_slice()));
+        }
+        let known = (0..50_000).filter(|&i| match cache.get(&word(i)) {
+            Some(found) => found == ids(i) || panic!("{i} has {found:?}"),
+            None => false,
+        });
+        assert!((1000..SLOTS).contains(&known.count()));
+        cache.insert(&[b'x'; MAX_WORD + 1], &[1]);
+        assert!(cache.get(&[b'x'; MAX_WORD + 1]).is_none());
+    }
+}

@@ -1,0 +1,410 @@
+use std::io::Write;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::text::cut::{last_cut, last_cut_from, next_cut};
+use crate::text::special::Segment;
+
+/// Every pretoken and special token of `text`, in order: what no cut may change.
+fn parts(text: &[u8], pattern: &Pattern, special: &SpecialTokens) -> Vec<Vec<u8>> {
+    let mut parts = Vec::new();
+    let walked = special.for_each_segment(text, |segment| match segment {
+        Segment::Text(piece) => pattern.for_each(piece, |pretoken| parts.push(pretoken.to_vec())),
+        Segment::Special(index) => {
+            parts.push(format!("special {index}").into_bytes());
+            Ok(())
+        }
+    });
+    walked.expect("these patterns do not fail");
+    parts
+}
+
+/// Text in which everything that a cut can get wrong is frequent: special tokens whole, nested,
+/// overlapping and in pieces, contractions, runs of spaces, wide characters, bytes that are no
+/// UTF-8. The special tokens are below.
+fn text() -> impl Strategy<Value = Vec<u8>> {
+    let piece = prop::sample::select(vec![
+        "a",
+        "b",
+        "aba",
+        "'s",
+        "'ll",
+        "'",
+        " ",
+        "  ",
+        "\n",
+        "\r\n",
+        "\t",
+        "1",
+        "23",
+        "4567",
+        ".",
+        "!?",
+        "<|x|>",
+        "<|x|><|x|>",
+        "<|x",
+        "|>",
+        "<",
+        "é",
+        "日本",
+        "語",
+        "\u{3000}",
+        "😀",
+        "B",
+        "Ab",
+        "/",
+    ]);
+    let piece = prop_oneof![
+        20 => piece.prop_map(|piece| piece.as_bytes().to_vec()),
+        1 => prop::collection::vec(any::<u8>(), 1..4),
+    ];
+    prop::collection::vec(piece, 0..60).prop_map(|pieces| pieces.concat())
+}
+
+const SPECIALS: [&[&str]; 4] = [&[], &["<|x|>"], &["<|x|>", "<|x|><|x|>"], &["aba", " ", "ba b"]];
+
+fn pattern() -> impl Strategy<Value = Pattern> {
+    prop::sample::select(vec!["gpt2", "gpt4", "gpt4o", r"\w+|\s"])
+        .prop_map(|name| Pattern::parse(name).expect("a known pattern"))
+}
+
+fn special() -> impl Strategy<Value = SpecialTokens> {
+    prop::sample::select(SPECIALS.to_vec())
+        .prop_map(|tokens| SpecialTokens::new(tokens).expect("good tokens"))
+}
+
+fn write(text: &[u8]) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+    file.write_all(text).expect("room on disk");
+    file
+}
+
+fn read_all(source: &Source) -> Vec<(Chunk, Vec<u8>)> {
+    let mut chunks = Vec::new();
+    let mut buffer = Vec::new();
+    while let Some(chunk) = source.read_next(&mut buffer).expect("a readable file") {
+        chunks.push((chunk, buffer.clone()));
+    }
+    chunks
+}
+
+proptest! {
+    #[test]
+    fn parts_at_a_cut_are_the_parts_of_the_whole(
+        text in text(), rest in text(), from in 0usize..80, pattern in pattern(), special in special(),
+    ) {
+        let whole = [text.clone(), rest].concat();
+        let cuts = [
+            next_cut(&text, from, &pattern, &special),
+            last_cut(&text, &pattern, &special),
+            last_cut_from(&text, from, &pattern, &special),
+        ];
+        for cut in cuts.into_iter().flatten() {
+            prop_assert!(0 < cut && cut <= text.len());
+            let mut apart = parts(&whole[..cut], &pattern, &special);
+            apart.extend(parts(&whole[cut..], &pattern, &special));
+            prop_assert_eq!(apart, parts(&whole, &pattern, &special), "cut at {}", cut);
+        }
+    }
+
+    #[test]
+    fn chunks_are_the_text_in_order_and_never_part_a_pretoken(
+        texts in prop::collection::vec(text(), 1..4),
+        chunk_bytes in 1usize..100,
+        streams in any::<bool>(),
+        pattern in pattern(),
+        special in special(),
+    ) {
+        let files: Vec<_> = texts.iter().map(|text| write(text)).collect();
+        let paths: Vec<_> = files.iter().map(|file| file.path().to_path_buf()).collect();
+        let mut source = Source::open(&paths, &pattern, &special, chunk_bytes).expect("files");
+        if streams {
+            source.inputs.iter_mut().for_each(|input| input.len = None);
+        }
+        let mut found: Vec<Vec<u8>> = vec![Vec::new(); texts.len()];
+        let mut found_parts: Vec<Vec<Vec<u8>>> = vec![Vec::new(); texts.len()];
+        let mut last = None;
+        for (index, (chunk, text)) in read_all(&source).into_iter().enumerate() {
+            prop_assert_eq!(chunk.index, index as u64);
+            prop_assert!(!text.is_empty());
+            if let Some((file, ended)) = last {
+                prop_assert_eq!(ended, chunk.start.file != file);
+            }
+            let file = chunk.start.file;
+            last = Some((file, chunk.ends_file));
+            found_parts[file].extend(parts(&text, &pattern, &special));
+            found[file].extend(text);
+        }
+        prop_assert_eq!(&found, &texts);
+        for (text, found_parts) in texts.iter().zip(found_parts) {
+            prop_assert_eq!(found_parts, parts(text, &pattern, &special));
+        }
+    }
+}
+
+#[test]
+fn a_known_pattern_is_cut_near_the_wish() {
+    let text = "the quick brown fox ".repeat(1000);
+    let file = write(text.as_bytes());
+    let pattern = Pattern::parse("gpt2").expect("a known pattern");
+    let paths = [file.path().to_path_buf()];
+    let source = Source::open(&paths, &pattern, &SpecialTokens::default(), 100).expect("a file");
+    let chunks = read_all(&source);
+    assert!(chunks.len() > text.len() / 120, "{} chunks", chunks.len());
+    assert_eq!(
+        chunks.iter().map(|(chunk, _)| chunk.input_bytes).sum::<u64>(),
+        source.total_bytes()
+    );
+}
+
+#[test]
+fn a_special_token_cuts_for_any_pattern() {
+    let text = "some words of a document<|endoftext|>".repeat(100);
+    let file = write(text.as_bytes());
+    let pattern = Pattern::parse(r"\w+|\W").expect("a regular expression");
+    let special = SpecialTokens::new(&["<|endoftext|>"]).expect("good tokens");
+    let source = Source::open(&[file.path().to_path_buf()], &pattern, &special, 10).expect("file");
+    // All but the last, which stands too near the end for a text that might go on.
+    assert_eq!(read_all(&source).len(), 100);
+}
+
+#[test]
+fn names_what_it_cannot_read() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let open = |path: PathBuf| {
+        let pattern = Pattern::parse("gpt2").expect("a known pattern");
+        let opened = Source::open(&[path], &pattern, &SpecialTokens::default(), 1 << 20);
+        opened.err().expect("refused").to_string()
+    };
+    assert!(open(folder.path().to_path_buf()).contains("directory"));
+    assert!(open(folder.path().join("absent.txt")).contains("absent.txt"));
+}
+
+#[test]
+fn a_file_that_shrinks_is_an_error_and_the_end() {
+    let file = write(&b"some words ".repeat(100));
+    let pattern = Pattern::parse("gpt2").expect("a known pattern");
+    let paths = [file.path().to_path_buf()];
+    let source = Source::open(&paths, &pattern, &SpecialTokens::default(), 100).expect("a file");
+    let mut buffer = Vec::new();
+    assert!(source.read_next(&mut buffer).expect("still whole").is_some());
+    file.as_file().set_len(10).expect("a file that can be cut");
+    let error = source.read_next(&mut buffer).expect_err("it ends too early").to_string();
+    assert!(error.contains("shorter"), "{error}");
+    assert!(source.read_next(&mut buffer).expect("no more").is_none());
+}
+
+/// Writes `text` to a file of that name, packed as the name says; returns it, read back in chunks.
+fn read_named(name: &str, text: &[u8], text_field: Option<&str>) -> Result<Vec<(Chunk, Vec<u8>)>> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join(name);
+    let packed = if name.ends_with(".gz") {
+        // Two members, as `cat a.gz b.gz` makes them.
+        let pack = |text: &[u8]| {
+            let mut packer = flate2::write::GzEncoder::new(Vec::new(), Default::default());
+            packer.write_all(text).expect("memory");
+            packer.finish().expect("memory")
+        };
+        let (one, other) = text.split_at(text.len() / 2);
+        [pack(one), pack(other)].concat()
+    } else if name.ends_with(".zst") {
+        zstd::encode_all(text, 1).expect("memory")
+    } else {
+        text.to_vec()
+    };
+    std::fs::write(&path, packed).expect("room on disk");
+    let (pattern, special) = (Pattern::Gpt2, SpecialTokens::default());
+    let fields = TextFields { json: text_field.map(str::to_owned), ..TextFields::default() };
+    let source = Source::open_records(&[path], &pattern, &special, 50, &fields)?;
+    let mut chunks = Vec::new();
+    let mut buffer = Vec::new();
+    while let Some(chunk) = source.read_next(&mut buffer)? {
+        chunks.push((chunk, buffer.clone()));
+    }
+    let read: u64 = chunks.iter().map(|(chunk, _)| chunk.input_bytes).sum();
+    assert_eq!(read, source.total_bytes());
+    Ok(chunks)
+}
+
+#[test]
+fn unpacks_what_its_name_says_is_packed() {
+    let text = b"some words of a document, and more of it\n".repeat(50);
+    for name in ["a.txt", "a.txt.gz", "a.zst"] {
+        let chunks = read_named(name, &text, None).expect("readable");
+        assert!(chunks.len() > 10, "{name}: {} chunks", chunks.len());
+        let back: Vec<u8> = chunks.into_iter().flat_map(|(_, text)| text).collect();
+        assert_eq!(back, text, "{name}");
+    }
+}
+
+#[test]
+fn a_packed_file_cut_short_is_an_error() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("cut.gz");
+    let mut packer = flate2::write::GzEncoder::new(Vec::new(), Default::default());
+    packer.write_all(&b"words and words ".repeat(99)).expect("memory");
+    let packed = packer.finish().expect("memory");
+    std::fs::write(&path, &packed[..packed.len() - 12]).expect("room on disk");
+    let special = SpecialTokens::default();
+    let source = Source::open(&[path], &Pattern::Gpt2, &special, 1 << 20).expect("a file");
+    let error = source.read_next(&mut Vec::new()).expect_err("cut short").to_string();
+    assert!(error.contains("cut.gz"), "{error}");
+}
+
+#[test]
+fn a_line_of_json_is_a_document() {
+    let lines = br#"{"id": 1, "text": "caf\u00e9 \n one", "more": {"text": "no"}}
+
+{"text": "", "id": 2}
+{"id": [3], "text": "and a longer text than a chunk is to be, so that it is the last"}
+{"text": "four"}"#;
+    for name in ["a.jsonl", "a.ndjson.gz", "a.jsonl.zst"] {
+        let chunks = read_named(name, lines, Some("text")).expect("readable");
+        let pieces: Vec<String> = chunks
+            .iter()
+            .flat_map(|(chunk, text)| chunk.pieces(text))
+            .map(|piece| String::from_utf8(piece.to_vec()).expect("UTF-8"))
+            .collect();
+        let long = "and a longer text than a chunk is to be, so that it is the last";
+        assert_eq!(pieces, ["café \n one", "", long, "four"], "{name}");
+        assert!(chunks.len() > 1);
+    }
+    // Without a field's name it is text like any other.
+    let chunks = read_named("a.jsonl", lines, None).expect("readable");
+    assert_eq!(chunks.into_iter().flat_map(|(_, text)| text).collect::<Vec<_>>(), lines);
+}
+
+#[test]
+fn odd_records_are_read_as_most_parsers_read_them() {
+    let lines = b"\xef\xbb\xbf{\"text\": \"first\", \"text\": \"second\"}\r\n\n \n\
+        {\"text\": null}\n{\"te\\u0078t\": \"\\ud83d\\ude00\"}\n\n\n";
+    for name in ["a.jsonl", "a.jsonl.gz"] {
+        let chunks = read_named(name, lines, Some("text")).expect("readable");
+        let texts: Vec<&[u8]> =
+            chunks.iter().flat_map(|(chunk, text)| chunk.pieces(text)).collect();
+        assert_eq!(texts, [b"second".as_slice(), "😀".as_bytes()], "{name}");
+    }
+}
+
+#[test]
+fn a_packed_table_is_refused() {
+    let error = read_named("a.parquet.gz", b"", None).expect_err("refused").to_string();
+    assert!(error.contains("a.parquet.gz: ") && error.contains("unpack"), "{error}");
+}
+
+/// Every chunk from `start` on, of a source of its own.
+fn read_from(source: &Source, index: u64, start: &Place) -> Vec<(Chunk, Vec<u8>)> {
+    source.seek(index, start, &Progress::new()).expect("a place that was reached before");
+    read_all(source)
+}
+
+#[test]
+fn reading_goes_on_where_any_chunk_began() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let text = b"some words of a document, and more of it\n".repeat(20);
+    let lines = br#"{"text": "one"}
+{"text": "some more of it"}
+
+"#
+    .repeat(20);
+    let gz = |text: &[u8]| {
+        let mut packer = flate2::write::GzEncoder::new(Vec::new(), Default::default());
+        packer.write_all(text).expect("memory");
+        packer.finish().expect("memory")
+    };
+    let rows: Vec<_> = (0..300).map(|row| (row % 3 > 0).then(|| format!("row {row}"))).collect();
+    let files: [(&str, Vec<u8>); 7] = [
+        ("a.txt", text.clone()),
+        ("empty.txt", Vec::new()),
+        ("b.txt.gz", gz(&text)),
+        ("c.txt.zst", zstd::encode_all(text.as_slice(), 1).expect("memory")),
+        ("d.jsonl", lines.clone()),
+        ("e.jsonl.gz", gz(&lines)),
+        ("f.parquet", super::parquet::tests::table(&rows, 100)),
+    ];
+    let written = files.iter().map(|(name, content)| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).expect("room on disk");
+        path
+    });
+    let paths: Vec<_> = written.collect();
+    let fields = TextFields { json: Some("text".to_owned()), ..TextFields::default() };
+    let special = SpecialTokens::default();
+    let open = || Source::open_records(&paths, &Pattern::Gpt2, &special, 100, &fields);
+    let all = read_all(&open().expect("files"));
+    assert!(all.len() > 30, "{} chunks", all.len());
+    let read: u64 = all.iter().map(|(chunk, _)| chunk.input_bytes).sum();
+    assert_eq!(read, open().expect("files").total_bytes());
+    for (number, (chunk, _)) in all.iter().enumerate() {
+        let rest = read_from(&open().expect("files"), chunk.index, &chunk.start);
+        assert_eq!(rest[0].0.index, chunk.index);
+        assert!(rest[0].0.start == chunk.start);
+        assert!(pieces(&rest) == pieces(&all[number..]), "from chunk {number}");
+    }
+}
+
+/// The records of each file, or its text; where chunks end does not matter.
+fn pieces(chunks: &[(Chunk, Vec<u8>)]) -> Vec<(usize, Vec<Vec<u8>>)> {
+    let mut files: Vec<(usize, Vec<Vec<u8>>)> = Vec::new();
+    for (chunk, text) in chunks {
+        let file = chunk.start.file;
+        if files.last().is_none_or(|(last, _)| *last != file) {
+            files.push((file, Vec::new()));
+        }
+        let pieces = chunk.pieces(text).map(<[u8]>::to_vec);
+        match files.last_mut() {
+            Some((_, known)) if !chunk.has_records() && !known.is_empty() => {
+                pieces.for_each(|piece| known[0].extend(piece));
+            }
+            Some((_, known)) => known.extend(pieces),
+            None => {}
+        }
+    }
+    files
+}
+
+#[test]
+fn what_cannot_be_read_is_left_out_and_named_if_wished() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let write = |name: &str, content: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).expect("room on disk");
+        path
+    };
+    let mut packer = flate2::write::GzEncoder::new(Vec::new(), Default::default());
+    packer.write_all(&b"words and words ".repeat(99)).expect("memory");
+    let packed = packer.finish().expect("memory");
+    let paths = [
+        write("a.jsonl", b"{\"text\": \"good\"}\n{\"text\": 7}\nno\n{\"text\": \"fine\"}"),
+        write("b.gz", &packed[..packed.len() - 12]),
+        write("c.parquet", b"PAR1 not at all PAR1"),
+        write("d.txt", b"the end"),
+    ];
+    let fields = TextFields { json: Some("text".to_owned()), ..TextFields::default() };
+    let special = SpecialTokens::default();
+    let source = Source::open_records(&paths, &Pattern::Gpt2, &special, 1 << 20, &fields);
+    let chunks = read_all(&source.expect("files").skipping_errors(true));
+    let texts: Vec<&[u8]> = chunks.iter().flat_map(|(chunk, text)| chunk.pieces(text)).collect();
+    assert_eq!(texts, [b"good".as_slice(), b"fine", b"", b"the end"]);
+    let skipped: Vec<&String> = chunks.iter().flat_map(|(chunk, _)| &chunk.skipped).collect();
+    let expected = ["a.jsonl: line 2: ", "a.jsonl: line 3: ", "b.gz: ", "c.parquet: "];
+    assert_eq!(skipped.len(), expected.len(), "{skipped:?}");
+    for (message, expected) in skipped.into_iter().zip(expected) {
+        assert!(message.contains(expected), "{message}");
+    }
+}
+
+#[test]
+fn says_which_line_is_no_record() {
+    let error = |lines: &str| {
+        let read = read_named("a.jsonl", lines.as_bytes(), Some("text"));
+        read.expect_err("refused").to_string()
+    };
+    let missing = error("{\"text\": \"a\"}\n{\"body\": \"b\"}");
+    assert!(missing.contains("a.jsonl: line 2") && missing.contains("\"text\""), "{missing}");
+    for wrong in ["[1]", "{\"text\": 7}", "{\"text\": \"a\"} x", "{\"text\"", "\"text\""] {
+        let message = error(wrong);
+        assert!(message.contains("line 1: "), "{message}");
+    }
+}

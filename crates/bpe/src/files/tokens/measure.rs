@@ -1,0 +1,53 @@
+//! How many ids files have, without writing them.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::encode::encoder::Tokenizer;
+use crate::error::Result;
+use crate::files::input::{DEFAULT_CHUNK_BYTES, Source, TextFields};
+use crate::progress::{Phase, Progress};
+
+/// How many ids [`encode_files`](super::encode_files) would write, and of how many bytes of text.
+///
+/// # Errors
+/// An input that cannot be read, a text that cannot be encoded, [`Error::Cancelled`].
+///
+/// [`Error::Cancelled`]: crate::error::Error::Cancelled
+pub fn count_tokens(
+    tokenizer: &Tokenizer,
+    paths: &[PathBuf],
+    fields: &TextFields,
+    threads: usize,
+    progress: &Progress,
+) -> Result<(u64, u64)> {
+    let (pattern, special) = (tokenizer.pattern(), tokenizer.special_tokens());
+    let source = Source::open_records(paths, pattern, special, DEFAULT_CHUNK_BYTES, fields)?;
+    progress.begin(Phase::Encoding, source.total_bytes());
+    let (tokens, bytes) = (AtomicU64::new(0), AtomicU64::new(0));
+    let work = || -> Result<()> {
+        tokenizer.with_words(|words| {
+            let (mut text, mut ids) = (Vec::new(), Vec::new());
+            while let Some(chunk) = source.read_next(&mut text)? {
+                for piece in chunk.pieces(&text) {
+                    ids.clear();
+                    tokenizer.encode_with(words, piece, &mut ids)?;
+                    tokens.fetch_add(ids.len() as u64, Relaxed);
+                }
+                bytes.fetch_add(text.len() as u64, Relaxed);
+                progress.advance(chunk.input_bytes)?;
+            }
+            Ok(())
+        })
+    };
+    std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        let mut result = work();
+        for other in others {
+            let joined = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            result = result.and(joined);
+        }
+        result
+    })?;
+    Ok((tokens.into_inner(), bytes.into_inner()))
+}

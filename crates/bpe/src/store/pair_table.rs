@@ -1,0 +1,137 @@
+//! (left id, right id) -> merge: the table asked most often while a word is merged, mostly for
+//! pairs that it does not hold. Open addressing, at most half full, 16 bytes a slot.
+
+use super::hash::fold;
+use super::token_table::TokenId;
+
+/// A merge as the loop compares it: the rank above, the resulting id below, so that the least
+/// [`PairMerge`] is the merge to apply first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PairMerge(u64);
+
+impl PairMerge {
+    /// The pair does not merge: greater than every merge.
+    pub const NONE: Self = Self(u64::MAX);
+
+    pub fn new(rank: u32, result: TokenId) -> Self {
+        Self(u64::from(rank) << 32 | u64::from(result))
+    }
+
+    #[inline(always)]
+    pub fn rank(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    #[inline(always)]
+    pub fn result(self) -> TokenId {
+        self.0 as TokenId
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    pair: u64,
+    merge: PairMerge,
+}
+
+/// No pair of ids: they end at [`super::token_table::MAX_TOKEN_ID`].
+const EMPTY: Slot = Slot { pair: u64::MAX, merge: PairMerge::NONE };
+
+#[derive(Clone, Debug)]
+pub struct PairTable {
+    slots: Vec<Slot>,
+    len: usize,
+    /// How far a hash is shifted right to become a slot's number.
+    shift: u32,
+}
+
+impl PairTable {
+    pub fn with_capacity(pairs: usize) -> Self {
+        let slots = (pairs * 2).next_power_of_two().max(64);
+        Self { slots: vec![EMPTY; slots], len: 0, shift: 64 - slots.trailing_zeros() }
+    }
+
+    /// The merge of two adjacent tokens, or [`PairMerge::NONE`].
+    #[inline(always)]
+    pub fn get(&self, left: TokenId, right: TokenId) -> PairMerge {
+        self.slots[self.slot_of(pair_key(left, right))].merge
+    }
+
+    /// Adds a merge and returns whether its pair is new; a pair that has one keeps it.
+    pub fn insert(&mut self, left: TokenId, right: TokenId, merge: PairMerge) -> bool {
+        if (self.len + 1) * 2 > self.slots.len() {
+            self.grow();
+        }
+        let pair = pair_key(left, right);
+        let slot = self.slot_of(pair);
+        if self.slots[slot].pair == pair {
+            return false;
+        }
+        self.slots[slot] = Slot { pair, merge };
+        self.len += 1;
+        true
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    #[inline(always)]
+    fn slot_of(&self, pair: u64) -> usize {
+        let mask = self.slots.len() - 1;
+        let mut slot = (fold(pair, 0) >> self.shift) as usize & mask;
+        loop {
+            let found = self.slots[slot].pair;
+            if found == pair || found == EMPTY.pair {
+                return slot;
+            }
+            slot = (slot + 1) & mask;
+        }
+    }
+
+    fn grow(&mut self) {
+        let mut larger = Self::with_capacity(self.slots.len());
+        for slot in self.slots.iter().filter(|slot| slot.pair != EMPTY.pair) {
+            let at = larger.slot_of(slot.pair);
+            larger.slots[at] = *slot;
+        }
+        larger.len = self.len;
+        *self = larger;
+    }
+}
+
+#[inline(always)]
+fn pair_key(left: TokenId, right: TokenId) -> u64 {
+    u64::from(left) << 32 | u64::from(right)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashMap;
+
+    proptest! {
+        #[test]
+        fn is_a_map(pairs in prop::collection::vec((0u32..40, 0u32..40), 0..400)) {
+            let mut table = PairTable::with_capacity(0);
+            let mut oracle = HashMap::new();
+            for (rank, &(left, right)) in pairs.iter().enumerate() {
+                let merge = PairMerge::new(rank as u32, left + right);
+                let is_new = table.insert(left, right, merge);
+                prop_assert_eq!(is_new, !oracle.contains_key(&(left, right)));
+                oracle.entry((left, right)).or_insert(merge);
+            }
+            for left in 0..40 {
+                for right in 0..40 {
+                    let expected = oracle.get(&(left, right)).copied();
+                    prop_assert_eq!(table.get(left, right), expected.unwrap_or(PairMerge::NONE));
+                }
+            }
+        }
+    }
+}

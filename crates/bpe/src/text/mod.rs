@@ -1,0 +1,17 @@
+//! Bytes -> pretokens: a scanner for each known pattern, the engine for others, special tokens,
+//! and where a text may be cut.
+
+mod ascii;
+mod classes;
+pub mod custom;
+pub mod cut;
+pub mod dense;
+mod gpt2;
+mod gpt4;
+mod gpt4o;
+pub mod pattern;
+pub mod special;
+mod window;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,237 @@
+//! Counts files: counting on many machines, training on one.
+//!
+//! ```text
+//! {"format":"cs336lm pretoken counts","version":1,"pattern":..,"special_tokens":[..],"pretokens":N}\n
+//! N entries in ascending order (see `run`)
+//! SHA-256 of everything before, 32 bytes
+//! ```
+//!
+//! The same text gives the same bytes, however it was counted. Files are read side by side and
+//! summed, so that only the sum is in memory.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::Counts;
+use super::ranked::{Ranked, Ranking};
+use super::run::{self, RunReader, corrupt};
+use crate::error::{Error, Result};
+use crate::files::atomic_file::AtomicFile;
+use crate::progress::Progress;
+use crate::text::pattern::Pattern;
+use crate::text::special::SpecialTokens;
+
+const FORMAT: &str = "cs336lm pretoken counts";
+const VERSION: u32 = 1;
+
+/// A header longer than this is none.
+const MAX_HEADER: u64 = 1 << 24;
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    format: String,
+    version: u32,
+    pattern: String,
+    special_tokens: Vec<String>,
+    pretokens: u64,
+}
+
+/// Writes counts to a file that other machines' can be added to.
+///
+/// # Errors
+/// The file cannot be written, or `progress` says stop.
+pub fn save_counts(
+    path: &Path,
+    counts: Counts,
+    pattern: &Pattern,
+    special: &SpecialTokens,
+    progress: &Progress,
+) -> Result<()> {
+    let header = Header {
+        format: FORMAT.to_owned(),
+        version: VERSION,
+        pattern: pattern.name().to_owned(),
+        special_tokens: special.tokens().to_vec(),
+        pretokens: counts.len(),
+    };
+    let file = AtomicFile::create(path)?;
+    write_counts(file.file(), &header, counts, progress).map_err(|failed| match failed {
+        Failed::Here(error) => error,
+        Failed::In(_, error) => Error::io(path, error),
+    })?;
+    file.commit()
+}
+
+fn write_counts(
+    file: &File,
+    header: &Header,
+    counts: Counts,
+    progress: &Progress,
+) -> Result<(), Failed> {
+    let failed = |error: io::Error| Failed::In(0, error);
+    let mut out = Hashed::new(BufWriter::with_capacity(1 << 16, file));
+    let mut line = serde_json::to_vec(header).map_err(|error| failed(error.into()))?;
+    line.push(b'\n');
+    out.write_all(&line).map_err(failed)?;
+    counts.for_each_ascending(progress, |pretoken, count| {
+        run::write_entry(&mut out, pretoken, count).map_err(failed)
+    })?;
+    let digest = out.hash.finalize();
+    out.inner.write_all(&digest).and_then(|()| out.inner.flush()).map_err(failed)
+}
+
+/// The sum of several counts files, without what is rarer than `min_count`, and the pattern and
+/// the special tokens that all of them were counted with. What would take more than `max_memory`
+/// bytes is kept on the disk.
+///
+/// # Errors
+/// A file is no counts file, is corrupt, or was counted with another pattern or other special
+/// tokens than the first.
+pub fn load_counts(
+    paths: &[PathBuf],
+    min_count: u64,
+    max_memory: Option<u64>,
+    progress: &Progress,
+) -> Result<(Ranked, Pattern, SpecialTokens)> {
+    let Some(first_path) = paths.first() else {
+        return Err(Error::invalid("no counts files given: name at least one"));
+    };
+    let (mut headers, mut readers) = (Vec::new(), Vec::new());
+    for path in paths {
+        let (header, reader) = open(path)?;
+        headers.push(header);
+        readers.push(reader);
+    }
+    for (path, header) in paths.iter().zip(&headers) {
+        check_same(first_path, &headers[0], path, header)?;
+    }
+    let mut ranking = Ranking::new(max_memory);
+    let merged = run::merge(&mut readers, progress, |pretoken, count| match count >= min_count {
+        true => Ok(ranking.push(pretoken, count, progress)?),
+        false => Ok(()),
+    });
+    merged.map_err(|failed| match failed {
+        Failed::Here(error) => error,
+        Failed::In(index, error) => unreadable(&paths[index], error),
+    })?;
+    for (path, reader) in paths.iter().zip(readers) {
+        check_digest(reader.from).map_err(|error| unreadable(path, error))?;
+    }
+    let pattern = Pattern::parse(&headers[0].pattern)?;
+    let special = SpecialTokens::new(&headers[0].special_tokens)?;
+    Ok((ranking.finish(progress)?, pattern, special))
+}
+
+enum Failed {
+    Here(Error),
+    In(usize, io::Error),
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Failed::Here(error)
+    }
+}
+
+impl From<(usize, io::Error)> for Failed {
+    fn from((index, error): (usize, io::Error)) -> Self {
+        Failed::In(index, error)
+    }
+}
+
+type CountsReader = RunReader<Hashed<BufReader<File>>>;
+
+fn open(path: &Path) -> Result<(Header, CountsReader)> {
+    let file = File::open(path).map_err(|error| Error::io(path, error))?;
+    let mut from = Hashed::new(BufReader::with_capacity(1 << 16, file));
+    let mut line = Vec::new();
+    let read = (&mut from.inner).take(MAX_HEADER).read_until(b'\n', &mut line);
+    read.map_err(|error| Error::io(path, error))?;
+    from.hash.update(&line);
+    let header: Option<Header> = serde_json::from_slice(&line).ok();
+    let header = header.filter(|header| header.format == FORMAT).ok_or_else(|| {
+        let path = path.display();
+        Error::invalid(format!("{path}: is no counts file; make one with cs336lm count-pretokens"))
+    })?;
+    if header.version != VERSION {
+        let (path, version) = (path.display(), header.version);
+        return Err(Error::invalid(format!(
+            "{path}: has version {version}, this program reads version {VERSION}; count again"
+        )));
+    }
+    let entries = header.pretokens;
+    Ok((header, RunReader::new(from, entries)))
+}
+
+fn check_same(first_path: &Path, first: &Header, path: &Path, other: &Header) -> Result<()> {
+    let differ = |what: &str, one: &dyn std::fmt::Debug, other: &dyn std::fmt::Debug| {
+        let (first_path, path) = (first_path.display(), path.display());
+        Err(Error::invalid(format!(
+            "{path}: was counted with {what} {other:?}, {first_path} with {one:?}; count them alike"
+        )))
+    };
+    if first.pattern != other.pattern {
+        return differ("the pattern", &first.pattern, &other.pattern);
+    }
+    if first.special_tokens != other.special_tokens {
+        return differ("the special tokens", &first.special_tokens, &other.special_tokens);
+    }
+    Ok(())
+}
+
+fn check_digest(mut from: Hashed<BufReader<File>>) -> io::Result<()> {
+    let mut digest = [0; 32];
+    from.inner.read_exact(&mut digest)?;
+    if digest[..] != from.hash.finalize()[..] {
+        return Err(corrupt("its checksum is another"));
+    }
+    match from.inner.fill_buf()? {
+        [] => Ok(()),
+        _ => Err(corrupt("something follows its end")),
+    }
+}
+
+fn unreadable(path: &Path, error: io::Error) -> Error {
+    let what = match error.kind() {
+        io::ErrorKind::UnexpectedEof => "corrupt: it ends too early".to_owned(),
+        io::ErrorKind::InvalidData => error.to_string(),
+        _ => return Error::io(path, error),
+    };
+    Error::invalid(format!("{}: {what}; count again", path.display()))
+}
+
+/// Reads or writes, and hashes what goes by.
+struct Hashed<T> {
+    inner: T,
+    hash: Sha256,
+}
+
+impl<T> Hashed<T> {
+    fn new(inner: T) -> Self {
+        Self { inner, hash: Sha256::new() }
+    }
+}
+
+impl<T: Write> Write for Hashed<T> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(bytes)?;
+        self.hash.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+impl<T: Read> Read for Hashed<T> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(bytes)?;
+        self.hash.update(&bytes[..read]);
+        Ok(read)
+    }
+}
