@@ -7,8 +7,8 @@
 Under ten minutes on one H100; a table at the end, with device, versions and date.
 
 recipe    `cs336lm train --config configs/tinystories.toml` for a tenth of its steps, on random
-          tokens, validations and checkpoints included: tokens/s, the whole run at that pace, and
-          the share of a step that is not spent in the model
+          tokens (stories, in a bundle), validations and checkpoints included: tokens/s, the whole
+          run at that pace, and the share of a step that is not spent in the model
 train     that shape and GPT-2 small's, bf16: tokens/s, MFU, peak memory, beside LlamaForCausalLM
           (compiled, SDPA, autocast, fused AdamW). Losses from the same weights are compared first.
           GPT-2 small once more in eight bits, where the device multiplies in them
@@ -47,7 +47,9 @@ from generation import Generate, make_model, ours, theirs
 from llama import loss_of, twin
 from steps import fp8_on_cpu, our_step, random_trainer, their_step
 
-CONFIG = Path(__file__).resolve().parent.parent / "configs" / "tinystories.toml"
+ROOT = Path(__file__).resolve().parent.parent
+CONFIG = ROOT / "configs" / "tinystories.toml"
+BUNDLED_TOKENS = ROOT / "tokens.npy"
 Figures = dict[str, float]
 
 
@@ -159,8 +161,11 @@ def generate(
 def recipe(device: torch.device, *, steps: int, compiled: bool) -> Figures:
     """The command, on random tokens; seconds from its start to its last checkpoint."""
     with tempfile.TemporaryDirectory() as folder:
-        tokens = Path(folder) / "tokens.npy"
-        harness.random_tokens(tokens, 4_000_000 if steps > 100 else 40_000, TINYSTORIES.vocab_size)
+        tokens = BUNDLED_TOKENS
+        if not tokens.exists():
+            tokens = Path(folder) / "tokens.npy"
+            size = 4_000_000 if steps > 100 else 40_000
+            harness.random_tokens(tokens, size, TINYSTORIES.vocab_size)
         overrides = [
             *("--data.train", str(tokens), "--data.val", str(tokens), "--data.tokenizer", "None"),
             *("--train.steps", str(steps), "--train.device", str(device)),
