@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from cs336lm.errors import UsageError
-from cs336lm.model.layers import (
+from cs336lm.model.attention import (
     Embedding,
     Linear,
     MultiHeadSelfAttention,

@@ -20,7 +20,7 @@ _ROOMS = {
         "silu",
         "softmax",
     ),
-    "model.layers": (
+    "model.attention": (
         "Embedding",
         "Linear",
         "MultiHeadSelfAttention",

@@ -26,7 +26,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cs336lm.model.functional import at_least_float32
-from cs336lm.model.kernels.fused import gated_silu, turn_complex, turn_pairs
+from cs336lm.model.kernels.rms_norm import gated_silu, turn_complex, turn_pairs
 from cs336lm.model.kv_cache import KVCache
 from cs336lm.model.transformer import TransformerBlock, TransformerLM
 

@@ -11,10 +11,7 @@ from torch import Tensor
 from torch.nn import Module, ModuleList
 
 from cs336lm.errors import UsageError
-from cs336lm.model.config import ModelConfig
-from cs336lm.model.kernels.chunked_loss import linear_cross_entropy
-from cs336lm.model.kv_cache import KVCache, LayerCache
-from cs336lm.model.layers import (
+from cs336lm.model.attention import (
     Device,
     Embedding,
     Linear,
@@ -23,6 +20,9 @@ from cs336lm.model.layers import (
     RotaryPositionalEmbedding,
     SwiGLU,
 )
+from cs336lm.model.config import ModelConfig
+from cs336lm.model.kernels.cross_entropy import linear_cross_entropy
+from cs336lm.model.kv_cache import KVCache, LayerCache
 
 __all__ = ["ModelConfig", "TransformerBlock", "TransformerLM"]
 

@@ -1,5 +1,5 @@
 """Gradients in, steps out: optimizers, learning-rate schedules, gradient clipping."""
 
-from cs336lm.optim.optimizers import SGD, AdaGrad, AdamW, clip_gradients
+from cs336lm.optim.adamw import SGD, AdaGrad, AdamW, clip_gradients
 
 __all__ = ["SGD", "AdaGrad", "AdamW", "clip_gradients"]

@@ -19,7 +19,13 @@ from cs336lm.errors import UsageError
 from cs336lm.model.config import default_d_ff
 from cs336lm.model.functional import scaled_dot_product_attention
 from cs336lm.model.kernels.fp8 import fp8_linear
-from cs336lm.model.kernels.fused import evens_first, gated_silu, rms_norm, turn_halves, turn_pairs
+from cs336lm.model.kernels.rms_norm import (
+    evens_first,
+    gated_silu,
+    rms_norm,
+    turn_halves,
+    turn_pairs,
+)
 
 if TYPE_CHECKING:
     from cs336lm.model.kv_cache import LayerCache

@@ -2,7 +2,13 @@
 
 import pytest
 import torch
-from cs336lm.model.kernels.fused import evens_first, gated_silu, rms_norm, turn_halves, turn_pairs
+from cs336lm.model.kernels.rms_norm import (
+    evens_first,
+    gated_silu,
+    rms_norm,
+    turn_halves,
+    turn_pairs,
+)
 from torch.autograd import gradcheck
 from torch.nn import functional as torch_functional
 
