@@ -8,7 +8,6 @@ import typing
 import numpy as np
 import pytest
 import torch
-from cs336lm import tracking
 from cs336lm.errors import UsageError
 from cs336lm.model import TransformerLM
 from cs336lm.optim import SGD, AdaGrad, AdamW
@@ -17,6 +16,7 @@ from cs336lm.training.checkpoints.checkpoint import load_checkpoint, read_state
 from cs336lm.training.config import OptimConfig, TrainConfig
 from cs336lm.training.data import open_data
 from cs336lm.training.run_directory import RunDirectory, load_run
+from cs336lm.training.trackers import tracking
 from cs336lm.training.trackers.tracking import TRACKERS
 from cs336lm.training.trainer import Trainer, build_optimizer
 from tiny_run import CONTEXT_LENGTH, MODEL, VOCAB_SIZE, curve, make_config, write_tokens

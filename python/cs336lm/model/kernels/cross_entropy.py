@@ -49,8 +49,11 @@ def linear_cross_entropy(
         dtype = torch.get_autocast_dtype(device)
         hidden, weight = hidden.to(dtype), weight.to(dtype)
     flat = hidden.flatten(0, -2) if hidden.ndim > 1 else hidden.unsqueeze(0)
+    # Asked here, not of ``ctx.needs_input_grad``, which is True for a weight even where gradients
+    # are switched off: validation would compute the head's.
+    wanted = [torch.is_grad_enabled() and tensor.requires_grad for tensor in (flat, weight)]
     with torch.autocast(device, enabled=False):
-        total: Tensor = _ChunkedLoss.apply(flat, weight, targets.flatten(), chunk_tokens)
+        total: Tensor = _ChunkedLoss.apply(flat, weight, targets.flatten(), chunk_tokens, *wanted)
         return total / targets.numel()
 
 
@@ -59,9 +62,14 @@ class _ChunkedLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, chunk_tokens: int
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        chunk_tokens: int,
+        wants_hidden: bool,
+        wants_weight: bool,
     ) -> Tensor:
-        wants_hidden, wants_weight = ctx.needs_input_grad[:2]
         wide = torch.promote_types(hidden.dtype, torch.float32)
         total = torch.zeros((), device=hidden.device, dtype=wide)
         d_hidden = torch.empty_like(hidden) if wants_hidden else None
@@ -71,9 +79,11 @@ class _ChunkedLoss(torch.autograd.Function):
             logits = at_least_float32(hidden[chunk] @ weight.T)
             target = targets[chunk].long().unsqueeze(1)
             logits -= logits.amax(-1, keepdim=True)
-            total -= logits.gather(1, target).sum()
+            # Not in place: in PyTorch 2.11 a compiled function that returns what it has changed in
+            # place loses its gradient, without a word.
+            total = total - logits.gather(1, target).sum()
             sums = logits.exp_().sum(-1, keepdim=True)
-            total += sums.log().sum()
+            total = total + sums.log().sum()
             if d_hidden is None and d_weight is None:
                 continue
             # From here on they are d sum / d logits = softmax - onehot.
@@ -90,7 +100,7 @@ class _ChunkedLoss(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         # Scaled here and not before: in float16 the gradients of a mean over many tokens would
         # vanish, while ``upstream`` brings the loss scale that keeps them in range.
         d_hidden, d_weight = ctx.saved_tensors
@@ -98,4 +108,4 @@ class _ChunkedLoss(torch.autograd.Function):
             d_hidden = (at_least_float32(d_hidden) * upstream).to(d_hidden.dtype)
         if d_weight is not None:
             d_weight = (d_weight * upstream).to(ctx.weight_dtype)
-        return d_hidden, d_weight, None, None
+        return d_hidden, d_weight, None, None, None, None
