@@ -28,7 +28,7 @@ from cs336lm.errors import UsageError
 from cs336lm.model.accounting import peak_flops, training_flops_per_token
 from cs336lm.model.kernels.fp8 import require_fp8
 from cs336lm.model.transformer import TransformerLM
-from cs336lm.optim.optimizers import SGD, AdaGrad, AdamW, clip_gradients
+from cs336lm.optim import SGD, AdaGrad, AdamW, clip_gradients
 from cs336lm.optim.schedules import SCHEDULES
 from cs336lm.training.checkpoints.checkpoint import BackgroundWriter, pack, snapshot
 from cs336lm.training.config import Config, OptimConfig

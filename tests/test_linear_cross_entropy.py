@@ -3,7 +3,7 @@
 import pytest
 import torch
 from cs336lm.model.functional import cross_entropy
-from cs336lm.model.kernels.chunked_loss import linear_cross_entropy
+from cs336lm.model.kernels.cross_entropy import linear_cross_entropy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as torch_functional
