@@ -10,7 +10,7 @@ import resource
 
 import pytest
 import torch
-from cs336lm.training.checkpoints.checkpoint import (
+from cs336lm.training.checkpoints.archive import (
     atomic_write,
     load_checkpoint,
     pack,

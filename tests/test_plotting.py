@@ -5,9 +5,9 @@ import math
 from xml.etree import ElementTree
 
 import pytest
-from cs336lm import plotting
 from cs336lm.cli.main import main
 from cs336lm.errors import UsageError
+from cs336lm.experiments import plots as plotting
 from cs336lm.experiments.plots import Curve, Points, plot_curves, read_curve, smoothed
 from hypothesis import given
 from hypothesis import strategies as st

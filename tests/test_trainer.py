@@ -8,16 +8,16 @@ import typing
 import numpy as np
 import pytest
 import torch
-from cs336lm import tracking
 from cs336lm.errors import UsageError
 from cs336lm.model import TransformerLM
 from cs336lm.optim import SGD, AdaGrad, AdamW
 from cs336lm.optim.schedules import SCHEDULES, lr_cosine_schedule
-from cs336lm.training.checkpoints.checkpoint import load_checkpoint, read_state
+from cs336lm.training.checkpoints.archive import load_checkpoint, read_state
 from cs336lm.training.config import OptimConfig, TrainConfig
 from cs336lm.training.data import open_data
 from cs336lm.training.run_directory import RunDirectory, load_run
-from cs336lm.training.trackers.tracking import TRACKERS
+from cs336lm.training.trackers import jsonl as tracking
+from cs336lm.training.trackers.jsonl import TRACKERS
 from cs336lm.training.trainer import Trainer, build_optimizer
 from tiny_run import CONTEXT_LENGTH, MODEL, VOCAB_SIZE, curve, make_config, write_tokens
 

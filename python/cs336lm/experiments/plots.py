@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cs336lm.errors import UsageError
 from cs336lm.files import atomic_write
-from cs336lm.training.trackers.tracking import read_metrics
+from cs336lm.training.trackers.jsonl import read_metrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 
 from cs336lm.training.devices import LateValues, Mark
-from cs336lm.training.trackers.tracking import Record, Tracker
+from cs336lm.training.trackers.jsonl import Record, Tracker
 
 
 class Reporter:

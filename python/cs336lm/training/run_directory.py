@@ -16,7 +16,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from cs336lm.training.checkpoints.checkpoint import (
+from cs336lm.training.checkpoints.archive import (
     State,
     read_state,
     unpack,

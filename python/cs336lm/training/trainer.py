@@ -30,7 +30,7 @@ from cs336lm.model.kernels.fp8 import require_fp8
 from cs336lm.model.transformer import TransformerLM
 from cs336lm.optim.optimizers import SGD, AdaGrad, AdamW, clip_gradients
 from cs336lm.optim.schedules import SCHEDULES
-from cs336lm.training.checkpoints.checkpoint import BackgroundWriter, pack, snapshot
+from cs336lm.training.checkpoints.archive import BackgroundWriter, pack, snapshot
 from cs336lm.training.config import Config, OptimConfig
 from cs336lm.training.data import open_data
 from cs336lm.training.devices import LateValues, Mark, choose_device, choose_dtype
@@ -39,7 +39,7 @@ from cs336lm.training.profiling import StepProfiler
 from cs336lm.training.report import Reporter, refuse_divergence
 from cs336lm.training.run_directory import RunDirectory
 from cs336lm.training.stop_signals import StopSignals
-from cs336lm.training.trackers.tracking import (
+from cs336lm.training.trackers.jsonl import (
     TRACKERS,
     ConsoleTracker,
     JsonlTracker,
