@@ -12,13 +12,15 @@ from cs336lm.errors import UsageError
 from cs336lm.model import TransformerLM
 from cs336lm.optim import SGD, AdaGrad, AdamW
 from cs336lm.optim.schedules import SCHEDULES, lr_cosine_schedule
-from cs336lm.training.checkpoints.archive import load_checkpoint, read_state
+from cs336lm.training.checkpoints.archive import read_state
+from cs336lm.training.checkpoints.course import load_checkpoint
 from cs336lm.training.config import OptimConfig, TrainConfig
 from cs336lm.training.data import open_data
+from cs336lm.training.optimizer import build_optimizer
 from cs336lm.training.run_directory import RunDirectory, load_run
-from cs336lm.training.trackers import jsonl as tracking
-from cs336lm.training.trackers.jsonl import TRACKERS
-from cs336lm.training.trainer import Trainer, build_optimizer
+from cs336lm.training.trackers import table
+from cs336lm.training.trackers.table import TRACKERS
+from cs336lm.training.trainer import Trainer
 from tiny_run import CONTEXT_LENGTH, MODEL, VOCAB_SIZE, curve, make_config, write_tokens
 
 
@@ -70,7 +72,9 @@ def test_keeps_the_last_checkpoints_and_the_best(tmp_path, monkeypatch):
     best = read_state(run.best_checkpoint)
     assert best["iteration"] == 15
     assert "optimizer" not in best
-    with pytest.raises(ValueError, match=r"best\.pt holds weights alone"):
+    with pytest.raises(
+        ValueError, match=r"best\.pt does not contain an optimizer's state, only weights"
+    ):
         load_checkpoint(run.best_checkpoint, TransformerLM(MODEL), None)
     assert result.progress.best_val_loss == 2.0
     assert sorted(p.name for p in run.path.iterdir()) == [
@@ -126,7 +130,7 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_run(tmp_path, monkeypatch)
 def test_refuses_a_directory_that_holds_a_run(tmp_path):
     config = make_config(tmp_path, steps=1)
     Trainer(config, tmp_path / "run").train()
-    with pytest.raises(UsageError, match=r"holds a run already.*--resume"):
+    with pytest.raises(UsageError, match=r"already contains a run.*--resume"):
         Trainer(config, tmp_path / "run")
 
 
@@ -179,7 +183,7 @@ def test_every_name_in_the_configuration_is_listed():
 
 
 def test_a_tracker_that_is_not_installed_is_named_first(tmp_path, monkeypatch):
-    monkeypatch.setattr(tracking, "find_spec", lambda name: None)
+    monkeypatch.setattr(table, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"train.track=wandb .*pip install 'cs336lm\[wandb\]'"):
         Trainer(make_config(tmp_path, track=("wandb",)), tmp_path / "run")
     assert not (tmp_path / "run").exists()

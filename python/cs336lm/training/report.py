@@ -10,62 +10,64 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
+from cs336lm.model.accounting import peak_flops, training_flops_per_token
+from cs336lm.training.callbacks import Callback, StepResult, is_due
+from cs336lm.training.device_events import DeviceEvent, PendingScalars
+from cs336lm.training.setup import Setup
+from cs336lm.training.trackers.tracker import Record, Tracker
 
-from cs336lm.training.devices import LateValues, Mark
-from cs336lm.training.trackers.jsonl import Record, Tracker
 
+class Reporter(Callback):
+    """Reports every ``train.log_every`` steps, and whenever there is a figure more to report.
 
-class Reporter:
-    """Completes records and hands them on, in order.
-
-    ``tokens_a_step`` and ``flops_a_token`` (matrix products of forward and backward) over the
-    time between records give the speed; ``peak_flops`` is what the devices can do a second, None
-    where nobody has published it. ``scaled``: see :func:`refuse_divergence`.
+    It completes records and hands them to the trackers in order, which are closed with it.
+    ``latest`` holds the latest value of each figure.
     """
 
-    def __init__(
-        self,
-        trackers: Sequence[Tracker],
-        device: torch.device,
-        *,
-        tokens_a_step: int,
-        flops_a_token: float,
-        peak_flops: float | None,
-        scaled: bool,
-    ) -> None:
+    def __init__(self, setup: Setup, trackers: Sequence[Tracker]) -> None:
         self._trackers = trackers
-        self._device = device
-        self._tokens_a_step = tokens_a_step
-        self._flops_a_token = flops_a_token
-        self._peak_flops = peak_flops
-        self._scaled = scaled
-        self._pending: tuple[Record, LateValues] | None = None
-        self._clock: tuple[int, Mark] | None = None
+        self._every = setup.config.train.log_every
+        self._progress = setup.progress
+        self._device = setup.device
+        self._tokens_per_step = setup.tokens_per_step
+        self._flops_per_token = training_flops_per_token(setup.config.model)
+        peak = peak_flops(setup.device, setup.dtype)
+        self._peak_flops = peak and peak * setup.world.size
+        self._scaled = setup.scaler.is_enabled()
+        self._pending: tuple[Record, PendingScalars, dict[str, float]] | None = None
+        self._clock: tuple[int, DeviceEvent] | None = None
         self.latest: Record = {}
 
-    def start_clock(self, step: int) -> None:
-        """From here on time counts as training: called after a validation, say."""
-        self._clock = (step, Mark(self._device))
+    def before_training(self) -> None:
+        """From here on time counts as training."""
+        self._start_clock()
 
-    def expect(self, record: Record, figures: LateValues) -> None:
-        """Takes the record of a step whose loss and norm are under way; writes the one before."""
+    def after_step(self, result: StepResult) -> None:
+        """Takes the record of a step that is due, and writes the one before."""
+        if not (result.is_final or result.figures or is_due(result.step, self._every)):
+            return
+        self._report_when_ready(result)
+        if result.figures:  # what measured them took time, which is not training's
+            self.flush()
+            self._start_clock()
+
+    def after_training(self) -> None:
+        """Writes what is left."""
         self.flush()
-        self._pending = (record, figures)
 
-    def flush(self, **more: float) -> None:
-        """Completes the pending record, with ``more`` in it, and writes it.
+    def flush(self) -> None:
+        """Completes the pending record and writes it.
 
         Then raises ``ValueError`` if training has diverged.
         """
         if self._pending is None:
             return
-        (record, figures), self._pending = self._pending, None
-        loss, norm = figures.read()
-        record |= {"train_loss": loss, **more, "grad_norm": norm}
-        self._add_speed(record, figures.mark)
+        (record, scalars, figures), self._pending = self._pending, None
+        loss, norm = scalars.read()
+        record |= {"train_loss": loss, **figures, "grad_norm": norm}
+        self._add_speed(record, scalars.copied)
         self.write(record)
-        refuse_divergence(record["step"], figures, scaled=self._scaled)
+        self.refuse_divergence(record["step"], scalars)
 
     def write(self, record: Record) -> None:
         """Hands a complete record to every tracker."""
@@ -73,30 +75,37 @@ class Reporter:
         for tracker in self._trackers:
             tracker.log(record)
 
-    def _add_speed(self, record: Record, mark: Mark) -> None:
-        if self._clock is not None:
-            steps, seconds = record["step"] - self._clock[0], mark.seconds_since(self._clock[1])
-            if steps and seconds > 0:
-                speed = steps * self._tokens_a_step / seconds
-                record["tokens_per_second"] = round(speed, 1)
-                if self._peak_flops is not None:
-                    record["mfu"] = round(speed * self._flops_a_token / self._peak_flops, 4)
-        self._clock = (record["step"], mark)
+    def refuse_divergence(self, step: int, scalars: PendingScalars) -> None:
+        """Raises ``ValueError`` if the step's loss or gradient is not a finite number.
+
+        Where the loss is scaled (float16), the gradient may overflow: such a step is skipped.
+        """
+        loss, norm = scalars.read()
+        if not math.isfinite(loss) or not (self._scaled or math.isfinite(norm)):
+            raise ValueError(
+                f"step {step}: the loss is {loss} and the norm of the gradient {norm}: training "
+                "has diverged; a lower --optim.lr or a longer --optim.warmup-steps may help"
+            )
 
     def close(self) -> None:
         """Closes the trackers."""
         for tracker in self._trackers:
             tracker.close()
 
+    def _report_when_ready(self, result: StepResult) -> None:
+        self.flush()
+        record = self._progress.record(lr=result.lr)
+        self._pending = (record, result.request_scalars(), result.figures)
 
-def refuse_divergence(step: int, figures: LateValues, *, scaled: bool) -> None:
-    """Raises ``ValueError`` if the step's loss or gradient is no finite number.
+    def _start_clock(self) -> None:
+        self._clock = (self._progress.step, DeviceEvent(self._device))
 
-    ``scaled``: the gradient may overflow, since such a step is skipped (float16).
-    """
-    loss, norm = figures.read()
-    if not math.isfinite(loss) or not (scaled or math.isfinite(norm)):
-        raise ValueError(
-            f"step {step}: the loss is {loss} and the norm of the gradient {norm}, so training "
-            "cannot go on; a lower --optim.lr or a longer --optim.warmup-steps may help"
-        )
+    def _add_speed(self, record: Record, end: DeviceEvent) -> None:
+        if self._clock is not None:
+            steps, seconds = record["step"] - self._clock[0], end.seconds_since(self._clock[1])
+            if steps and seconds > 0:
+                speed = steps * self._tokens_per_step / seconds
+                record["tokens_per_second"] = round(speed, 1)
+                if self._peak_flops is not None:
+                    record["mfu"] = round(speed * self._flops_per_token / self._peak_flops, 4)
+        self._clock = (record["step"], end)
