@@ -4,7 +4,7 @@ Every process runs the same loop on its share of each global batch; what they mu
 through a ``World``.
 
 A process that fails ends with an error, upon which torchrun ends the job; with ``--max-restarts``
-it starts it again, and the run goes on from its last checkpoint. ``docs/distributed.md`` shows how.
+it starts it again, and the run continues from its last checkpoint (see ``docs/distributed.md``).
 """
 
 from __future__ import annotations

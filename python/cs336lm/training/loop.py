@@ -49,10 +49,12 @@ def run_steps(
         loss, norm = update(x, y, rounds=train.grad_accumulation)
         progress.step, progress.tokens = step, progress.tokens + setup.tokens_per_step
         progress.seconds = time.perf_counter() - started
-        stopping = vote.poll(stop.received is not None, due=is_due(step, train.log_every))
         is_final = step == train.steps
+        stopping = vote.poll(stop.received is not None, due=is_due(step, train.log_every))
         with record_function("report"):
-            result = StepResult(step, lr, loss, norm, setup.world, is_final, stopping)
+            result = StepResult(
+                step, lr, loss, norm, setup.world, is_final=is_final, is_stopping=stopping
+            )
             for callback in callbacks:
                 callback.after_step(result)
         if profiler is not None:

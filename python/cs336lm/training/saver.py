@@ -16,7 +16,7 @@ from cs336lm.training.checkpoints.state import State, pack
 from cs336lm.training.checkpoints.writer import BackgroundWriter
 from cs336lm.training.device_events import DeviceEvent
 from cs336lm.training.parallel import gather_weights
-from cs336lm.training.report import Reporter
+from cs336lm.training.reporter import Reporter
 from cs336lm.training.setup import Setup
 
 
@@ -47,7 +47,7 @@ class Saver(Callback):
         self._writer.close()
 
     def _save(self, *, as_last: bool, as_best: bool) -> None:
-        """Writes a checkpoint to go on from (``as_last``), the best weights, or both."""
+        """Writes a checkpoint to continue from (``as_last``), the best weights, or both."""
         if self._setup.model.is_sharded:
             state = self._save_slices(as_last=as_last, as_best=as_best)
             write_last = False
@@ -75,7 +75,7 @@ class Saver(Callback):
         return {"iteration": step, "model": gather_weights(setup.model.module)}
 
     def _numbers(self) -> dict[str, Any]:
-        """What a run needs beside the model and its optimizer to go on."""
+        """What a run needs to continue, beside the model and its optimizer."""
         return {
             "scaler": self._setup.scaler.state_dict(),
             "progress": asdict(self._setup.progress),

@@ -1,11 +1,13 @@
 """A training run from a configuration to a run directory: its parts, put together.
 
-setup      data, processes, device, model, optimizer, checkpoint     -> Setup
-step       one batch -> one change of the model
-loop       step after step, and after each the callbacks:
-validator  a validation now and then
-report     lines of metrics, to all trackers
-saver      checkpoints
+    setup           data, processes, device, model, optimizer, last checkpoint
+    step            one batch -> one change of the model
+    loop            step after step, and after each the callbacks
+      validator       the loss on held-out data, now and then
+      reporter        records of figures, to all trackers
+      saver           checkpoints
+
+Each part is a file of this name.
 """
 
 from __future__ import annotations
@@ -17,12 +19,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from cs336lm.training.callbacks import Callback
 from cs336lm.training.config import Config
 from cs336lm.training.loop import run_steps
 from cs336lm.training.profiling import StepProfiler
 from cs336lm.training.progress import Progress
-from cs336lm.training.report import Reporter
+from cs336lm.training.reporter import Reporter
 from cs336lm.training.saver import Saver
 from cs336lm.training.setup import set_up
 from cs336lm.training.step import TrainingStep
@@ -85,13 +86,10 @@ class Trainer:
             stack.callback(self.world.leave)
             reporter = stack.enter_context(closing(Reporter(self._setup, self._make_trackers())))
             saver = stack.enter_context(closing(Saver(self._setup, reporter)))
-            callbacks: list[Callback] = [reporter, saver]
-            if self.data.val is not None:
-                callbacks.insert(0, Validator(self._setup, self.validate, reporter))
-            profiler = (
-                StepProfiler(self.run.path / "profile", self.device) if self._profile else None
-            )
+            validator = Validator(self._setup, self.validate, reporter)
+            profiler = self._make_profiler()
             with StopSignals(patient=self.world.size > 1) as stop:
+                callbacks = [validator, reporter, saver]
                 run_steps(self._setup, self.update, callbacks, stop, profiler)
             self.world.barrier()
         latest = reporter.latest
@@ -119,3 +117,6 @@ class Trainer:
         if self._console:
             trackers.append(ConsoleTracker(step, train.steps))
         return trackers
+
+    def _make_profiler(self) -> StepProfiler | None:
+        return StepProfiler(self.run.path / "profile", self.device) if self._profile else None

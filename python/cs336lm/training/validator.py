@@ -8,17 +8,18 @@ import torch
 
 from cs336lm.data.batches import gather_windows, validation_starts
 from cs336lm.training.callbacks import Callback, StepResult, is_due
-from cs336lm.training.report import Reporter
+from cs336lm.training.reporter import Reporter
 from cs336lm.training.setup import Setup
 
 
 class Validator(Callback):
     """Validates before the first step, every ``train.eval_every`` steps and after the last.
 
-    ``validate`` returns the validation loss. A run without validation data has no validator.
+    ``validate`` returns the validation loss. Without validation data this does nothing.
     """
 
     def __init__(self, setup: Setup, validate: Callable[[], float], reporter: Reporter) -> None:
+        self._has_data = setup.data.val is not None
         self._every = setup.config.train.eval_every
         self._progress = setup.progress
         self._validate = validate
@@ -26,12 +27,12 @@ class Validator(Callback):
 
     def before_training(self) -> None:
         """Says how good the initial weights are."""
-        if self._progress.step == 0:
+        if self._has_data and self._progress.step == 0:
             self._reporter.write(self._progress.record(val_loss=self._validate()))
 
     def after_step(self, result: StepResult) -> None:
         """Leaves ``val_loss`` among the figures of a step that is due, and whether it is best."""
-        if not (result.is_final or is_due(result.step, self._every)):
+        if not self._has_data or not (result.is_final or is_due(result.step, self._every)):
             return
         self._reporter.flush()  # the record before need not wait for this one
         result.request_scalars()  # before the validation, whose time is not the step's

@@ -1,7 +1,7 @@
 """The course's two functions: a model and its optimizer into one file, and back.
 
 CS336 assignment 1, section 5.2. In a run directory the same files also carry ``"progress"`` and
-``"scaler"`` (see ``saver``), which these functions leave alone.
+``"scaler"`` (see ``cs336lm.training.saver``), which these functions leave alone.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """From what a step leaves on the device to the records that trackers take.
 
-The loss and the gradient's norm of a step are *asked for* when it is due and *read* when the next
+The loss and the gradient's norm of a step are *requested* when it is due and *read* when the next
 one is, so that the host never waits for the device in between. A record holds: step, tokens and
 seconds so far, train_loss, val_loss (where validated), lr, grad_norm, tokens_per_second, mfu.
 """
