@@ -42,7 +42,8 @@ from cs336lm.model import ModelConfig
 from cs336lm.model.accounting import matmul_parameters, peak_bandwidth, peak_flops
 from cs336lm.model.accounting import training_flops_per_token as flops_per_token
 from cs336lm.model.kernels.fp8 import require_fp8
-from cs336lm.training.devices import Mark, choose_device
+from cs336lm.training.device_events import DeviceEvent
+from cs336lm.training.devices import choose_device
 from generation import Generate, make_model, ours, theirs
 from llama import loss_of, twin
 from steps import fp8_on_cpu, our_step, random_trainer, their_step
@@ -124,12 +125,12 @@ def train(
         step(x, y)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    marks = [Mark(device)]
+    events = [DeviceEvent(device)]
     for _ in range(setting.tokens):
         step(x, y)
-        marks.append(Mark(device))
-    marks[-1].wait()
-    seconds = statistics.median(b.seconds_since(a) for a, b in pairwise(marks))
+        events.append(DeviceEvent(device))
+    events[-1].wait()
+    seconds = statistics.median(b.seconds_since(a) for a, b in pairwise(events))
     peak = torch.cuda.max_memory_allocated(device) / 1e6 if device.type == "cuda" else 0.0
     return {"loss": loss, "tokens_per_second": x.numel() / seconds, "megabytes": peak}
 

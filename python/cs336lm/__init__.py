@@ -29,7 +29,7 @@ _ROOMS = {
     "model": ("ModelConfig", "TransformerBlock", "TransformerLM"),
     "optim": ("SGD", "AdaGrad", "AdamW", "clip_gradients"),
     "optim.schedules": ("lr_cosine_schedule",),
-    "training.checkpoints.checkpoint": ("load_checkpoint", "save_checkpoint"),
+    "training.checkpoints.course": ("load_checkpoint", "save_checkpoint"),
     "training.config": ("Config",),
     "training.trainer": ("Trainer",),
     "generation": ("generate",),
