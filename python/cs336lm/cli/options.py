@@ -8,6 +8,7 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from cs336lm.text.options import Progress, ReadOptions, TrainOptions
     from cs336lm.text.tokenizer import Tokenizer
 
 
@@ -127,18 +128,33 @@ def add_threads(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def read_options(arguments: argparse.Namespace, progress: Progress | None) -> ReadOptions:
+    """The keyword arguments that :func:`add_text_fields` and :func:`add_threads` stand for."""
+    return {
+        "text_field": arguments.text_field,
+        "text_column": arguments.text_column,
+        "threads": arguments.threads,
+        "progress": progress,
+    }
+
+
+def train_options(arguments: argparse.Namespace, progress: Progress | None) -> TrainOptions:
+    """The keyword arguments that :func:`add_counting` and :func:`add_threads` stand for."""
+    return {**read_options(arguments, progress), "max_memory": arguments.max_memory}
+
+
 def add_tokenizer(parser: argparse.ArgumentParser, *, required: bool) -> None:
-    """``--tokenizer`` and what its files may leave unsaid."""
+    """``--tokenizer`` and the options that only some of its files answer by themselves."""
     parser.add_argument(
         "--tokenizer",
         required=required,
         metavar="PATH",
         help="a tokenizer's directory, tokenizer.json, vocab.json, merges.txt or .tiktoken file",
     )
-    add_unsaid(parser)
+    add_tokenizer_options(parser)
 
 
-def add_unsaid(parser: argparse.ArgumentParser) -> None:
+def add_tokenizer_options(parser: argparse.ArgumentParser) -> None:
     """``--special-token`` and ``--pattern``: what only tokenizer.json says by itself."""
     parser.add_argument(
         "--special-token",
@@ -155,7 +171,7 @@ def add_unsaid(parser: argparse.ArgumentParser) -> None:
 
 
 def load_tokenizer(path: str, arguments: argparse.Namespace) -> Tokenizer:
-    """The tokenizer at ``path``, with the flags of :func:`add_unsaid`."""
+    """The tokenizer at ``path``, with the flags of :func:`add_tokenizer_options`."""
     from cs336lm.text.tokenizer import Tokenizer
 
     return Tokenizer.load(path, arguments.special_token, pattern=arguments.pattern)
