@@ -200,8 +200,7 @@ def test_top_k_and_top_p_keep_the_fewest_that_suffice(seed, top_p, top_k, temper
     torch.manual_seed(seed)
     logits = torch.randn(1, 10, dtype=torch.float64) * 2
     sampler = Sampler(SamplingParams(temperature, top_p, top_k, seed))
-    kept = sampler._keep_top(logits / temperature)[0]
-    kept = (kept > -torch.inf).numpy()
+    kept = (sampler._keep_top(logits / temperature)[0] > -torch.inf).numpy()
 
     ranked = np.argsort(-logits[0].numpy())[: top_k or 10]
     shares = np.exp(logits[0].numpy() / temperature)[ranked]
