@@ -3,7 +3,8 @@
 import os
 import time
 
-from cs336lm.cli.options import add_counting, add_threads, parser_for, train_options
+from cs336lm.cli.options import add_counting, add_threads, train_options
+from cs336lm.cli.parser import parser_for
 from cs336lm.cli.progress import megabytes, progress_bars, speed
 from cs336lm.text.inputs import input_files
 from cs336lm.text.training import count_pretokens

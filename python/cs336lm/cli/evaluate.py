@@ -4,7 +4,8 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from cs336lm.cli.options import parser_for, spin_briefly
+from cs336lm.cli.options import spin_briefly
+from cs336lm.cli.parser import parser_for
 from cs336lm.errors import UsageError
 
 _EPILOG = """\

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from cs336lm.cli.options import parser_for, spin_briefly
+from cs336lm.cli.options import spin_briefly
+from cs336lm.cli.parser import parser_for
 from cs336lm.errors import UsageError
 
 if TYPE_CHECKING:

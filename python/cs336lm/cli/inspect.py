@@ -10,9 +10,9 @@ from cs336lm.cli.options import (
     add_text_fields,
     add_tokenizer,
     load_tokenizer,
-    parser_for,
     positive,
 )
+from cs336lm.cli.parser import parser_for
 from cs336lm.cli.progress import megabytes
 
 if TYPE_CHECKING:

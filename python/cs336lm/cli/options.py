@@ -12,16 +12,6 @@ if TYPE_CHECKING:
     from cs336lm.text.tokenizer import Tokenizer
 
 
-def parser_for(command: str, description: str, epilog: str) -> argparse.ArgumentParser:
-    """A parser whose help keeps the lines of ``epilog`` (the examples) as they are."""
-    return argparse.ArgumentParser(
-        prog=f"cs336lm {command}",
-        description=description,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-
-
 def spin_briefly() -> None:
     """Lets GNU OpenMP's threads wait by spinning for a moment only, where nobody said otherwise.
 
@@ -39,7 +29,7 @@ def positive(text: str) -> int:
     except ValueError:
         value = 0
     if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return value
 
 
@@ -56,7 +46,7 @@ def above_zero(text: str) -> float:
     except ValueError:
         value = math.nan
     if not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return value
 
 
@@ -67,7 +57,7 @@ def fraction(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
     return value
 
 
@@ -77,7 +67,7 @@ def memory(text: str) -> int:
         return count(text.upper().removesuffix("B"))
     except argparse.ArgumentTypeError:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no amount of memory: write 512MB, 2GB or a number of bytes"
+            f"{text!r} is not an amount of memory: write 512MB, 2GB or a number of bytes"
         ) from None
 
 

@@ -10,9 +10,9 @@ from cs336lm.cli.options import (
     count,
     fraction,
     load_tokenizer,
-    parser_for,
     read_options,
 )
+from cs336lm.cli.parser import parser_for
 from cs336lm.cli.progress import megabytes, progress_bars, speed
 from cs336lm.text.inputs import input_files
 

@@ -4,7 +4,8 @@ import os
 import time
 import warnings
 
-from cs336lm.cli.options import add_counting, add_threads, parser_for, positive, train_options
+from cs336lm.cli.options import add_counting, add_threads, positive, train_options
+from cs336lm.cli.parser import parser_for
 from cs336lm.cli.progress import megabytes, progress_bars, speed
 from cs336lm.text.inputs import input_files
 from cs336lm.text.tokenizer import Tokenizer
