@@ -21,7 +21,9 @@ side by side. loss is in nats a token; bits per byte compares models with differ
 def main(argv: list[str]) -> int:
     """Evaluates a run on a whole file and prints the figures."""
     parser = parser_for("evaluate", "Measure how well a model predicts a token file.", _EPILOG)
-    parser.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="made by `cs336lm train`")
+    parser.add_argument(
+        "run_dir", metavar="RUN_DIR", type=Path, help="run directory, made by 'cs336lm train'"
+    )
     parser.add_argument(
         "--data", type=Path, metavar="FILE.npy", help="token file (default: the run's data.val)"
     )

@@ -54,7 +54,7 @@ class Arguments(Config):
 def main(argv: list[str]) -> int:
     """Trains, or goes on training, and says how it went."""
     if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0:
-        argv = [*argv, "--resume"]  # torchrun starts the job anew after a failure
+        argv = [*argv, "--resume"]  # torchrun starts the job again after a failure
     arguments = parse(argv)
     spin_briefly()
     from cs336lm.training.devices import keep_freed_memory

@@ -4,9 +4,9 @@ The work is done by the Rust crate ``bpe``; here are its names, types and promis
 
 * **Lossless.** The vocabulary holds every single byte, so any text has ids and
   ``decode_bytes(encode(text))`` is the text's bytes again. Text may be given as ``bytes`` where it
-  may be no valid UTF-8.
-* **Ids.** A trained tokenizer numbers the 256 bytes first, then the merges in the order of their
-  making, then the special tokens. A loaded one keeps the ids of its files.
+  may be invalid UTF-8.
+* **Ids.** A trained tokenizer numbers the 256 bytes first, then the merges in order of creation,
+  then the special tokens. A loaded one keeps the ids of its files.
 * **Special tokens** (``<|endoftext|>``) are found in the text before anything else, the longest
   first where several match; text beside them is split by ``pattern`` into pretokens (words, more
   or less), and merges never cross a pretoken's edge.
@@ -388,7 +388,7 @@ class Tokenizer:
         )
 
     def decode(self, ids: Iterable[int] | NDArray[np.integer[Any]]) -> str:
-        """The text of ``ids``; bytes that are no UTF-8 (ids cut inside a character) become U+FFFD.
+        """The text of ``ids``; bytes that are not UTF-8 (ids cut inside a character) become U+FFFD.
 
         Args:
             ids: a list, any other iterable of ints, a one-dimensional NumPy array or a tensor.
