@@ -82,8 +82,7 @@ def test_none_leaves_a_field_open_again(tmp_path):
 
 @pytest.mark.parametrize("argv", [["train"], ["tokenize"], ["generate"], ["plot"], ["demo"]])
 def test_an_unknown_flag_is_one_line_with_a_guess(argv, capsys):
-    required = {"tokenize": ["a", "--tokenizer", "t", "--out", "o.npy"], "generate": ["run"]}
-    required["plot"] = ["run", "--out", "x.png"]
+    required = {"tokenize": ["a", "--tokenizer", "t"], "generate": ["run"], "plot": ["run"]}
     close = {"train": "--resum", "generate": "--propmt", "demo": "--seize"}.get(argv[0], "--oout")
     try:
         status = main([*argv, *required.get(argv[0], []), close, "3"])

@@ -235,7 +235,7 @@ def _print_summary(out: Path, figures: dict[str, float], floor: float, story: st
         f"  entropy floor    {floor:14.4f}  {entropy().bits_per_byte:14.4f}\n\n"
         f"The floor is the exact entropy of the stories: on average, nothing can be below it. A\n"
         f"window that begins in the middle of a story does not know its hero, which keeps any\n"
-        f"model that sees so many tokens at once somewhat above.\n\n"
+        f"model with a window of this length somewhat above.\n\n"
         f"  {out}/curves.png   the loss as it fell, over the floor\n"
         f"  {out}/run/         configuration, metrics, checkpoints, tokenizer\n"
         f"  {out}/train.txt    what it learned from\n\n"

@@ -15,7 +15,7 @@ examples:
   cs336lm evaluate runs/a --checkpoint last --device cuda
 
 Every token of the file but the first is predicted once, in windows of the model's context length
-side by side. loss is in nats a token; bits per byte compares models with different tokenizers."""
+side by side. loss is in nats per token; bits per byte compares models with different tokenizers."""
 
 
 def main(argv: list[str]) -> int:

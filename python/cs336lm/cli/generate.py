@@ -79,10 +79,10 @@ def main(argv: list[str]) -> int:
         action="store_true",
         help="compile the model first: slow to start, then faster; worth it for long texts",
     )
-    add("--json", action="store_true", help="one JSON object a line instead of plain text")
+    add("--json", action="store_true", help="one JSON object per line instead of plain text")
     arguments = parser.parse_args(argv)
     if (arguments.prompt or []).count("-") > 1:
-        parser.error("standard input can be one prompt only")
+        parser.error("only one prompt can be read from standard input")
     prompts = [_prompt(text) for text in arguments.prompt or [""]]
     spin_briefly()
 
@@ -114,7 +114,9 @@ def main(argv: list[str]) -> int:
             print(json.dumps(line, ensure_ascii=False))
     if sys.stderr.isatty():
         seconds, total = time.perf_counter() - started, sum(tokens)
-        print(f"{total} tokens in {seconds:.1f} s: {total / seconds:.0f} a second", file=sys.stderr)
+        print(
+            f"{total} tokens in {seconds:.1f} s: {total / seconds:.0f} per second", file=sys.stderr
+        )
     return 0
 
 

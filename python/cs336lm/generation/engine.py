@@ -199,7 +199,7 @@ def _steps(
 
 
 class _Continuation:
-    """Texts that grow by a token a step, and the window of the model on each."""
+    """Texts that grow by one token per step, and the window of the model on each."""
 
     @torch.inference_mode()
     def __init__(

@@ -77,7 +77,7 @@ class Tokenizer:
             ``"gpt4o"`` (o200k_base), or a regular expression.
 
     Raises:
-        ValueError: the vocabulary, the merges, a special token or the pattern makes no sense; the
+        ValueError: the vocabulary, the merges, a special token or the pattern is invalid; the
             message names the entry.
 
     Tokenizers are immutable, may be used from several threads at once, compare equal when they
@@ -330,7 +330,7 @@ class Tokenizer:
                 ``tokens.npy``. A document ends at ``<|endoftext|>``, with its record, and with its
                 file. Which ones are chosen depends on ``seed`` and their number alone.
             seed: chooses the documents of ``val_fraction``.
-            shard_tokens: write files of so many ids each (``tokens-00000.npy``, ...) instead of
+            shard_tokens: write files of this many ids each (``tokens-00000.npy``, ...) instead of
                 one; the sidecar lists them, and ``TokenDataset`` opens them as one.
             resume: go on after the last finished shard of a job that was interrupted, if there was
                 one; only with ``shard_tokens``. What is written is what an uninterrupted job
@@ -345,7 +345,7 @@ class Tokenizer:
         Raises:
             OSError: a file cannot be read or written.
             UsageError: no file is named, or a number is below what it can be.
-            ValueError: an argument makes no sense, a record has no text, or the job to resume was
+            ValueError: an argument is invalid, a record has no text, or the job to resume was
                 another one.
             KeyboardInterrupt: Ctrl-C; nothing but finished shards is left behind.
         """
