@@ -4,7 +4,8 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from cs336lm.cli.options import parser_for, spin_briefly
+from cs336lm.cli.options import spin_briefly
+from cs336lm.cli.parser import parser_for
 from cs336lm.errors import UsageError
 
 _EPILOG = """\
@@ -14,13 +15,15 @@ examples:
   cs336lm evaluate runs/a --checkpoint last --device cuda
 
 Every token of the file but the first is predicted once, in windows of the model's context length
-side by side. loss is in nats a token; bits per byte compares models with different tokenizers."""
+side by side. loss is in nats per token; bits per byte compares models with different tokenizers."""
 
 
 def main(argv: list[str]) -> int:
     """Evaluates a run on a whole file and prints the figures."""
     parser = parser_for("evaluate", "Measure how well a model predicts a token file.", _EPILOG)
-    parser.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="made by `cs336lm train`")
+    parser.add_argument(
+        "run_dir", metavar="RUN_DIR", type=Path, help="run directory, made by 'cs336lm train'"
+    )
     parser.add_argument(
         "--data", type=Path, metavar="FILE.npy", help="token file (default: the run's data.val)"
     )
@@ -41,7 +44,7 @@ def main(argv: list[str]) -> int:
     arguments = parser.parse_args(argv)
     spin_briefly()
 
-    from cs336lm.data.batches import TokenDataset
+    from cs336lm.data import TokenDataset
     from cs336lm.evaluation.loss import evaluate
     from cs336lm.training.devices import choose_device, choose_dtype, keep_freed_memory
     from cs336lm.training.run_directory import load_run

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from cs336lm.cli.options import parser_for, spin_briefly
+from cs336lm.cli.options import spin_briefly
+from cs336lm.cli.parser import parser_for
 from cs336lm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,27 +21,52 @@ examples:
   cs336lm generate runs/a --temperature 0            (a document from its beginning, greedily)
   head -c 2000 story.txt | cs336lm generate runs/a --prompt - --json
 
-The text appears as it is written; of several prompts the first one's, the others' at the end.
-With --json there is one object a line: {"prompt": ..., "text": ..., "tokens": ...}."""
+The text is printed as it is generated; with several prompts, that of the first one, and the others
+at the end. With --json there is one object per line: {"prompt": .., "text": .., "tokens": ..}."""
 
 
 def main(argv: list[str]) -> int:
     """Loads the run, writes the continuations."""
     parser = parser_for("generate", "Continue prompts with the model of a run.", _EPILOG)
     add = parser.add_argument
-    add("run_dir", metavar="RUN_DIR", type=Path, help="made by `cs336lm train`")
+    add("run_dir", metavar="RUN_DIR", type=Path, help="run directory, made by 'cs336lm train'")
     add(
         "--prompt",
         action="append",
         metavar="TEXT",
         help="text to continue, '-' for standard input; may be repeated (default: a new document)",
     )
-    add("--max-new-tokens", type=int, default=256, metavar="N", help="default: 256")
-    add("--temperature", type=float, default=1.0, metavar="T", help="0 is greedy (default: 1)")
-    add("--top-p", type=float, default=1.0, metavar="P", help="nucleus sampling (default: 1, off)")
-    add("--top-k", type=int, metavar="K", help="draw among the K likeliest (default: all)")
-    add("--seed", type=int, metavar="N", help="the same text again (default: another every time)")
-    add("--checkpoint", choices=("best", "last"), default="best", help="default: best")
+    add(
+        "--max-new-tokens",
+        type=int,
+        default=256,
+        metavar="N",
+        help="stop after this many tokens, if the text does not end before (default: 256)",
+    )
+    add(
+        "--temperature",
+        type=float,
+        default=1.0,
+        metavar="T",
+        help="below 1 more predictable, above 1 more random; 0 always takes the likeliest token "
+        "(default: 1)",
+    )
+    add(
+        "--top-p",
+        type=float,
+        default=1.0,
+        metavar="P",
+        help="nucleus sampling: draw among the likeliest tokens that together have this "
+        "probability (default: 1, all)",
+    )
+    add("--top-k", type=int, metavar="K", help="draw among the K likeliest tokens (default: all)")
+    add("--seed", type=int, metavar="N", help="seed of the draws (default: a new one each time)")
+    add(
+        "--checkpoint",
+        choices=("best", "last"),
+        default="best",
+        help="best by validation loss (default), or last",
+    )
     add("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
     add(
         "--dtype",
@@ -51,19 +77,20 @@ def main(argv: list[str]) -> int:
     add(
         "--compile",
         action="store_true",
-        help="compile first: slow to start, then faster; for long texts",
+        help="compile the model first: slow to start, then faster; worth it for long texts",
     )
-    add("--json", action="store_true", help="one JSON object a line instead of plain text")
+    add("--json", action="store_true", help="one JSON object per line instead of plain text")
     arguments = parser.parse_args(argv)
     if (arguments.prompt or []).count("-") > 1:
-        parser.error("standard input can be one prompt only")
+        parser.error("only one prompt can be read from standard input")
     prompts = [_prompt(text) for text in arguments.prompt or [""]]
     spin_briefly()
 
-    from cs336lm.generation.engine import stream
+    from cs336lm.generation import SamplingParams, continue_prompts
     from cs336lm.training.devices import choose_device, choose_dtype
     from cs336lm.training.run_directory import load_run
 
+    params = SamplingParams(arguments.temperature, arguments.top_p, arguments.top_k, arguments.seed)
     device = choose_device(arguments.device)
     _, model, tokenizer = load_run(arguments.run_dir, device, arguments.checkpoint)
     if tokenizer is None:
@@ -71,26 +98,25 @@ def main(argv: list[str]) -> int:
             f"{arguments.run_dir} has no tokenizer/: the run was trained on ids alone, so there "
             "is no text to generate; train with --data.tokenizer"
         )
-    pieces = stream(
+    pieces = continue_prompts(
         model.to(choose_dtype(arguments.dtype, device)),
         tokenizer,
         prompts,
         arguments.max_new_tokens,
-        arguments.temperature,
-        arguments.top_p,
-        arguments.top_k,
-        arguments.seed,
+        params,
         compile=arguments.compile,
     )
     started = time.perf_counter()
-    texts, tokens = _follow(pieces, prompts, None if arguments.json else sys.stdout)
+    texts, tokens = _collect(pieces, prompts, None if arguments.json else sys.stdout)
     if arguments.json:
         for prompt, text, count in zip(prompts, texts, tokens, strict=True):
             line = {"prompt": prompt, "text": text, "tokens": count}
             print(json.dumps(line, ensure_ascii=False))
     if sys.stderr.isatty():
         seconds, total = time.perf_counter() - started, sum(tokens)
-        print(f"{total} tokens in {seconds:.1f} s: {total / seconds:.0f} a second", file=sys.stderr)
+        print(
+            f"{total} tokens in {seconds:.1f} s: {total / seconds:.0f} per second", file=sys.stderr
+        )
     return 0
 
 
@@ -101,10 +127,10 @@ def _prompt(text: str) -> str:
     try:
         return sys.stdin.buffer.read().decode().removesuffix("\n")
     except UnicodeDecodeError as error:
-        raise UsageError(f"the prompt on standard input is no UTF-8: {error}") from None
+        raise UsageError(f"the prompt on standard input is not UTF-8: {error}") from None
 
 
-def _follow(
+def _collect(
     pieces: Iterable["Piece"], prompts: list[str], out: TextIO | None
 ) -> tuple[list[str], list[int]]:
     """Each prompt's continuation and how many tokens it took; written to ``out`` as it comes.

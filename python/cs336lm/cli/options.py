@@ -1,4 +1,4 @@
-"""Flags that the tokenizer commands share, and what they mean."""
+"""Flags that several commands share, and their types."""
 
 from __future__ import annotations
 
@@ -8,21 +8,12 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from cs336lm.text.options import Progress, ReadOptions, TrainOptions
     from cs336lm.text.tokenizer import Tokenizer
 
 
-def parser_for(command: str, description: str, epilog: str) -> argparse.ArgumentParser:
-    """A parser whose help keeps the lines of ``epilog`` (the examples) as they are."""
-    return argparse.ArgumentParser(
-        prog=f"cs336lm {command}",
-        description=description,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-
-
 def spin_briefly() -> None:
-    """Lets GNU OpenMP's threads wait by spinning for a moment only, where nobody said otherwise.
+    """Lets GNU OpenMP's threads spin only briefly while they wait, unless the user set it already.
 
     Where other programs compete for the cores, threads that wait by spinning slow a small model
     down several times over; where none do, threads that never spin take a third off its speed. The
@@ -38,7 +29,7 @@ def positive(text: str) -> int:
     except ValueError:
         value = 0
     if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return value
 
 
@@ -55,7 +46,7 @@ def above_zero(text: str) -> float:
     except ValueError:
         value = math.nan
     if not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return value
 
 
@@ -66,7 +57,7 @@ def fraction(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
     return value
 
 
@@ -76,7 +67,7 @@ def memory(text: str) -> int:
         return count(text.upper().removesuffix("B"))
     except argparse.ArgumentTypeError:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no amount of memory: write 512MB, 2GB or a number of bytes"
+            f"{text!r} is not an amount of memory: write 512MB, 2GB or a number of bytes"
         ) from None
 
 
@@ -99,8 +90,8 @@ def add_counting(parser: argparse.ArgumentParser) -> None:
         "--max-memory",
         type=memory,
         metavar="SIZE",
-        help="bound the memory, e.g. 2GB: what does not fit waits in temporary files; training "
-        "holds the distinct words, twice their size, in any case (see --min-count)",
+        help="limit on memory, e.g. 2GB: what does not fit goes to temporary files; training "
+        "always holds the distinct words, at twice their size (see --min-count)",
     )
 
 
@@ -127,35 +118,50 @@ def add_threads(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def read_options(arguments: argparse.Namespace, progress: Progress | None) -> ReadOptions:
+    """The keyword arguments that :func:`add_text_fields` and :func:`add_threads` stand for."""
+    return {
+        "text_field": arguments.text_field,
+        "text_column": arguments.text_column,
+        "threads": arguments.threads,
+        "progress": progress,
+    }
+
+
+def train_options(arguments: argparse.Namespace, progress: Progress | None) -> TrainOptions:
+    """The keyword arguments that :func:`add_counting` and :func:`add_threads` stand for."""
+    return {**read_options(arguments, progress), "max_memory": arguments.max_memory}
+
+
 def add_tokenizer(parser: argparse.ArgumentParser, *, required: bool) -> None:
-    """``--tokenizer`` and what its files may leave unsaid."""
+    """``--tokenizer``, and what only some tokenizer files contain themselves."""
     parser.add_argument(
         "--tokenizer",
         required=required,
         metavar="PATH",
         help="a tokenizer's directory, tokenizer.json, vocab.json, merges.txt or .tiktoken file",
     )
-    add_unsaid(parser)
+    add_tokenizer_options(parser)
 
 
-def add_unsaid(parser: argparse.ArgumentParser) -> None:
-    """``--special-token`` and ``--pattern``: what only tokenizer.json says by itself."""
+def add_tokenizer_options(parser: argparse.ArgumentParser) -> None:
+    """``--special-token`` and ``--pattern``, which only tokenizer.json contains itself."""
     parser.add_argument(
         "--special-token",
         action="append",
         default=[],
         metavar="TEXT",
-        help="a special token beside those that the files name; may be given several times",
+        help="a special token in addition to those of the files; may be given several times",
     )
     parser.add_argument(
         "--pattern",
-        help="instead of the files' own (only tokenizer.json names one; else gpt2): gpt2, gpt4, "
-        "gpt4o, or a regular expression",
+        help="how text is split into words: gpt2, gpt4, gpt4o, or a regular expression (default: "
+        "what tokenizer.json says, gpt2 with other files)",
     )
 
 
 def load_tokenizer(path: str, arguments: argparse.Namespace) -> Tokenizer:
-    """The tokenizer at ``path``, with the flags of :func:`add_unsaid`."""
+    """The tokenizer at ``path``, with the flags of :func:`add_tokenizer_options`."""
     from cs336lm.text.tokenizer import Tokenizer
 
     return Tokenizer.load(path, arguments.special_token, pattern=arguments.pattern)

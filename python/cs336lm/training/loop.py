@@ -18,7 +18,7 @@ from contextlib import closing
 from torch import Tensor
 from torch.profiler import record_function
 
-from cs336lm.data.batches import BatchLoader
+from cs336lm.data import BatchLoader
 from cs336lm.training.callbacks import Callback, StepResult, is_due
 from cs336lm.training.distributed import StopVote
 from cs336lm.training.learning_rate import learning_rate, set_learning_rate

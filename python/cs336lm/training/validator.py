@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from cs336lm.data.batches import gather_windows, validation_starts
+from cs336lm.data import gather_windows, validation_starts
 from cs336lm.training.callbacks import Callback, StepResult, is_due
 from cs336lm.training.reporter import Reporter
 from cs336lm.training.setup import Setup
