@@ -8,7 +8,6 @@ seconds so far, train_loss, val_loss (where validated), lr, grad_norm, tokens_pe
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from cs336lm.model.accounting import peak_flops, training_flops_per_token
 from cs336lm.training.callbacks import Callback, StepResult, is_due
@@ -20,12 +19,12 @@ from cs336lm.training.trackers.tracker import Record, Tracker
 class Reporter(Callback):
     """Reports every ``train.log_every`` steps, and whenever there is a figure more to report.
 
-    It completes records and hands them to the trackers in order, which are closed with it.
-    ``latest`` holds the latest value of each figure.
+    It completes records and hands them to ``tracker`` in order, which is closed with it; None: this
+    process does not keep the records. ``latest`` holds the latest value of each figure.
     """
 
-    def __init__(self, setup: Setup, trackers: Sequence[Tracker]) -> None:
-        self._trackers = trackers
+    def __init__(self, setup: Setup, tracker: Tracker | None) -> None:
+        self._tracker = tracker
         self._every = setup.config.train.log_every
         self._progress = setup.progress
         self._device = setup.device
@@ -70,10 +69,10 @@ class Reporter(Callback):
         self.refuse_divergence(record["step"], scalars)
 
     def write(self, record: Record) -> None:
-        """Hands a complete record to every tracker."""
+        """Hands a complete record to the tracker."""
         self.latest |= record
-        for tracker in self._trackers:
-            tracker.log(record)
+        if self._tracker is not None:
+            self._tracker.log(record)
 
     def refuse_divergence(self, step: int, scalars: PendingScalars) -> None:
         """Raises ``ValueError`` if the step's loss or gradient is not a finite number.
@@ -88,9 +87,9 @@ class Reporter(Callback):
             )
 
     def close(self) -> None:
-        """Closes the trackers."""
-        for tracker in self._trackers:
-            tracker.close()
+        """Closes the tracker."""
+        if self._tracker is not None:
+            self._tracker.close()
 
     def _report_when_ready(self, result: StepResult) -> None:
         self.flush()

@@ -13,8 +13,10 @@ Each part is a file of this name.
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
@@ -29,6 +31,7 @@ from cs336lm.training.setup import set_up
 from cs336lm.training.step import TrainingStep
 from cs336lm.training.stop_signals import StopSignals
 from cs336lm.training.trackers.console import ConsoleTracker
+from cs336lm.training.trackers.group import TrackerGroup
 from cs336lm.training.trackers.jsonl import JsonlTracker
 from cs336lm.training.trackers.table import TRACKERS
 from cs336lm.training.trackers.tracker import Tracker
@@ -84,7 +87,7 @@ class Trainer:
             self.run.prepare(self.config, self.data.tokenizer)
         with ExitStack() as stack:
             stack.callback(self.world.leave)
-            reporter = stack.enter_context(closing(Reporter(self._setup, self._make_trackers())))
+            reporter = stack.enter_context(closing(Reporter(self._setup, self._open_tracker())))
             saver = stack.enter_context(closing(Saver(self._setup, reporter)))
             validator = Validator(self._setup, self.validate, reporter)
             profiler = self._make_profiler()
@@ -108,15 +111,17 @@ class Trainer:
         """The mean loss over the fixed validation windows, in nats per token."""
         return validation_loss(self._setup)
 
-    def _make_trackers(self) -> list[Tracker]:
+    def _open_tracker(self) -> Tracker | None:
         if not self.world.is_main:
-            return []
-        train, step = self.config.train, self.progress.step
-        trackers: list[Tracker] = [JsonlTracker(self.run.metrics_file, after=step or None)]
-        trackers += [TRACKERS[name](self.run.path, asdict(self.config)) for name in train.track]
+            return None
+        train, step, path = self.config.train, self.progress.step, self.run.path
+        others: dict[str, Callable[[], Tracker]] = {
+            name: partial(TRACKERS[name], path, asdict(self.config), step) for name in train.track
+        }
         if self._console:
-            trackers.append(ConsoleTracker(step, train.steps))
-        return trackers
+            others["console"] = partial(ConsoleTracker, step, train.steps)
+        own = partial(JsonlTracker, self.run.metrics_file, after=step or None)
+        return TrackerGroup(own, others)
 
     def _make_profiler(self) -> StepProfiler | None:
         return StepProfiler(self.run.path / "profile", self.device) if self._profile else None
