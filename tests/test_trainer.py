@@ -130,6 +130,29 @@ def test_a_loss_that_is_no_number_stops_the_run_and_spoils_no_checkpoint(tmp_pat
         json.loads(line, parse_constant=pytest.fail)
 
 
+@pytest.mark.parametrize("broken_from", [0, 5])
+def test_a_float16_run_whose_gradients_are_never_finite_ends(tmp_path, broken_from):
+    """The scale falls from 65,536 to below 1: 17 steps, all of them skipped."""
+    config = make_config(tmp_path, steps=500, eval_every=0, dtype="float16", log_every=3)
+    trainer = Trainer(config, tmp_path / "run")
+    trainer.model.lm_head.weight.register_hook(
+        lambda grad: grad * math.nan if trainer.progress.step >= broken_from else grad
+    )
+    with pytest.raises(ValueError, match=r"step \d+: .*the gradient nan.*diverged") as raised:
+        trainer.train()
+    assert "\n" not in str(raised.value)
+    assert broken_from + 17 <= trainer.progress.step <= broken_from + 17 + 2 * 3
+
+
+def test_a_float16_run_skips_a_gradient_that_overflows_now_and_then(tmp_path):
+    config = make_config(tmp_path, steps=60, eval_every=0, dtype="float16")
+    trainer = Trainer(config, tmp_path / "run")
+    trainer.model.lm_head.weight.register_hook(
+        lambda grad: grad * math.inf if trainer.progress.step % 5 == 0 else grad
+    )
+    assert trainer.train().progress.step == 60
+
+
 def test_a_checkpoint_holds_no_step_that_the_metrics_do_not(tmp_path, monkeypatch):
     """Or a run killed right after writing it would never report that step."""
     config = make_config(tmp_path, log_every=2, checkpoint_every=4, eval_every=3)
