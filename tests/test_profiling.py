@@ -37,6 +37,16 @@ def test_a_run_too_short_to_profile_is_not_harmed(tmp_path):
     assert len(curve(tmp_path / "run")) == 4
 
 
+def test_a_trace_that_cannot_be_written_ends_no_run(tmp_path, monkeypatch, capfd):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch.profiler.profile, "export_chrome_trace", full)
+    Trainer(make_config(tmp_path, steps=14), tmp_path / "run", profile=True).train()
+    assert len(curve(tmp_path / "run")) == 15
+    assert "trace.json.gz could not be written: [Errno 28] No space" in capfd.readouterr().err
+
+
 @given(st.integers(0, 10**6), st.integers(1, 1 << 16))
 def test_the_search_finds_the_largest_to_an_eighth(largest, limit):
     tried = []
