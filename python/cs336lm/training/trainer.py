@@ -22,6 +22,7 @@ from pathlib import Path
 from torch import Tensor
 
 from cs336lm.training.config import Config
+from cs336lm.training.distributed import StopVote
 from cs336lm.training.loop import run_steps
 from cs336lm.training.profiling import StepProfiler
 from cs336lm.training.progress import Progress
@@ -69,6 +70,8 @@ class Trainer:
     ) -> None:
         self._setup = setup = set_up(config, run_dir, resume=resume)
         self._step = TrainingStep(setup)
+        self._signals = StopSignals(patient=setup.world.size > 1)
+        self._stop = StopVote(setup.world, setup.device, self._signals)
         self._console = console
         self._profile = profile and setup.world.is_main
         self.run, self.config, self.data = setup.run, setup.config, setup.data
@@ -77,7 +80,7 @@ class Trainer:
         self.progress = setup.progress
 
     def train(self) -> TrainResult:
-        """Trains to the last step, or until Ctrl-C or SIGTERM, and saves in either case.
+        """Trains to the last step, or until Ctrl-C, SIGTERM or SIGHUP; saves in any case.
 
         Raises ``ValueError`` if the loss is not a finite number any more, and ``OSError`` if a file
         cannot be written; the checkpoints written before are whole.
@@ -91,13 +94,16 @@ class Trainer:
             saver = stack.enter_context(closing(Saver(self._setup, reporter)))
             validator = Validator(self._setup, self.validate, reporter)
             profiler = self._make_profiler()
-            with StopSignals(patient=self.world.size > 1) as stop:
+            with self._signals:
                 callbacks = [validator, reporter, saver]
-                run_steps(self._setup, self.update, callbacks, stop, profiler)
+                run_steps(self._setup, self.update, callbacks, self._stop, profiler)
             self.world.barrier()
         latest = reporter.latest
         return TrainResult(
-            self.progress, latest.get("train_loss"), latest.get("val_loss"), stop.received
+            self.progress,
+            latest.get("train_loss"),
+            latest.get("val_loss"),
+            self._signals.received,
         )
 
     def update(self, x: Tensor, y: Tensor, *, rounds: int) -> tuple[Tensor, Tensor]:
@@ -108,8 +114,11 @@ class Trainer:
         return self._step(x, y, rounds=rounds)
 
     def validate(self) -> float:
-        """The mean loss over the fixed validation windows, in nats per token."""
-        return validation_loss(self._setup)
+        """The mean loss over the fixed validation windows, in nats per token.
+
+        Raises ``StopRequested`` if a signal asks ``train`` to stop meanwhile.
+        """
+        return validation_loss(self._setup, self._stop)
 
     def _open_tracker(self) -> Tracker | None:
         if not self.world.is_main:
