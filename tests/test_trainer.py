@@ -13,7 +13,7 @@ from cs336lm.model import TransformerLM
 from cs336lm.optim import SGD, AdaGrad, AdamW
 from cs336lm.optim.build import build_optimizer
 from cs336lm.optim.schedules import SCHEDULES, lr_cosine_schedule
-from cs336lm.training import device_events
+from cs336lm.training import device_events, saver
 from cs336lm.training.checkpoints.archive import read_state
 from cs336lm.training.checkpoints.course import load_checkpoint
 from cs336lm.training.checkpoints.writer import BackgroundWriter
@@ -93,6 +93,16 @@ def test_keeps_the_last_checkpoints_and_the_best(tmp_path, monkeypatch):
         "checkpoints", "config.toml", "metrics.jsonl",
     ]  # fmt: skip
     assert len(list(run.checkpoints.iterdir())) == 3
+
+
+def test_the_best_alone_is_saved_without_a_copy_of_the_optimizer(tmp_path, monkeypatch):
+    copied = []
+    monkeypatch.setattr(saver, "snapshot", lambda state: copied.append(state) or state)
+    config = make_config(tmp_path, steps=4, eval_every=1, checkpoint_every=0)
+    monkeypatch.setattr(Trainer, "validate", lambda self: -self.progress.step)
+    Trainer(config, tmp_path / "run").train()
+    assert [state["iteration"] for state in copied] == [1, 2, 3, 4]
+    assert ["optimizer" in state for state in copied] == [False, False, False, True]
 
 
 def test_a_run_is_loaded_with_its_best_or_last_weights(tmp_path):
