@@ -25,7 +25,7 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
     except BaseException as error:
         beside.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno is not None:
@@ -33,7 +33,7 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
         raise
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
     """Makes a rename survive a power cut, where the system can."""
     try:
         handle = os.open(directory, os.O_RDONLY)

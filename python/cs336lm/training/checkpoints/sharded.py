@@ -22,7 +22,7 @@ from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystem
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
-from cs336lm.files import atomic_write
+from cs336lm.files import atomic_write, sync_directory
 from cs336lm.training.distributed import World
 
 _NUMBERS = "state.json"
@@ -57,6 +57,7 @@ def save_sharded(
             file.write(json.dumps({**numbers, "optimizer": plain, "sizes": sizes}).encode())
         shutil.rmtree(path, ignore_errors=True)
         beside.rename(path)
+        sync_directory(path.parent)
     world.barrier()
 
 
