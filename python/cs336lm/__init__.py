@@ -15,6 +15,9 @@ if TYPE_CHECKING:  # the table below, for type checkers and editors
     from cs336lm.evaluation import Evaluation, evaluate
     from cs336lm.generation import Piece, SamplingParams, generate, stream
     from cs336lm.model import ModelConfig, TransformerBlock, TransformerLM
+    from cs336lm.model.attention import MultiHeadSelfAttention
+    from cs336lm.model.embedding import Embedding
+    from cs336lm.model.feed_forward import SwiGLU
     from cs336lm.model.functional import (
         cross_entropy,
         perplexity,
@@ -22,14 +25,9 @@ if TYPE_CHECKING:  # the table below, for type checkers and editors
         silu,
         softmax,
     )
-    from cs336lm.model.layers import (
-        Embedding,
-        Linear,
-        MultiHeadSelfAttention,
-        RMSNorm,
-        RotaryPositionalEmbedding,
-        SwiGLU,
-    )
+    from cs336lm.model.linear import Linear
+    from cs336lm.model.norm import RMSNorm
+    from cs336lm.model.positions import RotaryPositionalEmbedding
     from cs336lm.optim import SGD, AdaGrad, AdamW, clip_gradients
     from cs336lm.optim.schedules import (
         lr_constant_schedule,
@@ -40,7 +38,7 @@ if TYPE_CHECKING:  # the table below, for type checkers and editors
     from cs336lm.text.options import Progress
     from cs336lm.text.tokenizer import EncodedFile, Tokenizer
     from cs336lm.text.training import count_pretokens, train_bpe
-    from cs336lm.training.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+    from cs336lm.training.checkpoints.course import load_checkpoint, save_checkpoint
     from cs336lm.training.config import (
         Config,
         DataConfig,
@@ -114,6 +112,9 @@ __getattr__, __dir__ = lazy_names(
         "evaluation": ("Evaluation", "evaluate"),
         "generation": ("Piece", "SamplingParams", "generate", "stream"),
         "model": ("ModelConfig", "TransformerBlock", "TransformerLM"),
+        "model.attention": ("MultiHeadSelfAttention",),
+        "model.embedding": ("Embedding",),
+        "model.feed_forward": ("SwiGLU",),
         "model.functional": (
             "cross_entropy",
             "perplexity",
@@ -121,14 +122,9 @@ __getattr__, __dir__ = lazy_names(
             "silu",
             "softmax",
         ),
-        "model.layers": (
-            "Embedding",
-            "Linear",
-            "MultiHeadSelfAttention",
-            "RMSNorm",
-            "RotaryPositionalEmbedding",
-            "SwiGLU",
-        ),
+        "model.linear": ("Linear",),
+        "model.norm": ("RMSNorm",),
+        "model.positions": ("RotaryPositionalEmbedding",),
         "optim": ("SGD", "AdaGrad", "AdamW", "clip_gradients"),
         "optim.schedules": (
             "lr_constant_schedule",
@@ -139,7 +135,7 @@ __getattr__, __dir__ = lazy_names(
         "text.options": ("Progress",),
         "text.tokenizer": ("EncodedFile", "Tokenizer"),
         "text.training": ("count_pretokens", "train_bpe"),
-        "training.checkpoints.checkpoint": ("load_checkpoint", "save_checkpoint"),
+        "training.checkpoints.course": ("load_checkpoint", "save_checkpoint"),
         "training.config": (
             "Config",
             "DataConfig",

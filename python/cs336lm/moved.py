@@ -17,22 +17,37 @@ from typing import Any
 MOVED: dict[str, tuple[str, ...]] = {
     "accounting": ("model.accounting",),
     "batch_size": ("training.batch_size",),
-    "checkpoint": ("training.checkpoints.checkpoint", "files"),
-    "chunked_loss": ("model.kernels.chunked_loss",),
-    "config": ("training.config",),
+    "checkpoint": (
+        "training.checkpoints.course",
+        "training.checkpoints.archive",
+        "training.checkpoints.state",
+        "training.checkpoints.snapshot",
+        "training.checkpoints.writer",
+        "files",
+    ),
+    "chunked_loss": ("model.kernels.cross_entropy",),
+    "config": ("training.config", "training.config.tree", "training.config.toml"),
     "decoding": ("generation.decoder",),
-    "devices": ("training.devices",),
-    "distributed": ("training.distributed",),
+    "devices": ("training.devices", "training.device_events"),
+    "distributed": ("training.distributed", "training.parallel"),
     "fp8": ("model.kernels.fp8",),
     "functional": ("model.functional",),
-    "fused": ("model.kernels.fused",),
+    "fused": ("model.kernels.rms_norm", "model.kernels.gated_silu"),
     "inputs": ("text.inputs",),
     "kv_cache": ("model.kv_cache",),
-    "layers": ("model.layers",),
+    "layers": (
+        "model.linear",
+        "model.embedding",
+        "model.norm",
+        "model.feed_forward",
+        "model.positions",
+        "model.attention",
+        "model.initial",
+    ),
     "model_config": ("model.config",),
     "plotting": ("experiments.plots",),
     "profiling": ("training.profiling",),
-    "reporter": ("training.report",),
+    "reporter": ("training.reporter",),
     "run_directory": ("training.run_directory",),
     "sampling": ("generation.sampling",),
     "schedule": ("optim.schedules",),
@@ -46,9 +61,23 @@ MOVED: dict[str, tuple[str, ...]] = {
     "stories.words": ("text.stories.words",),
     "token_files": ("data.token_files",),
     "tokenizer": ("text.tokenizer", "text.training", "text.options"),
-    "tracking": ("training.trackers.tracking",),
-    "trainer": ("training.trainer",),
+    "tracking": (
+        "training.trackers.tracker",
+        "training.trackers.table",
+        "training.trackers.jsonl",
+        "training.trackers.console",
+        "training.trackers.tensorboard",
+        "training.trackers.wandb",
+    ),
+    "trainer": ("training.trainer", "training.progress", "optim.build"),
     "training_data": ("training.data",),
+}
+
+# Names that have changed on the way.
+RENAMED = {
+    "decoding.SEQUENCES_BY_SUMS": "MOST_SEQUENCES_FOR_REDUCTIONS",
+    "devices.LateValues": "PendingScalars",
+    "devices.Mark": "DeviceEvent",
 }
 
 
@@ -69,13 +98,15 @@ class _MovedModules:
         """An ordinary empty module will do."""
 
     def exec_module(self, module: ModuleType) -> None:
-        homes = MOVED[module.__name__.partition(".")[2]]
+        old = module.__name__.partition(".")[2]
+        homes = MOVED[old]
         module.__doc__ = f"Moved to {', '.join(f'cs336lm.{home}' for home in homes)}."
 
         def find(name: str) -> Any:
             if not name.startswith("__"):
+                new = RENAMED.get(f"{old}.{name}", name)
                 for home in homes:
-                    value = getattr(import_module(f"cs336lm.{home}"), name, _MISSING)
+                    value = getattr(import_module(f"cs336lm.{home}"), new, _MISSING)
                     if value is not _MISSING:
                         return value
             raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
