@@ -91,7 +91,7 @@ def fits(model: TransformerLM) -> bool:
 
 
 def _block_fits(block: Module, model: TransformerLM) -> bool:
-    first = model.layers[0]
+    first = cast("TransformerBlock", model.layers[0])
     return (
         is_plain(block, TransformerBlock)
         and is_plain(block.attn, MultiHeadSelfAttention)
