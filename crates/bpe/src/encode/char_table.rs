@@ -6,7 +6,7 @@
 
 use crate::store::pages::filled;
 use crate::store::token_table::TokenId;
-use crate::text::dense::{self, Kind};
+use crate::text::unspaced::{self, Kind};
 
 /// The bytes of a character that has an entry.
 pub const CHAR_LEN: usize = 3;
@@ -31,7 +31,7 @@ impl Entry {
 
     /// `None` for a character that is of no kind, or of more than three ids.
     fn new(code_point: u32, Known { ids, cut_row }: Known) -> Option<Self> {
-        let kind = match dense::kind(code_point)? {
+        let kind = match unspaced::kind(code_point)? {
             Kind::Letter => Self::LETTER,
             Kind::Other => Self::OTHER,
         };
@@ -87,7 +87,7 @@ impl Default for CharTable {
 
 impl CharTable {
     /// The entry of the character at `at`; `None` if it has none: it is not three bytes long, or
-    /// of no [kind](dense), or stands at the text's very end. `encode` is asked for the ids of a
+    /// of no [kind](unspaced), or stands at the text's very end. `encode` is asked for the ids of a
     /// character that comes for the first time.
     #[inline(always)]
     pub fn get(

@@ -191,10 +191,10 @@ impl<O: Output> Encoding<'_, O> {
         }
     }
 
-    /// Encodes characters of three bytes from `start` on, as far as cuts and [`dense`] allow;
+    /// Encodes characters of three bytes from `start` on, as far as cuts and [`unspaced`] allow;
     /// returns where it stopped.
     ///
-    /// [`dense`]: crate::text::dense
+    /// [`unspaced`]: crate::text::unspaced
     #[inline(never)]
     fn pass_characters(&mut self, start: usize) -> usize {
         self.look_up();

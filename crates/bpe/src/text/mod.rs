@@ -5,7 +5,7 @@ mod ascii;
 mod classes;
 pub mod custom;
 pub mod cut;
-pub mod dense;
+pub mod unspaced;
 mod gpt2;
 mod gpt4;
 mod gpt4o;
