@@ -5,13 +5,14 @@
 //! the keys up. The scanner's branches are hard to predict and a look-up waits for memory; apart,
 //! the processor runs many look-ups at once, which it cannot across a mispredicted branch.
 
-use super::cache::{Cache, Ids, Key, MAX_IDS, MAX_KEY};
 use super::char_table::{CHAR_LEN, CharTable, Entry, Known};
 use super::cut_table::CutTable;
-use super::encoder::Output;
 use super::long_cache::LongCache;
+use super::output::Output;
+use super::short_cache::{Cache, Ids, Key, MAX_IDS, MAX_KEY};
 use crate::error::Result;
-use crate::text::pattern::{Pattern, Visitor};
+use crate::text::pattern::Pattern;
+use crate::text::visitor::Visitor;
 use crate::vocab::merge::{MergeScratch, merge};
 use crate::vocab::{TokenId, Vocab};
 

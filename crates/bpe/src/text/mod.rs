@@ -5,12 +5,13 @@ mod ascii;
 mod classes;
 pub mod custom;
 pub mod cut;
-pub mod unspaced;
 mod gpt2;
 mod gpt4;
 mod gpt4o;
 pub mod pattern;
 pub mod special;
+pub mod unspaced;
+pub(crate) mod visitor;
 mod window;
 
 #[cfg(test)]

@@ -26,7 +26,8 @@ use serde_json::{Value, json};
 pub use measure::count_tokens;
 pub use sidecar::{EncodeStats, InputStats, ShardStats};
 
-use crate::encode::encoder::{Output, Tokenizer};
+use crate::encode::encoder::Tokenizer;
+use crate::encode::output::Output;
 use crate::encode::words::WordEncoder;
 use crate::error::{Error, Result};
 use crate::files::input::{DEFAULT_CHUNK_BYTES, STDIN, Source, TextFields};
