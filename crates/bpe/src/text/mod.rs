@@ -11,6 +11,7 @@ mod gpt4o;
 pub mod pattern;
 pub mod special;
 pub mod unspaced;
+pub(crate) mod utf8;
 pub(crate) mod visitor;
 mod window;
 
