@@ -10,11 +10,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
-use bpe::encode::encoder::Tokenizer;
 use bpe::files::input::{DEFAULT_CHUNK_BYTES, Source};
 use bpe::files::tokens::{EncodeOptions, encode_files};
 use bpe::formats;
-use bpe::progress::Progress;
+use bpe::{Progress, Tokenizer};
 
 fn main() {
     let mut arguments = std::env::args().skip(1);

@@ -14,10 +14,7 @@ use std::collections::HashSet;
 use std::error::Error;
 use std::time::{Duration, Instant};
 
-use bpe::encode::encoder::Tokenizer;
-use bpe::encode::stream::StreamEncoder;
-use bpe::text::pattern::Pattern;
-use bpe::vocab::{TokenId, Vocab};
+use bpe::{Pattern, StreamEncoder, TokenId, Tokenizer, Vocab};
 
 #[path = "../tests/oracle/mod.rs"]
 mod oracle;

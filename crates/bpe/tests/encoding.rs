@@ -4,9 +4,7 @@
 
 mod oracle;
 
-use bpe::encode::encoder::Tokenizer;
-use bpe::text::pattern::Pattern;
-use bpe::vocab::{TokenId, Vocab};
+use bpe::{Pattern, TokenId, Tokenizer, Vocab};
 use proptest::prelude::*;
 
 /// Overlapping ones, one inside the other, one with a space, one in the vocabulary's own bytes.

@@ -9,13 +9,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use arrays::read_npy;
-use bpe::Error;
-use bpe::encode::encoder::Tokenizer;
-use bpe::encode::stream::StreamEncoder;
 use bpe::files::tokens::{EncodeOptions, EncodeStats, encode_files};
-use bpe::progress::Progress;
-use bpe::text::pattern::Pattern;
-use bpe::vocab::{TokenId, Vocab};
+use bpe::{Error, Pattern, Progress, StreamEncoder, TokenId, Tokenizer, Vocab};
 use proptest::prelude::*;
 
 const EOT: &str = "<|endoftext|>";

@@ -10,12 +10,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use arrays::read_npy;
-use bpe::encode::encoder::Tokenizer;
 use bpe::files::input::TextFields;
 use bpe::files::tokens::{EncodeOptions, EncodeStats, encode_files};
-use bpe::progress::Progress;
-use bpe::text::pattern::Pattern;
-use bpe::vocab::{TokenId, Vocab};
+use bpe::{Pattern, Progress, TokenId, Tokenizer, Vocab};
 use folder::contents;
 use proptest::prelude::*;
 use serde_json::json;

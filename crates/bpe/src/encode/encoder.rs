@@ -12,19 +12,18 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use super::cut_table::CutTable;
+use super::bpe::Bpe;
 use super::output::Output;
-use super::words::{Rules, WordEncoder};
+use super::words::WordEncoder;
 use crate::error::{Error, Result};
 use crate::store::token_table::WIDE;
 use crate::text::pattern::Pattern;
 use crate::text::special::{Segment, SpecialTokens};
-use crate::vocab::merge::{MergeScratch, merge};
 use crate::vocab::{TokenId, Vocab};
 
 /// A vocabulary, its special tokens and its pattern: all that turns text into ids and back.
 pub struct Tokenizer {
-    rules: Rules,
+    bpe: Bpe,
     special: SpecialTokens,
     pattern: Pattern,
     pool: Mutex<Vec<WordEncoder>>,
@@ -47,16 +46,12 @@ impl Tokenizer {
             let known = vocab.id(token.as_bytes());
             special_ids.push(known.map_or_else(|| vocab.add_token(token.as_bytes()), Ok)?);
         }
-        let whole_words_first =
-            vocab.whole_words_first() && has_words_that_merges_miss(&vocab, &special_ids)?;
-        // A part of a word is no word: where whole words count, nothing may be cut.
-        let cuts = if whole_words_first { CutTable::uncut() } else { CutTable::new(&vocab) };
-        let rules = Rules { vocab, cuts, whole_words_first, special_ids };
-        Ok(Self { rules, special, pattern, pool: Mutex::default() })
+        let bpe = Bpe::new(vocab, special_ids)?;
+        Ok(Self { bpe, special, pattern, pool: Mutex::default() })
     }
 
     pub fn vocab(&self) -> &Vocab {
-        &self.rules.vocab
+        &self.bpe.vocab
     }
 
     pub fn special_tokens(&self) -> &SpecialTokens {
@@ -65,7 +60,7 @@ impl Tokenizer {
 
     /// The ids of [`special_tokens`](Self::special_tokens), in their order.
     pub fn special_ids(&self) -> &[TokenId] {
-        &self.rules.special_ids
+        &self.bpe.special_ids
     }
 
     pub fn pattern(&self) -> &Pattern {
@@ -87,7 +82,7 @@ impl Tokenizer {
     /// As [`encode`](Self::encode).
     pub fn encode_ordinary(&self, text: &[u8], out: &mut Vec<TokenId>) -> Result<()> {
         let before = out.len();
-        let encode = |words: &mut WordEncoder| words.encode(&self.rules, &self.pattern, text, out);
+        let encode = |words: &mut WordEncoder| words.encode(&self.bpe, &self.pattern, text, out);
         let result = self.with_words(encode);
         if result.is_err() {
             out.truncate(before);
@@ -140,7 +135,7 @@ impl Tokenizer {
     /// # Errors
     /// An id that the vocabulary does not hold; `out` is then as before.
     pub fn decode(&self, ids: &[TokenId], out: &mut Vec<u8>) -> Result<()> {
-        let vocab = &self.rules.vocab;
+        let vocab = &self.bpe.vocab;
         let before = out.len();
         let mut end = before;
         for (i, &id) in ids.iter().enumerate() {
@@ -181,9 +176,9 @@ impl Tokenizer {
     ) -> Result<()> {
         let before = out.len();
         let result = self.special.for_each_segment(text, |segment| match segment {
-            Segment::Text(text) => words.encode(&self.rules, &self.pattern, text, out),
+            Segment::Text(text) => words.encode(&self.bpe, &self.pattern, text, out),
             Segment::Special(index) => {
-                out.append(&[self.rules.special_ids[index]]);
+                out.append(&[self.bpe.special_ids[index]]);
                 Ok(())
             }
         });
@@ -203,21 +198,6 @@ impl Tokenizer {
         }
         result
     }
-}
-
-/// Whether some token, other than special ones, is not what its bytes merge to.
-fn has_words_that_merges_miss(vocab: &Vocab, special_ids: &[TokenId]) -> Result<bool> {
-    let mut symbols = Vec::new();
-    let mut scratch = MergeScratch::default();
-    for (id, token) in vocab.tokens() {
-        symbols.clear();
-        symbols.extend(token.iter().map(|&byte| vocab.byte_ids()[usize::from(byte)]));
-        let len = merge(vocab.pairs(), &mut symbols, &mut scratch)?;
-        if symbols[..len] != [id] && !special_ids.contains(&id) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
 
 /// A worker's panic goes on in the thread that waits for it.

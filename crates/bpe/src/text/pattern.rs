@@ -94,7 +94,7 @@ impl Pattern {
 
     /// The same for a [`Visitor`], which is told places instead of bytes.
     #[inline]
-    pub fn scan(&self, text: &[u8], visitor: &mut impl Visitor) -> Result<()> {
+    pub(crate) fn scan(&self, text: &[u8], visitor: &mut impl Visitor) -> Result<()> {
         match self {
             Pattern::Gpt2 => window::scan::<gpt2::Gpt2>(text, visitor),
             Pattern::Gpt4 => window::scan::<gpt4::Gpt4>(text, visitor),
@@ -114,7 +114,7 @@ impl Pattern {
     /// Whether a pretoken certainly ends at `at`, whatever else stands left or right of the few
     /// bytes around it, so that `text[..at]` and `text[at..]` may be pretokenized apart. `false`
     /// means unknown; so do the ends of `text`, and every place for a custom pattern.
-    pub fn is_certain_boundary(&self, text: &[u8], at: usize) -> bool {
+    pub(crate) fn is_certain_boundary(&self, text: &[u8], at: usize) -> bool {
         match self {
             Pattern::Gpt2 => gpt2::is_certain_boundary(text, at),
             Pattern::Gpt4 => gpt4::is_certain_boundary(text, at),

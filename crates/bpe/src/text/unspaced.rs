@@ -18,16 +18,16 @@
 use super::classes::{CASELESS, Classes, OTHER};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum UnspacedChar {
     Letter,
     Other,
 }
 
 /// The kind of a character, if it is of one of the two. Surrogates are no characters.
-pub fn kind(code_point: u32) -> Option<Kind> {
+pub fn classify(code_point: u32) -> Option<UnspacedChar> {
     match char::from_u32(code_point).map(|_| Classes::get().of(code_point)) {
-        Some(CASELESS) => Some(Kind::Letter),
-        Some(OTHER) => Some(Kind::Other),
+        Some(CASELESS) => Some(UnspacedChar::Letter),
+        Some(OTHER) => Some(UnspacedChar::Other),
         _ => None,
     }
 }

@@ -8,7 +8,7 @@ pub trait Visitor {
     /// The next pretoken starts at `start`, in text with little ASCII. A visitor may deal with
     /// what comes there by itself and say where it stopped; pretokens are told again from there
     /// on. [`super::unspaced`] tells where it may stop.
-    fn pass(&mut self, start: usize) -> usize {
+    fn consume(&mut self, start: usize) -> usize {
         start
     }
 }

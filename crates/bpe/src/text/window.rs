@@ -112,7 +112,7 @@ pub fn scan<R: Rules>(text: &[u8], visitor: &mut impl Visitor) {
         }
         while start < plain_to {
             if may_pass {
-                start = visitor.pass(start);
+                start = visitor.consume(start);
             }
             let end = R::pretoken_end(classes, text, start);
             visitor.pretoken(start, end);

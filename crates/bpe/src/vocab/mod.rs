@@ -3,7 +3,7 @@
 //! Ids may stand in any order and leave gaps; what is fixed is that every byte has a token (so
 //! that any input can be written with them) and that a merge's rank is its place in the list.
 
-pub mod merge;
+pub(crate) mod merge;
 mod merge_long;
 
 use crate::error::{Error, Result};
@@ -236,7 +236,7 @@ impl Vocab {
     }
 
     #[inline]
-    pub fn pairs(&self) -> &PairTable {
+    pub(crate) fn pairs(&self) -> &PairTable {
         &self.pairs
     }
 
