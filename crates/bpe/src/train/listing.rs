@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 use rayon::prelude::*;
 
 use super::pairs::{Pairs, key};
-use super::shard::{Shard, Symbol};
+use super::partition::{Shard, Symbol};
 use super::survey::for_each_pair;
 use crate::error::Result;
 use crate::progress::Progress;

@@ -13,7 +13,7 @@ use super::budget::Budget;
 use super::count::{Ranked, too_many_pretokens};
 use super::listing::list_most_frequent;
 use super::pairs::{Pair, Pairs, Queue, TokenBytes};
-use super::shard::{Gather, Join, List, MAX_SLOTS, Neighbour, Shard, Symbol};
+use super::partition::{Gather, Join, List, MAX_SLOTS, Neighbour, Shard, Symbol};
 use super::survey::survey;
 use crate::error::Result;
 use crate::progress::Progress;

@@ -10,7 +10,7 @@ pub mod count;
 mod listing;
 mod merging;
 mod pairs;
-mod shard;
+mod partition;
 mod survey;
 
 use std::path::PathBuf;

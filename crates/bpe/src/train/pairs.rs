@@ -3,7 +3,7 @@
 
 use std::cmp::Ordering;
 
-use super::shard::{List, NO_LIST};
+use super::partition::{List, NO_LIST};
 use crate::store::byte_strings::ByteStrings;
 use crate::vocab::TokenId;
 

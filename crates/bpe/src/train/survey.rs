@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::budget::{Budget, MIN_CELL_BITS};
 use super::pairs::{Pair, PairIndex, Pairs, hash, key};
-use super::shard::{CHECK_EVERY, List, NO_LIST, Shard, Symbol};
+use super::partition::{CHECK_EVERY, List, NO_LIST, Shard, Symbol};
 use crate::error::Result;
 use crate::progress::Progress;
 use crate::store::pages::filled;

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::sync::Arc;
 
-use super::kind::{Input, Kind, Stream};
+use super::file::{Input, Kind, Stream};
 use super::parquet::Rows;
 use super::{Cuts, Place};
 use crate::error::{Error, Result};

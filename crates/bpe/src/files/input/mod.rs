@@ -10,8 +10,8 @@
 //! order, under the lock; lines of JSON are parsed outside of it.
 
 mod cursor;
+mod file;
 mod json_lines;
-mod kind;
 mod parquet;
 
 use std::path::{Path, PathBuf};
@@ -20,9 +20,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use cursor::{Body, Cursor};
+use file::{Input, Kind};
+pub use file::{STDIN, TextFields};
 use json_lines::Lines;
-use kind::{Input, Kind};
-pub use kind::{STDIN, TextFields};
 
 use crate::error::{Error, Result};
 use crate::progress::Progress;

@@ -5,10 +5,10 @@
 //! Where memory is bounded, tables go to the disk as sorted runs ([`spill`]) and are summed there;
 //! training takes the sum by falling count ([`ranked`]).
 
-mod file;
+mod counts_file;
 mod ranked;
-mod run;
 mod sort;
+mod sorted_run;
 mod spill;
 mod table;
 
@@ -22,7 +22,7 @@ use crate::progress::{Phase, Progress};
 use crate::store::byte_strings::ByteStrings;
 use crate::text::pattern::Pattern;
 use crate::text::special::{Segment, SpecialTokens};
-pub use file::{load_counts, save_counts};
+pub use counts_file::{load_counts, save_counts};
 pub use ranked::{Ranked, Ranking, too_many_pretokens};
 use sort::sort;
 use spill::{Run, Spill};

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Seek, Write};
 use std::sync::{Mutex, PoisonError};
 
-use super::run::{self, CHECK_EVERY, RunReader};
+use super::sorted_run::{self as run, CHECK_EVERY, RunReader};
 use super::table::CountTable;
 use crate::error::{Error, Result};
 use crate::progress::Progress;

@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 
 use super::Counts;
 use super::ranked::{Ranked, Ranking};
-use super::run::{self, RunReader, corrupt};
+use super::sorted_run::{self as run, RunReader, corrupt};
 use crate::error::{Error, Result};
 use crate::files::atomic_file::AtomicFile;
 use crate::progress::Progress;
