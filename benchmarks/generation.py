@@ -26,7 +26,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 import torch
 from cs336lm.generation import generate_ids
-from cs336lm.generation.sampling import Sampler
+from cs336lm.generation.sampling import Sampler, SamplingParams
 from cs336lm.model import ModelConfig, TransformerLM
 from harness import machine, named, table
 from llama import twin
@@ -48,7 +48,7 @@ def ours(
     """Prompts to new ids, by this package."""
 
     def run() -> list[list[int]]:
-        sampler = Sampler(temperature=0, device=model.lm_head.weight.device)
+        sampler = Sampler(SamplingParams(temperature=0), device=model.lm_head.weight.device)
         steps = generate_ids(model, prompts, new_tokens, sampler, compile=compile)
         return [[int(i) for i in row if i is not None] for row in zip(*steps, strict=True)]
 

@@ -156,10 +156,10 @@ def test_inspect_refuses_another_tokenizer(
     main(["train-bpe", str(corpus), "--vocab-size", "300", "--out", str(other)])
     capsys.readouterr()
     assert main(["inspect", str(out), "--tokenizer", str(other)]) == 1
-    assert "written with another tokenizer" in capsys.readouterr().err
+    assert "made with another tokenizer" in capsys.readouterr().err
     (tmp_path / "tokens.json").unlink()  # without the sidecar the ids still tell
     assert main(["inspect", str(out), "--tokenizer", str(other)]) == 1
-    assert "ends at 299" in capsys.readouterr().err
+    assert "outside a vocabulary of 300" in capsys.readouterr().err
 
 
 def damaged(path: Path) -> Path:
@@ -193,8 +193,8 @@ def test_failures_are_one_line(
         (["tokenize", str(corpus), "--tokenizer", str(corpus), *to], 1, "corpus.txt"),
         (["inspect", missing], 1, f"{missing}: No such file or directory"),
         (["inspect", missing + ".npy"], 1, f"{missing}.npy: No such file or directory"),
-        (["inspect", str(tmp_path / "floats.npy")], 1, "floats.npy: holds float64"),
-        (["inspect", str(damaged(Path(out)))], 1, "cut.npy: no .npy file, or cut short"),
+        (["inspect", str(tmp_path / "floats.npy")], 1, "floats.npy holds float64"),
+        (["inspect", str(damaged(Path(out)))], 1, "cut.npy is not a complete .npy file"),
         (["inspect", str(tokenizer), "--on", missing], 1, missing),
         (["inspect", out, "--tokenizer", str(tokenizer), "--at", "9999999"], 1, "--at 9999999"),
     ]:

@@ -12,7 +12,7 @@ from cs336lm.data import TokenDataset
 from cs336lm.errors import UsageError
 from cs336lm.evaluation import evaluate
 from cs336lm.text.tokenizer import Tokenizer
-from cs336lm.training.config import SECTIONS, save_config
+from cs336lm.training.config import SECTIONS, load_config, save_config
 from cs336lm.training.data import open_data
 from cs336lm.training.run_directory import RunDirectory, load_run
 from tiny_run import CONTEXT_LENGTH, VOCAB_SIZE, make_config, write_tokens
@@ -49,6 +49,51 @@ def test_flags_override_the_file(config_file, monkeypatch, tmp_path):
     assert parse(["--train.no-compile"]).train.compile is False
 
 
+@pytest.mark.parametrize(
+    ("flags", "table"),
+    [
+        ("--model.d_model=64 --model.d-ff 100", "[model]\nd_model = 64\nd_ff = 100"),
+        ("--optim.lr 1 --optim.lr 2e-3 --optim.betas 0.8 0.9", "[optim]\nlr=2e-3\nbetas=[0.8,0.9]"),
+        ("--train.track tensorboard wandb", "[train]\ntrack = ['tensorboard', 'wandb']"),
+        ("--train.track", "[train]\ntrack = []"),
+        ("--train.compile --train.fp8 --train.no-fp8", "[train]\ncompile = true\nfp8 = false"),
+        (
+            "--train.dtype float16 --train.device cuda:1",
+            "[train]\ndtype='float16'\ndevice='cuda:1'",
+        ),
+        ("--train.steps 1_000 --train.seed 0", "[train]\nsteps = 1_000\nseed = 0"),
+    ],
+)
+def test_a_flag_means_what_the_same_line_of_a_file_means(tmp_path, flags, table):
+    (tmp_path / "run.toml").write_text(table)
+    arguments, config = parse(flags.split()), load_config(tmp_path / "run.toml")
+    for section in SECTIONS:
+        assert getattr(arguments, section) == getattr(config, section)
+
+
+def test_none_leaves_a_field_open_again(tmp_path):
+    (tmp_path / "run.toml").write_text("[data]\nval = 'v.npy'\n[optim]\nmin_lr = 1e-5\nlr = 1e-4")
+    flags = ["--data.val", "None", "--optim.min-lr", "none", "--optim.lr", "1e-6"]
+    arguments = parse(["--config", str(tmp_path / "run.toml"), *flags])
+    assert (arguments.data.val, arguments.optim.min_lr, arguments.optim.lr) == (None, None, 1e-6)
+    with pytest.raises(UsageError, match=r"train\.steps='None' is impossible"):
+        parse(["--train.steps", "None"])
+
+
+@pytest.mark.parametrize("argv", [["train"], ["tokenize"], ["generate"], ["plot"], ["demo"]])
+def test_an_unknown_flag_is_one_line_with_a_guess(argv, capsys):
+    required = {"tokenize": ["a", "--tokenizer", "t", "--out", "o.npy"], "generate": ["run"]}
+    required["plot"] = ["run", "--out", "x.png"]
+    close = {"train": "--resum", "generate": "--propmt", "demo": "--seize"}.get(argv[0], "--oout")
+    try:
+        status = main([*argv, *required.get(argv[0], []), close, "3"])
+    except SystemExit as stop:
+        status = stop.code
+    assert status == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"there is no flag {close}; did you mean --" in line
+
+
 def test_help_shows_every_field(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["train", "--help"])
@@ -58,15 +103,37 @@ def test_help_shows_every_field(capsys):
         for field in fields.__dataclass_fields__:
             assert f"--{section}.{field.replace('_', '-')}" in text
     assert "examples:" in text
+    assert "Learning rate at its highest. (default: 0.001)" in " ".join(text.split())
+
+
+def test_help_shows_the_values_of_the_file(config_file, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--config", str(config_file), "--help"])
+    assert not stop.value.code
+    assert "Learning rate at its highest. (default: 0.01)" in " ".join(
+        capsys.readouterr().out.split()
+    )
 
 
 @pytest.mark.parametrize(
     ("flags", "status", "says"),
     [
-        (["--model.d-modle", "3"], 2, "--model.d-modle, 3; did you mean --model.d-model?"),
-        (["--model.d-model", "many"], 2, "--model.d-model: invalid literal"),
+        (
+            ["--model.d-modle", "3"],
+            2,
+            "flag --model.d-modle; did you mean --model.d-model?",
+        ),
+        (
+            ["--model.d-model", "many"],
+            2,
+            "model.d_model='many' is impossible: it must be a",
+        ),
         (["--model.d-model", "15"], 2, "d_model"),
-        (["--train.dtype", "int8"], 2, "'int8' for argument '--train.dtype'"),
+        (
+            ["--train.dtype", "int8"],
+            2,
+            "train.dtype='int8' is impossible: it must be one of",
+        ),
         (["--train.steps", "-3"], 2, "train.steps=-3"),
         (["--train.device", "cuda:77"], 2, "train.device='cuda:77'"),
         (["--data.train", "missing.npy"], 1, "missing.npy: No such file"),

@@ -105,7 +105,9 @@ def test_sets_that_do_not_fit_together_are_refused(shard_set, tmp_path):
     with pytest.raises(ValueError, match=r"set-00001\.npy holds uint32"):
         TokenDataset(name)
     np.save(name, np.arange(20, dtype=np.uint16))
-    with pytest.raises(ValueError, match=r"set\.npy is none of the files that .*set\.json lists"):
+    with pytest.raises(
+        ValueError, match=r"set\.npy is not among the shards that .*set\.json lists"
+    ):
         TokenDataset(name)
     (tmp_path / "set-00001.npy").unlink()
     with pytest.raises(FileNotFoundError, match=r"set-00001"):
@@ -157,7 +159,7 @@ def test_refuses_what_is_no_npy(tmp_path, token_file):
 
 
 def test_finds_an_id_outside_the_vocabulary(token_file, monkeypatch):
-    monkeypatch.setattr("cs336lm.data.batches._SCAN_TOKENS", 7)
+    monkeypatch.setattr("cs336lm.data.dataset._SCAN_TOKENS", 7)
     ids = np.arange(50) % 10
     ids[33] = 12
     dataset = TokenDataset(token_file(ids))
@@ -176,7 +178,7 @@ def test_names_a_tokenizer_that_did_not_make_the_file(token_file):
     with pytest.raises(ValueError, match="another tokenizer than tokenizer/"):
         TokenDataset(path).check_tokenizer("b" * 64, "tokenizer/")
     path.with_suffix(".json").write_text("{")
-    with pytest.raises(ValueError, match=r"tokens\.json is no valid JSON"):
+    with pytest.raises(ValueError, match=r"tokens\.json is not valid JSON"):
         TokenDataset(path)
 
 

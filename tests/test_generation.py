@@ -7,7 +7,7 @@ import pytest
 import torch
 from cs336lm.errors import UsageError
 from cs336lm.generation.engine import _decoded, generate, generate_ids, stream, window_start
-from cs336lm.generation.sampling import Sampler
+from cs336lm.generation.sampling import Sampler, SamplingParams
 from cs336lm.model import ModelConfig, TransformerLM
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -66,7 +66,7 @@ def test_greedy_equals_the_loop_without_a_cache(model, lengths):
     """Prompts shorter and longer than the context, alone and together, past the window's end."""
     torch.manual_seed(sum(lengths))
     prompts = [torch.randint(0, 257, (n,)).tolist() for n in lengths]
-    ours = ids_of(generate_ids(model, prompts, 30, Sampler(temperature=0)))
+    ours = ids_of(generate_ids(model, prompts, 30, Sampler(SamplingParams(temperature=0))))
     assert ours == [greedy_without_cache(model, prompt, 30) for prompt in prompts]
 
 
@@ -75,8 +75,10 @@ def test_compiled_decoding_writes_the_same(model, monkeypatch, texts):
     """All of torch.compile but the generation of code; past the window's end, too."""
     monkeypatch.setattr(torch, "compile", eager_compile)
     prompts = [[1, 2, 3], [4, 5], [6] * 12, [7], [8, 9]][:texts]
-    expected = ids_of(generate_ids(model, prompts, 30, Sampler(temperature=0)))
-    compiled = generate_ids(model, prompts, 30, Sampler(temperature=0), compile=True)
+    expected = ids_of(generate_ids(model, prompts, 30, Sampler(SamplingParams(temperature=0))))
+    compiled = generate_ids(
+        model, prompts, 30, Sampler(SamplingParams(temperature=0)), compile=True
+    )
     assert ids_of(compiled) == expected
 
 
@@ -92,7 +94,9 @@ def test_the_smallest_contexts(context):
         vocab_size=20, context_length=context, d_model=8, num_layers=1, num_heads=1, d_ff=8
     )
     model = TransformerLM(config, dtype=torch.float64)
-    steps = list(generate_ids(model, [[1], [2, 3, 4, 5]], 8, Sampler(temperature=0)))
+    steps = list(
+        generate_ids(model, [[1], [2, 3, 4, 5]], 8, Sampler(SamplingParams(temperature=0)))
+    )
     assert np.shape(steps) == (8, 2)
 
 
@@ -107,20 +111,20 @@ def test_a_window_holds_the_end_and_at_least_half_a_context(context, length):
 
 def test_seeds_repeat_and_differ(model):
     def draw(seed):
-        return ids_of(generate_ids(model, [[1, 2], [3]], 20, Sampler(seed=seed)))
+        return ids_of(generate_ids(model, [[1, 2], [3]], 20, Sampler(SamplingParams(seed=seed))))
 
     assert draw(5) == draw(5)
     assert draw(5) != draw(6)
     assert draw(None) != draw(None)
-    first, second = ids_of(generate_ids(model, [[1], [1]], 20, Sampler(seed=1)))
+    first, second = ids_of(generate_ids(model, [[1], [1]], 20, Sampler(SamplingParams(seed=1))))
     assert first != second, "prompts side by side draw for themselves"
 
 
 def test_ends_at_the_stop_token(model):
     prompts = [[1, 2, 3], [4, 5]]
-    free = ids_of(generate_ids(model, prompts, 30, Sampler(temperature=0)))
+    free = ids_of(generate_ids(model, prompts, 30, Sampler(SamplingParams(temperature=0))))
     stop = free[0][7]
-    steps = ids_of(generate_ids(model, prompts, 30, Sampler(temperature=0), stop))
+    steps = ids_of(generate_ids(model, prompts, 30, Sampler(SamplingParams(temperature=0)), stop))
     for ours, all_of_it in zip(steps, free, strict=True):
         end = all_of_it.index(stop) if stop in all_of_it else 30
         kept = [token for token in ours if token is not None]
@@ -195,9 +199,8 @@ def kept_by(sampler, logits, draws=400):
 def test_top_k_and_top_p_keep_the_fewest_that_suffice(seed, top_p, top_k, temperature):
     torch.manual_seed(seed)
     logits = torch.randn(1, 10, dtype=torch.float64) * 2
-    sampler = Sampler(temperature, top_p, top_k, seed)
-    narrowed = sampler._narrowed(logits / temperature)[0]
-    kept = (narrowed > -torch.inf).numpy()
+    sampler = Sampler(SamplingParams(temperature, top_p, top_k, seed))
+    kept = (sampler._keep_top(logits / temperature)[0] > -torch.inf).numpy()
 
     ranked = np.argsort(-logits[0].numpy())[: top_k or 10]
     shares = np.exp(logits[0].numpy() / temperature)[ranked]
@@ -210,7 +213,7 @@ def test_top_k_and_top_p_keep_the_fewest_that_suffice(seed, top_p, top_k, temper
 def test_draws_follow_the_distribution():
     logits = torch.tensor([[0.0, 1.0, 2.0, -1.0, 0.5]])
     for temperature in (0.5, 1.0, 2.0):
-        draws = Sampler(temperature, seed=1)(logits.expand(100_000, -1))
+        draws = Sampler(SamplingParams(temperature, seed=1))(logits.expand(100_000, -1))
         seen = torch.bincount(draws, minlength=5) / 100_000
         expected = (logits[0] / temperature).softmax(0)
         spread = (expected * (1 - expected) / 100_000).sqrt()
@@ -219,17 +222,19 @@ def test_draws_follow_the_distribution():
 
 def test_temperature_zero_and_forbidden_ids():
     logits = torch.tensor([[1.0, 5.0, 3.0], [0.0, -1.0, -2.0]])
-    assert Sampler(temperature=0)(logits).tolist() == [1, 0]
+    assert Sampler(SamplingParams(temperature=0))(logits).tolist() == [1, 0]
     allowed = torch.tensor([True, False, True])
-    assert Sampler(temperature=0, allowed=allowed)(logits).tolist() == [2, 0]
-    draws = Sampler(temperature=5.0, seed=0, allowed=allowed)(logits[:1].expand(1000, -1))
+    assert Sampler(SamplingParams(temperature=0), allowed=allowed)(logits).tolist() == [2, 0]
+    draws = Sampler(SamplingParams(temperature=5.0, seed=0), allowed=allowed)(
+        logits[:1].expand(1000, -1)
+    )
     assert set(draws.tolist()) == {0, 2}
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_sampling_in_half_precision(dtype):
     logits = torch.zeros(4000, 64, dtype=dtype)
-    draws = Sampler(top_p=0.9, seed=0)(logits)
+    draws = Sampler(SamplingParams(top_p=0.9, seed=0))(logits)
     assert 50 <= draws.unique().numel() <= 59  # 0.9 of 64 equal shares: 58
 
 

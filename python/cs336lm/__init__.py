@@ -11,7 +11,8 @@ __version__ = "0.1.0"
 
 # Which room each public name lives in.
 _ROOMS = {
-    "text.tokenizer": ("Tokenizer", "count_pretokens", "train_bpe"),
+    "text.tokenizer": ("Tokenizer",),
+    "text.training": ("count_pretokens", "train_bpe"),
     "data": ("BatchLoader", "TokenDataset", "get_batch"),
     "model.functional": (
         "cross_entropy",

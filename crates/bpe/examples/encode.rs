@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
-use bpe::files::input::{DEFAULT_CHUNK_BYTES, Source};
+use bpe::files::input::{Source, SourceOptions};
 use bpe::files::tokens::{EncodeOptions, encode_files};
 use bpe::formats;
 use bpe::{Progress, Tokenizer};
@@ -60,7 +60,7 @@ fn ms(since: Instant) -> f64 {
 /// Encodes all chunks and forgets the ids; returns how many there were.
 fn in_memory(tokenizer: &Tokenizer, paths: &[PathBuf], threads: usize) -> u64 {
     let (pattern, special) = (tokenizer.pattern(), tokenizer.special_tokens());
-    let source = Source::open(paths, pattern, special, DEFAULT_CHUNK_BYTES).unwrap();
+    let source = Source::open(paths, pattern, special, &SourceOptions::default()).unwrap();
     let count = AtomicU64::new(0);
     std::thread::scope(|scope| {
         for _ in 0..threads {

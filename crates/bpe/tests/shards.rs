@@ -183,7 +183,7 @@ fn finished_shards_are_not_written_again_and_another_job_is_refused() {
 
     let other = EncodeOptions { shard_tokens: Some(301), ..options.clone() };
     let error = run(&tokenizer, &paths, &out, other).unwrap_err().to_string();
-    assert!(error.contains("another shard tokens"), "{error}");
+    assert!(error.contains("a different shard_tokens"), "{error}");
     run(&tokenizer, &paths, &out, options).unwrap();
     assert_eq!(inode(), before);
 }

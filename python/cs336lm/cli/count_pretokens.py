@@ -3,10 +3,11 @@
 import os
 import time
 
-from cs336lm.cli.options import add_counting, add_threads, parser_for
+from cs336lm.cli.options import add_counting, add_threads, train_options
+from cs336lm.cli.parser import parser_for
 from cs336lm.cli.progress import megabytes, progress_bars, speed
 from cs336lm.text.inputs import input_files
-from cs336lm.text.tokenizer import count_pretokens
+from cs336lm.text.training import count_pretokens
 
 _EPILOG = """\
 examples:
@@ -35,11 +36,7 @@ def main(argv: list[str]) -> int:
             arguments.out,
             arguments.special_token,
             pattern=arguments.pattern,
-            threads=arguments.threads,
-            max_memory=arguments.max_memory,
-            text_field=arguments.text_field,
-            text_column=arguments.text_column,
-            progress=progress,
+            **train_options(arguments, progress),
         )
     seconds = time.perf_counter() - began
     size = sum(os.path.getsize(path) for path in files if os.path.isfile(path))

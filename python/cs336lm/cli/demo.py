@@ -13,7 +13,8 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, TextIO, cast
 
-from cs336lm.cli.options import parser_for, spin_briefly
+from cs336lm.cli.options import spin_briefly
+from cs336lm.cli.parser import parser_for
 from cs336lm.errors import UsageError
 
 _EPILOG = """\

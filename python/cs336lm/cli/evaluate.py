@@ -4,7 +4,8 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from cs336lm.cli.options import parser_for, spin_briefly
+from cs336lm.cli.options import spin_briefly
+from cs336lm.cli.parser import parser_for
 from cs336lm.errors import UsageError
 
 _EPILOG = """\
@@ -41,7 +42,7 @@ def main(argv: list[str]) -> int:
     arguments = parser.parse_args(argv)
     spin_briefly()
 
-    from cs336lm.data.batches import TokenDataset
+    from cs336lm.data import TokenDataset
     from cs336lm.evaluation.loss import evaluate
     from cs336lm.training.devices import choose_device, choose_dtype, keep_freed_memory
     from cs336lm.training.run_directory import load_run

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from cs336lm.cli.options import parser_for, spin_briefly
+from cs336lm.cli.options import spin_briefly
+from cs336lm.cli.parser import parser_for
 from cs336lm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -60,10 +61,11 @@ def main(argv: list[str]) -> int:
     prompts = [_prompt(text) for text in arguments.prompt or [""]]
     spin_briefly()
 
-    from cs336lm.generation.engine import stream
+    from cs336lm.generation import SamplingParams, continue_prompts
     from cs336lm.training.devices import choose_device, choose_dtype
     from cs336lm.training.run_directory import load_run
 
+    params = SamplingParams(arguments.temperature, arguments.top_p, arguments.top_k, arguments.seed)
     device = choose_device(arguments.device)
     _, model, tokenizer = load_run(arguments.run_dir, device, arguments.checkpoint)
     if tokenizer is None:
@@ -71,19 +73,16 @@ def main(argv: list[str]) -> int:
             f"{arguments.run_dir} has no tokenizer/: the run was trained on ids alone, so there "
             "is no text to generate; train with --data.tokenizer"
         )
-    pieces = stream(
+    pieces = continue_prompts(
         model.to(choose_dtype(arguments.dtype, device)),
         tokenizer,
         prompts,
         arguments.max_new_tokens,
-        arguments.temperature,
-        arguments.top_p,
-        arguments.top_k,
-        arguments.seed,
+        params,
         compile=arguments.compile,
     )
     started = time.perf_counter()
-    texts, tokens = _follow(pieces, prompts, None if arguments.json else sys.stdout)
+    texts, tokens = _collect(pieces, prompts, None if arguments.json else sys.stdout)
     if arguments.json:
         for prompt, text, count in zip(prompts, texts, tokens, strict=True):
             line = {"prompt": prompt, "text": text, "tokens": count}
@@ -101,10 +100,10 @@ def _prompt(text: str) -> str:
     try:
         return sys.stdin.buffer.read().decode().removesuffix("\n")
     except UnicodeDecodeError as error:
-        raise UsageError(f"the prompt on standard input is no UTF-8: {error}") from None
+        raise UsageError(f"the prompt on standard input is not UTF-8: {error}") from None
 
 
-def _follow(
+def _collect(
     pieces: Iterable["Piece"], prompts: list[str], out: TextIO | None
 ) -> tuple[list[str], list[int]]:
     """Each prompt's continuation and how many tokens it took; written to ``out`` as it comes.

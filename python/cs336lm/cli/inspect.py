@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from typing import TYPE_CHECKING, Any
 
 from cs336lm.cli.options import (
     add_text_fields,
     add_tokenizer,
     load_tokenizer,
-    parser_for,
     positive,
 )
+from cs336lm.cli.parser import parser_for
 from cs336lm.cli.progress import megabytes
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from cs336lm.data.batches import TokenDataset
+    from cs336lm.data.dataset import TokenDataset
     from cs336lm.text.tokenizer import Tokenizer
-
-    TokenIds = NDArray[np.unsignedinteger[Any]]
 
 _EPILOG = """\
 examples:
@@ -34,9 +28,6 @@ examples:
 
 A PATH that ends in .npy is a token file, or the name that shards have in common; any other is a
 tokenizer."""
-
-# Ids are counted this many at a time, so that memory stays small.
-_PART = 1 << 20
 
 
 def main(argv: list[str]) -> int:
@@ -131,8 +122,10 @@ def _print_tokenizer(facts: dict[str, Any]) -> None:
 
 
 def _token_file(arguments: argparse.Namespace) -> dict[str, Any]:
-    ids = _open_tokens(arguments.path)
-    sidecar = _read_sidecar(arguments.path)
+    from cs336lm.data.dataset import TokenDataset
+
+    ids = TokenDataset(arguments.path)
+    sidecar = ids.sidecar or {}
     facts: dict[str, Any] = {
         "path": arguments.path,
         "tokens": len(ids),
@@ -142,88 +135,30 @@ def _token_file(arguments: argparse.Namespace) -> dict[str, Any]:
     for key in ("bytes", "vocab_size", "tokenizer_sha256", "inputs"):
         if key in sidecar:
             facts[key] = sidecar[key]
-    if sidecar.get("tokens", len(ids)) != len(ids):
-        raise ValueError(
-            f"{arguments.path}: holds {len(ids):,} tokens, but the sidecar beside it says "
-            f"{sidecar['tokens']:,}: write both again with 'cs336lm tokenize'"
-        )
     if arguments.tokenizer:
         tokenizer = load_tokenizer(arguments.tokenizer, arguments)
-        _check_tokenizer(arguments, tokenizer, facts)
+        ids.check_tokenizer(tokenizer.fingerprint, arguments.tokenizer)
+        ids.check_ids(tokenizer.vocab_size)
         facts["window"] = _decode_window(ids, tokenizer, arguments.at, arguments.window)
     return facts
 
 
-def _open_tokens(path: str) -> TokenIds | TokenDataset:
-    import numpy as np
-
-    if not os.path.exists(path):  # the name of a set of shards, or of nothing
-        from cs336lm.data.batches import TokenDataset
-
-        return TokenDataset(path)
-    try:
-        ids = np.load(path, mmap_mode="r")
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path}: no .npy file, or cut short ({error})") from None
-    if ids.ndim != 1 or ids.dtype.kind != "u":
-        raise ValueError(
-            f"{path}: holds {ids.dtype} of shape {ids.shape}, not a row of token ids (uint16 or "
-            "uint32)"
-        )
-    return ids
-
-
-def _read_sidecar(path: str) -> dict[str, Any]:
-    sidecar = os.path.splitext(path)[0] + ".json"
-    try:
-        with open(sidecar, encoding="utf-8") as file:
-            facts = json.load(file)
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise ValueError(f"{sidecar}: no JSON ({error})") from None
-    if not isinstance(facts, dict):
-        raise ValueError(f"{sidecar}: not the sidecar of a token file")
-    return facts
-
-
-def _count_ids(ids: TokenIds | TokenDataset) -> dict[str, int | None]:
+def _count_ids(ids: TokenDataset) -> dict[str, int | None]:
     """The largest id and how many distinct ones there are, in bounded memory."""
     import numpy as np
 
     if not len(ids):
         return {"largest_id": None, "distinct_ids": 0}
-    parts = range(0, len(ids), _PART)
-    largest = max(int(ids[start : start + _PART].max()) for start in parts)
-    if largest >= 1 << 28:  # no tokenizer's ids; a table of them would fill the memory
+    largest = ids.max_id()
+    if largest >= 1 << 28:  # not ids of any tokenizer; a table of them would fill the memory
         return {"largest_id": largest, "distinct_ids": None}
     seen = np.zeros(largest + 1, dtype=bool)
-    for start in parts:
-        seen[ids[start : start + _PART]] = True
+    for _, block in ids.blocks():
+        seen[block] = True
     return {"largest_id": largest, "distinct_ids": int(seen.sum())}
 
 
-def _check_tokenizer(
-    arguments: argparse.Namespace, tokenizer: Tokenizer, facts: dict[str, Any]
-) -> None:
-    recorded = facts.get("tokenizer_sha256", tokenizer.fingerprint)
-    if recorded != tokenizer.fingerprint:
-        raise ValueError(
-            f"{arguments.path}: written with another tokenizer (sha256 {recorded[:12]}...) than "
-            f"{arguments.tokenizer} ({tokenizer.fingerprint[:12]}...): name the one it was "
-            "written with"
-        )
-    largest = facts["largest_id"]
-    if largest is not None and largest >= tokenizer.vocab_size:
-        raise ValueError(
-            f"{arguments.path}: holds the id {largest}, but {arguments.tokenizer} ends at "
-            f"{tokenizer.vocab_size - 1}: name the tokenizer it was written with"
-        )
-
-
-def _decode_window(
-    ids: TokenIds | TokenDataset, tokenizer: Tokenizer, at: int, window: int
-) -> dict[str, Any]:
+def _decode_window(ids: TokenDataset, tokenizer: Tokenizer, at: int, window: int) -> dict[str, Any]:
     """Text of ``window`` tokens from ``at``; a negative ``at`` counts from the end."""
     start = max(at + len(ids), 0) if at < 0 else at
     if start > len(ids) or (start == len(ids) and start > 0):

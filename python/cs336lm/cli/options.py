@@ -8,17 +8,8 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from cs336lm.text.options import Progress, ReadOptions, TrainOptions
     from cs336lm.text.tokenizer import Tokenizer
-
-
-def parser_for(command: str, description: str, epilog: str) -> argparse.ArgumentParser:
-    """A parser whose help keeps the lines of ``epilog`` (the examples) as they are."""
-    return argparse.ArgumentParser(
-        prog=f"cs336lm {command}",
-        description=description,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
 
 
 def spin_briefly() -> None:
@@ -38,7 +29,7 @@ def positive(text: str) -> int:
     except ValueError:
         value = 0
     if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return value
 
 
@@ -55,7 +46,7 @@ def above_zero(text: str) -> float:
     except ValueError:
         value = math.nan
     if not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return value
 
 
@@ -66,7 +57,7 @@ def fraction(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
     return value
 
 
@@ -76,7 +67,7 @@ def memory(text: str) -> int:
         return count(text.upper().removesuffix("B"))
     except argparse.ArgumentTypeError:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no amount of memory: write 512MB, 2GB or a number of bytes"
+            f"{text!r} is not an amount of memory: write 512MB, 2GB or a number of bytes"
         ) from None
 
 
@@ -127,18 +118,33 @@ def add_threads(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def read_options(arguments: argparse.Namespace, progress: Progress | None) -> ReadOptions:
+    """The keyword arguments that :func:`add_text_fields` and :func:`add_threads` stand for."""
+    return {
+        "text_field": arguments.text_field,
+        "text_column": arguments.text_column,
+        "threads": arguments.threads,
+        "progress": progress,
+    }
+
+
+def train_options(arguments: argparse.Namespace, progress: Progress | None) -> TrainOptions:
+    """The keyword arguments that :func:`add_counting` and :func:`add_threads` stand for."""
+    return {**read_options(arguments, progress), "max_memory": arguments.max_memory}
+
+
 def add_tokenizer(parser: argparse.ArgumentParser, *, required: bool) -> None:
-    """``--tokenizer`` and what its files may leave unsaid."""
+    """``--tokenizer`` and the options that only some of its files answer by themselves."""
     parser.add_argument(
         "--tokenizer",
         required=required,
         metavar="PATH",
         help="a tokenizer's directory, tokenizer.json, vocab.json, merges.txt or .tiktoken file",
     )
-    add_unsaid(parser)
+    add_tokenizer_options(parser)
 
 
-def add_unsaid(parser: argparse.ArgumentParser) -> None:
+def add_tokenizer_options(parser: argparse.ArgumentParser) -> None:
     """``--special-token`` and ``--pattern``: what only tokenizer.json says by itself."""
     parser.add_argument(
         "--special-token",
@@ -155,7 +161,7 @@ def add_unsaid(parser: argparse.ArgumentParser) -> None:
 
 
 def load_tokenizer(path: str, arguments: argparse.Namespace) -> Tokenizer:
-    """The tokenizer at ``path``, with the flags of :func:`add_unsaid`."""
+    """The tokenizer at ``path``, with the flags of :func:`add_tokenizer_options`."""
     from cs336lm.text.tokenizer import Tokenizer
 
     return Tokenizer.load(path, arguments.special_token, pattern=arguments.pattern)

@@ -1,6 +1,7 @@
 """``cs336lm plot``: run directories -> learning curves."""
 
-from cs336lm.cli.options import above_zero, parser_for
+from cs336lm.cli.options import above_zero
+from cs336lm.cli.parser import parser_for
 
 _EPILOG = """\
 examples:

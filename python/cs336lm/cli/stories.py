@@ -5,7 +5,8 @@ import os
 import sys
 from collections.abc import Iterator
 
-from cs336lm.cli.options import above_zero, parser_for
+from cs336lm.cli.options import above_zero
+from cs336lm.cli.parser import parser_for
 from cs336lm.cli.progress import megabytes, progress_bars
 from cs336lm.errors import UsageError
 from cs336lm.text.stories.reading import Reading

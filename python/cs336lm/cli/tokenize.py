@@ -10,8 +10,9 @@ from cs336lm.cli.options import (
     count,
     fraction,
     load_tokenizer,
-    parser_for,
+    read_options,
 )
+from cs336lm.cli.parser import parser_for
 from cs336lm.cli.progress import megabytes, progress_bars, speed
 from cs336lm.text.inputs import input_files
 
@@ -89,16 +90,13 @@ def main(argv: list[str]) -> int:
         written = tokenizer.encode_files(
             files,
             arguments.out,
-            threads=arguments.threads,
-            text_field=arguments.text_field,
-            text_column=arguments.text_column,
             append_eot=arguments.append_eot,
             val_fraction=arguments.val_fraction,
             seed=arguments.seed,
             shard_tokens=arguments.shard_tokens,
             resume=arguments.resume,
             skip_errors=arguments.on_error == "skip",
-            progress=progress,
+            **read_options(arguments, progress),
         )
     seconds = time.perf_counter() - began
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
-import io
 import os
 import re
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
+from cs336lm.cli.config_flags import Switch, add_config_flags, config_from_flags, hyphenated
 from cs336lm.cli.options import spin_briefly
+from cs336lm.cli.parser import Parser
 from cs336lm.errors import UsageError
-from cs336lm.training.config import Config, load_config
+from cs336lm.training.config import SECTIONS, Config, load_config
 from cs336lm.training.run_directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -31,6 +31,9 @@ resolved configuration, metrics.jsonl, checkpoints and the tokenizer: all that `
 and needs --run-dir alone. With it any field but those of the model may be changed, train.steps for
 instance: the learning rate then follows the schedule of the new length.
 
+A field that may be left open takes None."""
+
+_EPILOG = """\
 examples:
   cs336lm train --data.train train.npy --data.val val.npy --data.tokenizer tokenizer/
   cs336lm train --config run.toml --run-dir runs/a --model.d-model 512 --optim.lr 1e-3
@@ -40,18 +43,12 @@ examples:
 
 @dataclass(frozen=True)
 class Arguments(Config):
-    """What the command line says: the configuration, and where it comes from and goes to."""
+    """What the command line says: the configuration, and where the run goes."""
 
-    config: Path | None = None
-    """TOML file with the sections [data], [model], [optim] and [train]."""
     run_dir: Path | None = None
-    """Directory of the run; none means runs/ and the time of day."""
     resume: bool = False
-    """Go on with the run in --run-dir (or start it, if there is none yet)."""
     profile: bool = False
-    """Record five steps: a trace for Perfetto in RUN_DIR/profile, and where the time went."""
     find_batch_size: bool = False
-    """Say how many sequences the device holds at once, and train nothing."""
 
 
 def main(argv: list[str]) -> int:
@@ -63,7 +60,7 @@ def main(argv: list[str]) -> int:
     from cs336lm.training.devices import keep_freed_memory
     from cs336lm.training.trainer import Trainer
 
-    config = Config(arguments.data, arguments.model, arguments.optim, arguments.train)
+    config = Config(**{section: getattr(arguments, section) for section in SECTIONS})
     trainer = Trainer(
         config,
         _run_dir(arguments),
@@ -143,24 +140,69 @@ def _closing(trainer: Trainer, result: TrainResult) -> int:
     return 0
 
 
+class _Parser(Parser):
+    """A parser that raises what is wrong, as the configuration does."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
+
+
+def _parser(defaults: Config | None) -> Parser:
+    """The parser, with help texts if there are ``defaults`` for them to show."""
+    parser = _Parser(
+        prog="cs336lm train",
+        usage="cs336lm train [--config FILE.toml] [--run-dir DIR] [--SECTION.FIELD VALUE ...]",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        add_help=False,
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    add = parser.add_argument
+    add("-h", "--help", action="store_true", help="show this text")
+    add(
+        "--config",
+        type=Path,
+        metavar="FILE.toml",
+        help="TOML file with the sections [data], [model], [optim] and [train]",
+    )
+    add(
+        "--run-dir",
+        type=Path,
+        metavar="DIR",
+        help="directory of the run (default: runs/ and the time of day)",
+    )
+    for name, text in (
+        ("resume", "go on with the run in --run-dir, or start it if there is none yet"),
+        ("profile", "record five steps: a trace for Perfetto in DIR/profile, and where time went"),
+        ("find-batch-size", "say how many sequences the device holds at once; train nothing"),
+    ):
+        add(f"--{name}", f"--no-{name}", action=Switch, help=text)
+    add_config_flags(parser, defaults)
+    return parser
+
+
 def parse(argv: list[str]) -> Arguments:
     """The command line over the file over the defaults (over the run's own, on ``--resume``)."""
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    first.add_argument("--config", type=Path)
-    first.add_argument("--run-dir", "--run_dir", type=Path)
-    first.add_argument("--resume", action="store_true")
-    try:
-        source, _ = first.parse_known_args(argv)
-    except argparse.ArgumentError as error:
-        raise UsageError(str(error)) from None
-    stored = _stored_config(source.run_dir) if source.resume else None
+    given = vars(_parser(None).parse_args(hyphenated(argv)))
+    run_dir, resume = given.get("run_dir"), given.get("resume", False)
+    stored = _stored_config(run_dir) if resume else None
     base = stored or Config()
-    if source.config is not None:
-        base = load_config(source.config, base)
-    arguments = _parse_flags(argv, base)
+    if "config" in given:
+        base = load_config(given["config"], base)
+    if "help" in given:
+        _parser(base).print_help()
+        sys.exit(0)
+    config = config_from_flags(given, base)
     if stored is not None:
-        _refuse_another_model(stored, arguments)
-    return arguments
+        _refuse_another_model(stored, config)
+    return Arguments(
+        **{section: getattr(config, section) for section in SECTIONS},
+        run_dir=run_dir,
+        resume=resume,
+        profile=given.get("profile", False),
+        find_batch_size=given.get("find_batch_size", False),
+    )
 
 
 def _stored_config(run_dir: Path | None) -> Config | None:
@@ -178,36 +220,3 @@ def _refuse_another_model(stored: Config, asked: Config) -> None:
                 f"model.{name} cannot become {now[name]} on --resume: the run's weights were made "
                 f"with {value}"
             )
-
-
-def _parse_flags(argv: list[str], base: Config) -> Arguments:
-    import tyro
-
-    defaults = Arguments(base.data, base.model, base.optim, base.train)
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaint):
-            return tyro.cli(
-                Arguments,
-                prog="cs336lm train",
-                description=_DESCRIPTION,
-                args=argv,
-                default=defaults,
-            )
-    except SystemExit as stop:
-        if not stop.code:  # --help
-            raise
-        raise UsageError(_without_frame(complaint.getvalue())) from None
-
-
-def _without_frame(box: str) -> str:
-    """The first paragraph below the title of tyro's box, and the flag it thinks was meant."""
-    rows = [line.strip("│ ") for line in box.splitlines()[1:]]
-    paragraphs: list[list[str]] = [[]]
-    for row in rows:
-        if row.strip("─-╰╯"):
-            paragraphs[-1].append(row)
-        elif paragraphs[-1]:
-            paragraphs.append([])
-    guesses = [row.split()[0] for row in rows if re.match(r"--\w", row) and "Perhaps" in box]
-    return " ".join(paragraphs[0]) + (f"; did you mean {guesses[0]}?" if guesses else "")

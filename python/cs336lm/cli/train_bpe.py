@@ -4,7 +4,8 @@ import os
 import time
 import warnings
 
-from cs336lm.cli.options import add_counting, add_threads, parser_for, positive
+from cs336lm.cli.options import add_counting, add_threads, positive, train_options
+from cs336lm.cli.parser import parser_for
 from cs336lm.cli.progress import megabytes, progress_bars, speed
 from cs336lm.text.inputs import input_files
 from cs336lm.text.tokenizer import Tokenizer
@@ -85,12 +86,8 @@ def main(argv: list[str]) -> int:
                 arguments.vocab_size,
                 arguments.special_token,
                 pattern=arguments.pattern,
-                threads=arguments.threads,
-                max_memory=arguments.max_memory,
                 min_count=arguments.min_count,
-                text_field=arguments.text_field,
-                text_column=arguments.text_column,
-                progress=progress,
+                **train_options(arguments, progress),
             )
         tokenizer.save(arguments.out)
     seconds = time.perf_counter() - began

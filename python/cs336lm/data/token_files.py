@@ -17,8 +17,8 @@ TokenArray = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
 Sidecar = dict[str, Any]
 
 _DTYPES = (np.dtype(np.uint16), np.dtype(np.uint32))
-_HINT = "a token file is made by `cs336lm tokenize`"
-_ANEW = "write them again with `cs336lm tokenize`"
+_MADE_BY = "a token file is made by `cs336lm tokenize`"
+_WRITE_AGAIN = "write them again with `cs336lm tokenize`"
 
 
 def open_token_files(path: Path) -> tuple[list[TokenArray], Sidecar | None]:
@@ -29,7 +29,7 @@ def open_token_files(path: Path) -> tuple[list[TokenArray], Sidecar | None]:
 
     Raises:
         OSError: a file cannot be opened.
-        ValueError: a file is no row of uint16 or uint32, or not what the sidecar says.
+        ValueError: a file is not a row of uint16 or uint32, or not what the sidecar says.
     """
     stem = path.with_suffix("") if path.suffix in (".npy", ".json") else path
     beside = stem.with_name(stem.name + ".json")
@@ -44,7 +44,7 @@ def open_token_files(path: Path) -> tuple[list[TokenArray], Sidecar | None]:
         return [array], sidecar
     if path.suffix != ".json" and path.exists():
         raise ValueError(
-            f"{path} is none of the files that {beside} lists; delete it, or name that"
+            f"{path} is not among the shards that {beside} lists: delete it, or name {beside}"
         )
     return _open_shards(beside, shards), sidecar
 
@@ -60,11 +60,11 @@ def _open_shards(sidecar: Path, shards: list[dict[str, Any]]) -> list[TokenArray
     return arrays
 
 
-def _check_length(sidecar: Path, path: Path, tokens: int, said: int | None) -> None:
-    if said is not None and tokens != said:
+def _check_length(sidecar: Path, path: Path, tokens: int, expected: int | None) -> None:
+    if expected is not None and tokens != expected:
         raise ValueError(
-            f"{path} holds {tokens:,} tokens, but {sidecar} says {said:,}: one of them is of "
-            f"another job; {_ANEW}"
+            f"{path} holds {tokens:,} tokens, but {sidecar} says {expected:,}: they are not "
+            f"of the same job; {_WRITE_AGAIN}"
         )
 
 
@@ -75,15 +75,15 @@ def _open_array(path: Path) -> TokenArray:
         if error.errno is not None:  # missing, a directory, no permission: the system says it best
             error.filename = str(path)
             raise
-        raise ValueError(f"{path} is no .npy file ({error}); {_HINT}") from None
+        raise ValueError(f"{path} is not a .npy file ({error}); {_MADE_BY}") from None
     except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} is no complete .npy file ({error}); {_HINT}") from None
+        raise ValueError(f"{path} is not a complete .npy file ({error}); {_MADE_BY}") from None
     if not isinstance(array, np.ndarray):
-        raise ValueError(f"{path} is an archive of arrays, not one .npy; {_HINT}")
+        raise ValueError(f"{path} is an archive of arrays, not one .npy; {_MADE_BY}")
     if array.dtype not in _DTYPES or array.ndim != 1:
         raise ValueError(
             f"{path} holds {array.dtype} of shape {array.shape}, not one row of uint16 or uint32; "
-            f"{_HINT}"
+            f"{_MADE_BY}"
         )
     return np.asarray(array)  # still mapped, but slicing skips memmap's bookkeeping
 
@@ -94,5 +94,7 @@ def _read_sidecar(path: Path) -> Sidecar | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as error:
-        raise ValueError(f"{path} is no valid JSON ({error}); delete it or tokenize anew") from None
+        raise ValueError(
+            f"{path} is not valid JSON ({error}); delete it, or {_WRITE_AGAIN}"
+        ) from None
     return sidecar if isinstance(sidecar, dict) else None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from cs336lm.data.batches import TokenDataset, gather_windows
+from cs336lm.data import TokenDataset, gather_windows
 
 if TYPE_CHECKING:
     from cs336lm.model.transformer import TransformerLM

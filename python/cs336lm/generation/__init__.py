@@ -4,6 +4,7 @@ from cs336lm.generation.engine import (
     END_OF_TEXT,
     Piece,
     check_vocabularies,
+    continue_prompts,
     encode_prompt,
     generate,
     generate_ids,
@@ -11,11 +12,14 @@ from cs336lm.generation.engine import (
     stream,
     window_start,
 )
+from cs336lm.generation.sampling import SamplingParams
 
 __all__ = [
     "END_OF_TEXT",
     "Piece",
+    "SamplingParams",
     "check_vocabularies",
+    "continue_prompts",
     "encode_prompt",
     "generate",
     "generate_ids",

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from cs336lm.errors import UsageError
 from cs336lm.generation.decoder import Decoder
-from cs336lm.generation.sampling import Sampler
+from cs336lm.generation.sampling import Sampler, SamplingParams
 from cs336lm.model.kv_cache import KVCache
 from cs336lm.model.transformer import TransformerLM
 
@@ -102,9 +102,12 @@ def generate(
         ValueError: an argument is impossible, a prompt has no token, or tokenizer and model do
             not fit.
     """
-    texts = [""] if isinstance(prompt, str) else [""] * len(prompt)
-    sampling = (temperature, top_p, top_k, seed)
-    for piece in stream(model, tokenizer, prompt, max_new_tokens, *sampling, compile=compile):
+    prompts = [prompt] if isinstance(prompt, str) else prompt
+    params = SamplingParams(temperature, top_p, top_k, seed)
+    texts = [""] * len(prompts)
+    for piece in continue_prompts(
+        model, tokenizer, prompts, max_new_tokens, params, compile=compile
+    ):
         texts[piece.row] += piece.text
     return texts[0] if isinstance(prompt, str) else texts
 
@@ -126,11 +129,24 @@ def stream(
     Arguments are checked at once. Text is always whole characters: the bytes of one that several
     tokens make up are held back until it is complete.
     """
-    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    prompts = [prompt] if isinstance(prompt, str) else prompt
+    params = SamplingParams(temperature, top_p, top_k, seed)
+    return continue_prompts(model, tokenizer, prompts, max_new_tokens, params, compile=compile)
+
+
+def continue_prompts(
+    model: TransformerLM,
+    tokenizer: "Tokenizer",
+    prompts: Sequence[str],
+    max_new_tokens: int,
+    params: SamplingParams,
+    *,
+    compile: bool = False,
+) -> Iterator[Piece]:
+    """:func:`stream` of several prompts, with the choice of tokens as one object."""
     check_vocabularies(model, tokenizer)
     device = next(model.parameters()).device
-    allowed = _ids_of(tokenizer, model)
-    sampler = Sampler(temperature, top_p, top_k, seed, device, allowed)
+    sampler = Sampler(params, device, _ids_of(tokenizer, model))
     ids = [encode_prompt(tokenizer, text) for text in prompts]
     stop_id = tokenizer.token_to_id(END_OF_TEXT) if has_end_of_text(tokenizer) else None
     steps = generate_ids(model, ids, max_new_tokens, sampler, stop_id, compile=compile)

@@ -19,22 +19,26 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 from cs336lm import _bpe
 from cs336lm.errors import UsageError
-from cs336lm.text.inputs import input_files
+from cs336lm.text.options import (
+    EncodeOptions,
+    Path,
+    Progress,
+    ReadOptions,
+    Resources,
+    TrainOptions,
+    at_least,
+    read_arguments,
+    train_arguments,
+)
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-Path = str | os.PathLike[str]
-Progress = Callable[[str, int, int], object]
-"""Called about twenty times a second, and once at the end, with (phase, units done, units in all);
-phases are ``"counting"`` and ``"encoding"`` in bytes, and ``"merging"`` in merges. What it raises
-stops the job."""
 
 # Larger pieces are encoded in parts of this many characters, so that the ids of one do not pile up.
 _STREAM_PART = 1 << 20
@@ -90,7 +94,7 @@ class Tokenizer:
         *,
         pattern: str = "gpt2",
     ) -> None:
-        self._adopt(_bpe.Tokenizer(vocab, merges, _texts(special_tokens), pattern))
+        self._adopt(_bpe.Tokenizer(vocab, merges, special_token_list(special_tokens), pattern))
 
     def _adopt(self, core: _bpe.Tokenizer) -> None:
         self._core = core
@@ -111,32 +115,24 @@ class Tokenizer:
         special_tokens: Iterable[str] = (),
         *,
         pattern: str = "gpt2",
-        threads: int | None = None,
-        max_memory: int | None = None,
         min_count: int = 1,
-        text_field: str | None = "text",
-        text_column: str = "text",
-        progress: Progress | None = None,
+        **options: Unpack[TrainOptions],
     ) -> Tokenizer:
-        """Trains a tokenizer on text files: :func:`train_bpe`, with a tokenizer for a result."""
-        names = _texts(special_tokens)
+        """Trains a tokenizer on text files.
+
+        The arguments are those of :func:`~cs336lm.text.training.train_bpe`; the result is a
+        tokenizer.
+        """
+        names = special_token_list(special_tokens)
         smallest = 256 + len(names)
         if vocab_size < smallest:
             raise UsageError(
                 f"vocab_size {vocab_size} is too small: the bytes and {len(names)} special "
                 f"token(s) alone are {smallest}"
             )
+        source, resources = train_arguments(input_path, **options)
         core = _bpe.Tokenizer.train(
-            input_files(input_path),
-            vocab_size,
-            names,
-            pattern,
-            _amount("threads", threads),
-            _amount("max_memory", max_memory),
-            _amount("min_count", min_count),
-            text_field,
-            text_column,
-            progress,
+            source, vocab_size, names, pattern, at_least("min_count", min_count), resources
         )
         return cls._trained(core, vocab_size)
 
@@ -151,21 +147,22 @@ class Tokenizer:
         threads: int | None = None,
         progress: Progress | None = None,
     ) -> Tokenizer:
-        """Trains on counts files (:func:`count_pretokens`): the tokenizer that :meth:`train` makes
-        of all the texts they were counted of.
+        """Trains on counts files: the tokenizer that :meth:`train` makes of all their texts.
+
+        Args:
+            counts_path: one file or several, made by
+                :func:`~cs336lm.text.training.count_pretokens`.
+            vocab_size, min_count, max_memory, threads, progress: as for :meth:`train`.
 
         Raises:
             OSError: a file cannot be read.
-            ValueError: a file is no counts file or corrupt, files were counted with different
+            UsageError: no file is named, or a number is below 1.
+            ValueError: a file is not a counts file or is corrupt, files were counted with different
                 patterns or special tokens, or ``vocab_size`` is too small for these.
         """
+        resources = Resources(threads, max_memory, progress)
         core = _bpe.train_counts(
-            _paths(counts_path),
-            vocab_size,
-            _amount("min_count", min_count),
-            _amount("max_memory", max_memory),
-            _amount("threads", threads),
-            progress,
+            _paths(counts_path), vocab_size, at_least("min_count", min_count), resources
         )
         return cls._trained(core, vocab_size)
 
@@ -197,7 +194,7 @@ class Tokenizer:
             OSError: a file cannot be read.
             ValueError: a file holds something that it should not.
         """
-        names = _texts(special_tokens)
+        names = special_token_list(special_tokens)
         return cls._of(_bpe.Tokenizer.from_files(vocab_filepath, merges_filepath, names, pattern))
 
     @classmethod
@@ -221,7 +218,7 @@ class Tokenizer:
             OSError: a file cannot be read.
             ValueError: a file holds something that it should not.
         """
-        return cls._of(_bpe.Tokenizer.load(path, _texts(special_tokens), pattern))
+        return cls._of(_bpe.Tokenizer.load(path, special_token_list(special_tokens), pattern))
 
     def save(self, directory: Path) -> None:
         """Writes ``tokenizer.json``, ``vocab.json`` and ``merges.txt`` into ``directory``.
@@ -263,7 +260,7 @@ class Tokenizer:
         Returns:
             For each text a one-dimensional uint32 array, whatever the vocabulary's size.
         """
-        return self._core.encode_batch(texts, _amount("threads", threads))
+        return self._core.encode_batch(texts, at_least("threads", threads))
 
     def encode_iterable(self, iterable: Iterable[str] | Iterable[bytes]) -> Iterator[int]:
         """The ids of the pieces joined, lazily: a text in any number of pieces, cut anywhere.
@@ -291,16 +288,13 @@ class Tokenizer:
         paths: Path | Iterable[Path],
         out: Path,
         *,
-        threads: int | None = None,
-        text_field: str | None = "text",
-        text_column: str = "text",
         append_eot: bool = False,
         val_fraction: float = 0.0,
         seed: int = 0,
         shard_tokens: int | None = None,
         resume: bool = False,
         skip_errors: bool = False,
-        progress: Progress | None = None,
+        **options: Unpack[ReadOptions],
     ) -> EncodedFile:
         """Encodes text files, one after the other, into one ``.npy`` file.
 
@@ -312,11 +306,10 @@ class Tokenizer:
         files appear whole or not at all; an empty text gives an array of length 0.
 
         Args:
-            paths: one file or several, directories, patterns, or ``-``, as for :func:`train_bpe`.
+            paths: one file or several, directories, patterns, or ``-``, as for
+                :func:`~cs336lm.text.training.train_bpe`.
                 No token reaches from one file or record into the next.
             out: the file to write; its name ends in ``.npy``.
-            threads: how many to use; all cores if nothing is said.
-            text_field, text_column: as for :func:`train_bpe`.
             append_eot: put ``<|endoftext|>`` after each record, and after each file of plain text
                 that is not empty.
             val_fraction: how much of all documents goes to a second file, ``tokens.val.npy`` for
@@ -332,7 +325,8 @@ class Tokenizer:
             skip_errors: leave out files, rest of files and records that cannot be read and texts
                 that cannot be encoded (only a regular expression of your own can give up), and say
                 so in ``skipped`` and in the sidecar, rather than raise.
-            progress: see :data:`Progress`; the phase is ``"encoding"``.
+            text_field, text_column, threads, progress: see
+                :class:`~cs336lm.text.options.ReadOptions`; the phase is ``"encoding"``.
 
         Raises:
             OSError: a file cannot be read or written.
@@ -341,37 +335,24 @@ class Tokenizer:
                 another one.
             KeyboardInterrupt: Ctrl-C; nothing but finished shards is left behind.
         """
-        dtype, counts, val_counts, skipped = self._core.encode_files(
-            input_files(paths),
-            out,
-            _amount("threads", threads),
-            progress,
-            text_field=text_field,
-            text_column=text_column,
-            append_eot=append_eot,
-            val_fraction=val_fraction,
-            seed=_amount("seed", seed, 0),
-            shard_tokens=_amount("shard_tokens", shard_tokens),
-            resume=resume,
-            skip_errors=skip_errors,
-        )
+        source, resources = read_arguments(paths, **options)
+        encode = EncodeOptions(append_eot, val_fraction, seed, shard_tokens, resume, skip_errors)
+        written = self._core.encode_files(source, out, encode, resources)
+        dtype, counts, val_counts, skipped = written
         path = os.fspath(out)
         val_path = path.removesuffix(".npy") + ".val.npy"
         val = None if val_counts is None else EncodedFile(*val_counts, dtype, val_path)
         return EncodedFile(*counts, dtype, path, val, tuple(skipped))
 
     def count_tokens(
-        self,
-        paths: Path | Iterable[Path],
-        *,
-        threads: int | None = None,
-        text_field: str | None = "text",
-        text_column: str = "text",
-        progress: Progress | None = None,
+        self, paths: Path | Iterable[Path], **options: Unpack[ReadOptions]
     ) -> tuple[int, int]:
-        """How many ids :meth:`encode_files` would write, and of how many bytes of text."""
-        files, threads = input_files(paths), _amount("threads", threads)
-        return self._core.count_tokens(files, threads, text_field, text_column, progress)
+        """How many ids :meth:`encode_files` would write, and of how many bytes of text.
+
+        Args:
+            paths, text_field, text_column, threads, progress: as for :meth:`encode_files`.
+        """
+        return self._core.count_tokens(*read_arguments(paths, **options))
 
     def decode(self, ids: Iterable[int] | NDArray[np.integer[Any]]) -> str:
         """The text of ``ids``; bytes that are no UTF-8 (ids cut inside a character) become U+FFFD.
@@ -460,119 +441,6 @@ class Tokenizer:
         )
 
 
-def train_bpe(
-    input_path: Path | Iterable[Path],
-    vocab_size: int,
-    special_tokens: Iterable[str] = (),
-    *,
-    pattern: str = "gpt2",
-    threads: int | None = None,
-    max_memory: int | None = None,
-    min_count: int = 1,
-    text_field: str | None = "text",
-    text_column: str = "text",
-    progress: Progress | None = None,
-) -> tuple[dict[int, bytes], list[tuple[bytes, bytes]]]:
-    """Trains a byte-level BPE vocabulary on text files.
-
-    Repeatedly merges the most frequent pair of adjacent tokens, of several the lexicographically
-    greatest (left bytes, right bytes). The result is the same for any number of threads, and
-    whether the text is one file or several.
-
-    Args:
-        input_path: one text file or several. UTF-8 is usual; any bytes will do. A directory stands
-            for all texts below it, a pattern (``part-*.txt``) for all files that match, ``-`` for
-            standard input. ``.gz`` and ``.zst`` are unpacked; of ``.jsonl`` (``.ndjson``) and
-            ``.parquet`` each record is a document.
-        vocab_size: how many tokens in all: 256 bytes, merges and special tokens.
-        special_tokens: texts that are one token each, bound the text around them and are not
-            counted.
-        pattern: how text is split into pretokens: ``"gpt2"``, ``"gpt4"``, ``"gpt4o"``, or a regular
-            expression.
-        threads: how many to use; all cores if nothing is said.
-        max_memory: about how many bytes to take for tables, lists and buffers; what does not fit
-            waits in temporary files. The result is the same. Distinct pretokens are in memory while
-            they are merged, at two bytes each of theirs, whatever this says.
-        min_count: leaves out pretokens that occur less often.
-        text_field: the field of ``.jsonl`` records that holds the text; ``None`` takes such files
-            for plain text. A record whose field is null is no document.
-        text_column: the column of ``.parquet`` files that holds the text, ``meta.text`` for one
-            inside a struct. A null is no document.
-        progress: see :data:`Progress`; the phases are ``"counting"`` and ``"merging"``.
-
-    Returns:
-        ``vocab`` (id -> bytes: the bytes 0-255, the merges in order of creation, the special tokens
-        in the order given) and ``merges`` ((left, right) in order of creation). If the text holds
-        fewer merges than asked for, there are fewer, and a warning says so.
-
-    Raises:
-        OSError: a file cannot be read.
-        UsageError: no file is named, ``vocab_size`` is less than 256 + special tokens, or
-            ``max_memory``, ``min_count`` or ``threads`` is below 1.
-        ValueError: the files are empty or damaged, a record has no text, or a special token or the
-            pattern makes no sense.
-        KeyboardInterrupt: Ctrl-C.
-    """
-    tokenizer = Tokenizer.train(
-        input_path,
-        vocab_size,
-        special_tokens,
-        pattern=pattern,
-        threads=threads,
-        max_memory=max_memory,
-        min_count=min_count,
-        text_field=text_field,
-        text_column=text_column,
-        progress=progress,
-    )
-    return tokenizer.vocab, tokenizer.merges
-
-
-def count_pretokens(
-    input_path: Path | Iterable[Path],
-    out: Path,
-    special_tokens: Iterable[str] = (),
-    *,
-    pattern: str = "gpt2",
-    threads: int | None = None,
-    max_memory: int | None = None,
-    text_field: str | None = "text",
-    text_column: str = "text",
-    progress: Progress | None = None,
-) -> int:
-    """Counts the pretokens of text files into a counts file for :meth:`Tokenizer.train_counts`.
-
-    Counting is most of the work of training on much text, and can be spread over machines: a counts
-    file for each part of the text, in any division of it into files.
-
-    Args:
-        input_path, special_tokens, pattern, threads, max_memory, text_field, text_column, progress:
-            as for :func:`train_bpe`.
-        out: the file to write.
-
-    Returns:
-        How many distinct pretokens there are.
-
-    Raises:
-        OSError: a file cannot be read or written.
-        UsageError: no file is named, or ``max_memory`` or ``threads`` is below 1.
-        ValueError: a file is damaged, a record has no text, or a special token or the pattern makes
-            no sense.
-    """
-    names = _texts(special_tokens)
-    return _bpe.count_pretokens(
-        input_files(input_path),
-        out,
-        names,
-        pattern,
-        _amount("threads", threads),
-        _amount("max_memory", max_memory),
-        text_field,
-        text_column,
-        progress,
-    )
-
-
 def _unpickle(cls: type[Tokenizer], *parts: Any) -> Tokenizer:
     return cls._of(_bpe.Tokenizer(*parts))
 
@@ -584,14 +452,8 @@ def _paths(paths: Path | Iterable[Path]) -> list[Path]:
     return several
 
 
-def _amount(name: str, value: Any, least: int = 1) -> Any:
-    """``value``, if it is None or a number that makes sense for that argument."""
-    if value is not None and not least <= value < 1 << 64:
-        raise UsageError(f"{name} {value}: must be at least {least}")
-    return value
-
-
-def _texts(texts: Iterable[str] | None) -> list[str]:
+def special_token_list(texts: Iterable[str] | None) -> list[str]:
+    """Special tokens as the core takes them; one string is not several of one character."""
     if isinstance(texts, str):
         raise TypeError(f"special_tokens is a list of strings, not one string ({texts!r})")
     return list(texts or ())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cs336lm.data.batches import TokenDataset
+from cs336lm.data import TokenDataset
 from cs336lm.errors import UsageError
 from cs336lm.training.config import Config
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.profiler import record_function
 
-from cs336lm.data.batches import BatchLoader, gather_windows, validation_starts
+from cs336lm.data import BatchLoader, gather_windows, validation_starts
 from cs336lm.errors import UsageError
 from cs336lm.model.accounting import peak_flops, training_flops_per_token
 from cs336lm.model.kernels.fp8 import require_fp8

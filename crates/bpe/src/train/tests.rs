@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::count::Ranking;
 use super::*;
+use crate::vocab::TokenId;
 
 /// Byte-pair encoding, obviously: all pairs are counted again for every merge.
 fn obvious(words: &[(Vec<u8>, u64)], num_merges: usize) -> Vec<Merge> {

@@ -74,6 +74,36 @@ fn special() -> impl Strategy<Value = SpecialTokens> {
         .prop_map(|tokens| SpecialTokens::new(tokens).expect("good tokens"))
 }
 
+fn chunks_of(chunk_bytes: usize) -> SourceOptions {
+    SourceOptions { chunk_bytes, ..SourceOptions::default() }
+}
+
+/// Reads the field "text" of JSON lines.
+fn records(chunk_bytes: usize) -> SourceOptions {
+    let fields = TextFields { json: Some("text".to_owned()), ..TextFields::default() };
+    SourceOptions { fields, ..chunks_of(chunk_bytes) }
+}
+
+fn gzip(text: &[u8]) -> Vec<u8> {
+    let mut packer = flate2::write::GzEncoder::new(Vec::new(), Default::default());
+    packer.write_all(text).expect("memory");
+    packer.finish().expect("memory")
+}
+
+fn zstandard(text: &[u8]) -> Vec<u8> {
+    zstd::encode_all(text, 1).expect("memory")
+}
+
+/// Whether this build reads files of that name.
+fn is_readable(name: &str) -> bool {
+    let needed = [
+        (".gz", cfg!(feature = "gzip")),
+        (".zst", cfg!(feature = "zstd")),
+        (".parquet", cfg!(feature = "parquet")),
+    ];
+    needed.iter().all(|(ending, enabled)| *enabled || !name.ends_with(ending))
+}
+
 fn write(text: &[u8]) -> tempfile::NamedTempFile {
     let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
     file.write_all(text).expect("room on disk");
@@ -118,7 +148,8 @@ proptest! {
     ) {
         let files: Vec<_> = texts.iter().map(|text| write(text)).collect();
         let paths: Vec<_> = files.iter().map(|file| file.path().to_path_buf()).collect();
-        let mut source = Source::open(&paths, &pattern, &special, chunk_bytes).expect("files");
+        let options = chunks_of(chunk_bytes);
+        let mut source = Source::open(&paths, &pattern, &special, &options).expect("files");
         if streams {
             source.inputs.iter_mut().for_each(|input| input.len = None);
         }
@@ -149,7 +180,8 @@ fn a_known_pattern_is_cut_near_the_wish() {
     let file = write(text.as_bytes());
     let pattern = Pattern::parse("gpt2").expect("a known pattern");
     let paths = [file.path().to_path_buf()];
-    let source = Source::open(&paths, &pattern, &SpecialTokens::default(), 100).expect("a file");
+    let special = SpecialTokens::default();
+    let source = Source::open(&paths, &pattern, &special, &chunks_of(100)).expect("a file");
     let chunks = read_all(&source);
     assert!(chunks.len() > text.len() / 120, "{} chunks", chunks.len());
     assert_eq!(
@@ -164,7 +196,8 @@ fn a_special_token_cuts_for_any_pattern() {
     let file = write(text.as_bytes());
     let pattern = Pattern::parse(r"\w+|\W").expect("a regular expression");
     let special = SpecialTokens::new(&["<|endoftext|>"]).expect("good tokens");
-    let source = Source::open(&[file.path().to_path_buf()], &pattern, &special, 10).expect("file");
+    let paths = [file.path().to_path_buf()];
+    let source = Source::open(&paths, &pattern, &special, &chunks_of(10)).expect("a file");
     // All but the last, which stands too near the end for a text that might go on.
     assert_eq!(read_all(&source).len(), 100);
 }
@@ -174,7 +207,8 @@ fn names_what_it_cannot_read() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let open = |path: PathBuf| {
         let pattern = Pattern::parse("gpt2").expect("a known pattern");
-        let opened = Source::open(&[path], &pattern, &SpecialTokens::default(), 1 << 20);
+        let opened =
+            Source::open(&[path], &pattern, &SpecialTokens::default(), &chunks_of(1 << 20));
         opened.err().expect("refused").to_string()
     };
     assert!(open(folder.path().to_path_buf()).contains("directory"));
@@ -186,7 +220,8 @@ fn a_file_that_shrinks_is_an_error_and_the_end() {
     let file = write(&b"some words ".repeat(100));
     let pattern = Pattern::parse("gpt2").expect("a known pattern");
     let paths = [file.path().to_path_buf()];
-    let source = Source::open(&paths, &pattern, &SpecialTokens::default(), 100).expect("a file");
+    let special = SpecialTokens::default();
+    let source = Source::open(&paths, &pattern, &special, &chunks_of(100)).expect("a file");
     let mut buffer = Vec::new();
     assert!(source.read_next(&mut buffer).expect("still whole").is_some());
     file.as_file().set_len(10).expect("a file that can be cut");
@@ -201,22 +236,18 @@ fn read_named(name: &str, text: &[u8], text_field: Option<&str>) -> Result<Vec<(
     let path = folder.path().join(name);
     let packed = if name.ends_with(".gz") {
         // Two members, as `cat a.gz b.gz` makes them.
-        let pack = |text: &[u8]| {
-            let mut packer = flate2::write::GzEncoder::new(Vec::new(), Default::default());
-            packer.write_all(text).expect("memory");
-            packer.finish().expect("memory")
-        };
         let (one, other) = text.split_at(text.len() / 2);
-        [pack(one), pack(other)].concat()
+        [gzip(one), gzip(other)].concat()
     } else if name.ends_with(".zst") {
-        zstd::encode_all(text, 1).expect("memory")
+        zstandard(text)
     } else {
         text.to_vec()
     };
     std::fs::write(&path, packed).expect("room on disk");
     let (pattern, special) = (Pattern::Gpt2, SpecialTokens::default());
     let fields = TextFields { json: text_field.map(str::to_owned), ..TextFields::default() };
-    let source = Source::open_records(&[path], &pattern, &special, 50, &fields)?;
+    let options = SourceOptions { fields, ..chunks_of(50) };
+    let source = Source::open(&[path], &pattern, &special, &options)?;
     let mut chunks = Vec::new();
     let mut buffer = Vec::new();
     while let Some(chunk) = source.read_next(&mut buffer)? {
@@ -230,7 +261,7 @@ fn read_named(name: &str, text: &[u8], text_field: Option<&str>) -> Result<Vec<(
 #[test]
 fn unpacks_what_its_name_says_is_packed() {
     let text = b"some words of a document, and more of it\n".repeat(50);
-    for name in ["a.txt", "a.txt.gz", "a.zst"] {
+    for name in ["a.txt", "a.txt.gz", "a.zst"].into_iter().filter(|name| is_readable(name)) {
         let chunks = read_named(name, &text, None).expect("readable");
         assert!(chunks.len() > 10, "{name}: {} chunks", chunks.len());
         let back: Vec<u8> = chunks.into_iter().flat_map(|(_, text)| text).collect();
@@ -239,15 +270,34 @@ fn unpacks_what_its_name_says_is_packed() {
 }
 
 #[test]
+fn files_that_this_build_cannot_read_are_refused_by_name() {
+    for (name, feature) in [("a.gz", "gzip"), ("a.jsonl.zst", "zstd"), ("a.parquet", "parquet")] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join(name);
+        std::fs::write(&path, b"").expect("room on disk");
+        let special = SpecialTokens::default();
+        match Source::open(&[path], &Pattern::Gpt2, &special, &chunks_of(50)) {
+            Ok(_) => assert!(is_readable(name), "{name} is read"),
+            Err(error) => {
+                let message = error.to_string();
+                assert!(!is_readable(name), "{message}");
+                assert!(message.contains(name), "{message}");
+                assert!(message.contains(&format!("the cargo feature {feature:?}")), "{message}");
+            }
+        }
+    }
+}
+
+#[cfg(feature = "gzip")]
+#[test]
 fn a_packed_file_cut_short_is_an_error() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("cut.gz");
-    let mut packer = flate2::write::GzEncoder::new(Vec::new(), Default::default());
-    packer.write_all(&b"words and words ".repeat(99)).expect("memory");
-    let packed = packer.finish().expect("memory");
+    let packed = gzip(&b"words and words ".repeat(99));
     std::fs::write(&path, &packed[..packed.len() - 12]).expect("room on disk");
     let special = SpecialTokens::default();
-    let source = Source::open(&[path], &Pattern::Gpt2, &special, 1 << 20).expect("a file");
+    let options = chunks_of(1 << 20);
+    let source = Source::open(&[path], &Pattern::Gpt2, &special, &options).expect("a file");
     let error = source.read_next(&mut Vec::new()).expect_err("cut short").to_string();
     assert!(error.contains("cut.gz"), "{error}");
 }
@@ -259,7 +309,8 @@ fn a_line_of_json_is_a_document() {
 {"text": "", "id": 2}
 {"id": [3], "text": "and a longer text than a chunk is to be, so that it is the last"}
 {"text": "four"}"#;
-    for name in ["a.jsonl", "a.ndjson.gz", "a.jsonl.zst"] {
+    let names = ["a.jsonl", "a.ndjson.gz", "a.jsonl.zst"];
+    for name in names.into_iter().filter(|name| is_readable(name)) {
         let chunks = read_named(name, lines, Some("text")).expect("readable");
         let pieces: Vec<String> = chunks
             .iter()
@@ -279,7 +330,7 @@ fn a_line_of_json_is_a_document() {
 fn odd_records_are_read_as_most_parsers_read_them() {
     let lines = b"\xef\xbb\xbf{\"text\": \"first\", \"text\": \"second\"}\r\n\n \n\
         {\"text\": null}\n{\"te\\u0078t\": \"\\ud83d\\ude00\"}\n\n\n";
-    for name in ["a.jsonl", "a.jsonl.gz"] {
+    for name in ["a.jsonl", "a.jsonl.gz"].into_iter().filter(|name| is_readable(name)) {
         let chunks = read_named(name, lines, Some("text")).expect("readable");
         let texts: Vec<&[u8]> =
             chunks.iter().flat_map(|(chunk, text)| chunk.pieces(text)).collect();
@@ -294,11 +345,13 @@ fn a_packed_table_is_refused() {
 }
 
 /// Every chunk from `start` on, of a source of its own.
+#[cfg(all(feature = "gzip", feature = "zstd", feature = "parquet"))]
 fn read_from(source: &Source, index: u64, start: &Place) -> Vec<(Chunk, Vec<u8>)> {
     source.seek(index, start, &Progress::new()).expect("a place that was reached before");
     read_all(source)
 }
 
+#[cfg(all(feature = "gzip", feature = "zstd", feature = "parquet"))]
 #[test]
 fn reading_goes_on_where_any_chunk_began() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -308,19 +361,14 @@ fn reading_goes_on_where_any_chunk_began() {
 
 "#
     .repeat(20);
-    let gz = |text: &[u8]| {
-        let mut packer = flate2::write::GzEncoder::new(Vec::new(), Default::default());
-        packer.write_all(text).expect("memory");
-        packer.finish().expect("memory")
-    };
     let rows: Vec<_> = (0..300).map(|row| (row % 3 > 0).then(|| format!("row {row}"))).collect();
     let files: [(&str, Vec<u8>); 7] = [
         ("a.txt", text.clone()),
         ("empty.txt", Vec::new()),
-        ("b.txt.gz", gz(&text)),
-        ("c.txt.zst", zstd::encode_all(text.as_slice(), 1).expect("memory")),
+        ("b.txt.gz", gzip(&text)),
+        ("c.txt.zst", zstandard(&text)),
         ("d.jsonl", lines.clone()),
-        ("e.jsonl.gz", gz(&lines)),
+        ("e.jsonl.gz", gzip(&lines)),
         ("f.parquet", super::parquet::tests::table(&rows, 100)),
     ];
     let written = files.iter().map(|(name, content)| {
@@ -329,9 +377,8 @@ fn reading_goes_on_where_any_chunk_began() {
         path
     });
     let paths: Vec<_> = written.collect();
-    let fields = TextFields { json: Some("text".to_owned()), ..TextFields::default() };
     let special = SpecialTokens::default();
-    let open = || Source::open_records(&paths, &Pattern::Gpt2, &special, 100, &fields);
+    let open = || Source::open(&paths, &Pattern::Gpt2, &special, &records(100));
     let all = read_all(&open().expect("files"));
     assert!(all.len() > 30, "{} chunks", all.len());
     let read: u64 = all.iter().map(|(chunk, _)| chunk.input_bytes).sum();
@@ -345,6 +392,7 @@ fn reading_goes_on_where_any_chunk_began() {
 }
 
 /// The records of each file, or its text; where chunks end does not matter.
+#[cfg(all(feature = "gzip", feature = "zstd", feature = "parquet"))]
 fn pieces(chunks: &[(Chunk, Vec<u8>)]) -> Vec<(usize, Vec<Vec<u8>>)> {
     let mut files: Vec<(usize, Vec<Vec<u8>>)> = Vec::new();
     for (chunk, text) in chunks {
@@ -364,6 +412,7 @@ fn pieces(chunks: &[(Chunk, Vec<u8>)]) -> Vec<(usize, Vec<Vec<u8>>)> {
     files
 }
 
+#[cfg(all(feature = "gzip", feature = "parquet"))]
 #[test]
 fn what_cannot_be_read_is_left_out_and_named_if_wished() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -372,19 +421,17 @@ fn what_cannot_be_read_is_left_out_and_named_if_wished() {
         std::fs::write(&path, content).expect("room on disk");
         path
     };
-    let mut packer = flate2::write::GzEncoder::new(Vec::new(), Default::default());
-    packer.write_all(&b"words and words ".repeat(99)).expect("memory");
-    let packed = packer.finish().expect("memory");
+    let packed = gzip(&b"words and words ".repeat(99));
     let paths = [
         write("a.jsonl", b"{\"text\": \"good\"}\n{\"text\": 7}\nno\n{\"text\": \"fine\"}"),
         write("b.gz", &packed[..packed.len() - 12]),
         write("c.parquet", b"PAR1 not at all PAR1"),
         write("d.txt", b"the end"),
     ];
-    let fields = TextFields { json: Some("text".to_owned()), ..TextFields::default() };
     let special = SpecialTokens::default();
-    let source = Source::open_records(&paths, &Pattern::Gpt2, &special, 1 << 20, &fields);
-    let chunks = read_all(&source.expect("files").skipping_errors(true));
+    let options = SourceOptions { skip_errors: true, ..records(1 << 20) };
+    let source = Source::open(&paths, &Pattern::Gpt2, &special, &options);
+    let chunks = read_all(&source.expect("files"));
     let texts: Vec<&[u8]> = chunks.iter().flat_map(|(chunk, text)| chunk.pieces(text)).collect();
     assert_eq!(texts, [b"good".as_slice(), b"fine", b"", b"the end"]);
     let skipped: Vec<&String> = chunks.iter().flat_map(|(chunk, _)| &chunk.skipped).collect();
@@ -396,7 +443,7 @@ fn what_cannot_be_read_is_left_out_and_named_if_wished() {
 }
 
 #[test]
-fn says_which_line_is_no_record() {
+fn says_which_line_is_not_a_record() {
     let error = |lines: &str| {
         let read = read_named("a.jsonl", lines.as_bytes(), Some("text"));
         read.expect_err("refused").to_string()

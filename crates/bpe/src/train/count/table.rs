@@ -35,6 +35,7 @@ struct Key {
     high: u64,
 }
 
+/// How often each string was seen.
 pub struct CountTable {
     slots: Vec<Slot>,
     /// The slot is made of a hash's upper bits, so that hashes ascend through the table (but for
@@ -43,7 +44,7 @@ pub struct CountTable {
     shift: u32,
     len: usize,
     long: ByteStrings,
-    /// Short strings that were counted but not looked up yet, each with room for its slot.
+    /// Short strings that were counted but not looked up yet, each with space for its slot.
     noted: Vec<(Key, usize)>,
 }
 
@@ -68,7 +69,7 @@ impl CountTable {
 
     /// The sum of part `part` of `parts`, a power of two up to [`MAX_PARTS`](Self::MAX_PARTS), of
     /// several tables. All strings of a part are in that part of any table, so parts may be summed
-    /// apart.
+    /// separately.
     pub fn sum_part(tables: &[CountTable], part: usize, parts: usize) -> Self {
         // Sized before use: strings come in the order of their hashes, so in a table that grows
         // they would all crowd in the same few slots.
@@ -102,6 +103,7 @@ impl CountTable {
         }
     }
 
+    /// Looks up what was counted since the last flush.
     pub fn flush(&mut self) {
         let mut noted = std::mem::take(&mut self.noted);
         while 2 * (self.len + noted.len()) > self.slots.len() {
@@ -231,8 +233,8 @@ impl CountTable {
                 // As numbers, first byte highest; the length, lowest, decides between zeros.
                 (None, None) => one.bytes().cmp(&other.bytes()),
                 _ => {
-                    let (mut room, mut other_room) = ([0; 16], [0; 16]);
-                    self.string(one, &mut room).cmp(self.string(other, &mut other_room))
+                    let (mut space, mut other_space) = ([0; 16], [0; 16]);
+                    self.string(one, &mut space).cmp(self.string(other, &mut other_space))
                 }
             }
         };
@@ -243,13 +245,13 @@ impl CountTable {
         })
     }
 
-    /// A key's string, in `room` if it is short.
-    fn string<'s>(&'s self, key: Key, room: &'s mut [u8; 16]) -> &'s [u8] {
+    /// A key's string, in `space` if it is short.
+    fn string<'s>(&'s self, key: Key, space: &'s mut [u8; 16]) -> &'s [u8] {
         match key.long_index() {
             Some(index) => self.long.get(index),
             None => {
-                *room = key.bytes();
-                &room[..key.short_len()]
+                *space = key.bytes();
+                &space[..key.short_len()]
             }
         }
     }

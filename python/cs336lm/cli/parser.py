@@ -1,0 +1,46 @@
+"""The parser of every command: ``argparse``, with one line for what is wrong and a guess."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Sequence
+from typing import Any, NoReturn
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose help keeps the lines of its description and its epilog (the examples).
+
+    A wrong call is one line, with the flag that was probably meant, and exit status 2.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(**options)
+
+    def parse_args(  # type: ignore[override]  # no namespace: each call makes its own
+        self, args: Sequence[str] | None = None
+    ) -> argparse.Namespace:
+        """Parses ``args``; what is left over is refused by name."""
+        arguments, unknown = self.parse_known_args(args)
+        if unknown:
+            self.error(_unknown(unknown[0], self._option_string_actions))
+        return arguments
+
+    def error(self, message: str) -> NoReturn:
+        """Says what is wrong in one line, without the usage, which may be long."""
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def parser_for(command: str, description: str, epilog: str) -> Parser:
+    """The parser of ``cs336lm COMMAND``."""
+    return Parser(prog=f"cs336lm {command}", description=description, epilog=epilog)
+
+
+def _unknown(argument: str, flags: Iterable[str]) -> str:
+    if not argument.startswith("-"):
+        return f"unexpected argument {argument!r}"
+    from difflib import get_close_matches
+
+    name = argument.partition("=")[0]
+    close = get_close_matches(name, flags, n=1, cutoff=0.5)
+    return f"there is no flag {name}" + (f"; did you mean {close[0]}?" if close else "")
