@@ -2,7 +2,7 @@
 //! too, gives the ids of the whole.
 //!
 //! Pieces are gathered until there is a batch, and the batch is encoded up to its last safe cut
-//! ([`crate::text::cut::last_cut_from`]); what follows the cut waits for more. A run without a cut
+//! ([`crate::text::cut::last_cut`]); what follows the cut waits for more. A run without a cut
 //! is kept whole and looked at again only when it has doubled, and only where it was not searched
 //! before, so memory is bounded by the longest such run and time stays linear.
 
@@ -10,7 +10,7 @@ use std::borrow::Borrow;
 
 use super::encoder::Tokenizer;
 use crate::error::Result;
-use crate::text::cut::{last_cut_from, reach};
+use crate::text::cut::{last_cut, reach};
 use crate::vocab::TokenId;
 
 /// Less than this is not worth a search for a cut.
@@ -64,7 +64,7 @@ impl<T: Borrow<Tokenizer>> StreamEncoder<T> {
     fn encode_batch(&mut self, out: &mut Vec<TokenId>) -> Result<()> {
         let tokenizer = self.tokenizer.borrow();
         let (pattern, special) = (tokenizer.pattern(), tokenizer.special_tokens());
-        if let Some(cut) = last_cut_from(&self.pending, self.searched, pattern, special) {
+        if let Some(cut) = last_cut(&self.pending, self.searched, pattern, special) {
             tokenizer.encode(&self.pending[..cut], out)?;
             self.pending.drain(..cut);
         }

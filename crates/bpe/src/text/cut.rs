@@ -48,14 +48,9 @@ pub fn next_cut(
     None
 }
 
-/// The last safe cut in `text` that stays one whatever is appended, near enough; `None` if there
-/// is none. `text` must have started at a safe cut.
-pub fn last_cut(text: &[u8], pattern: &Pattern, special: &SpecialTokens) -> Option<usize> {
-    last_cut_from(text, 1, pattern, special)
-}
-
-/// [`last_cut`], but only at or after `from`: what stands before was searched already.
-pub fn last_cut_from(
+/// The last safe cut in `text` at or after `from` that stays one whatever is appended, near enough;
+/// `None` if there is none. `text` must have started at a safe cut.
+pub fn last_cut(
     text: &[u8],
     from: usize,
     pattern: &Pattern,

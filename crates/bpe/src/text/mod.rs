@@ -16,4 +16,6 @@ pub(crate) mod visitor;
 mod window;
 
 #[cfg(test)]
+pub(crate) mod cut_tests;
+#[cfg(test)]
 mod tests;
