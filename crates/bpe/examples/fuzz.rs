@@ -301,7 +301,7 @@ fn trained_vocab(
     let distinct: HashSet<&Vec<u8>> = tokens.iter().collect();
     match distinct.len() == tokens.len() {
         true => Ok(Vocab::from_merges(&merges, special)?),
-        // One text twice: two merges made it, or it is special.
+        // A merge made what is also a special token, which this training takes for text.
         false => weird_vocab(random, sample, special),
     }
 }

@@ -85,6 +85,17 @@ proptest! {
     }
 
     #[test]
+    fn training_never_makes_the_same_bytes_twice(
+        words in prop::collection::vec("[ab]{1,16}", 1..12),
+        num_merges in 0usize..80,
+    ) {
+        let words: Vec<&[u8]> = words.iter().map(String::as_bytes).collect();
+        let merges = oracle::train(&words, num_merges);
+        let vocab = Vocab::from_merges(&merges, &[] as &[&str]);
+        prop_assert_eq!(vocab.map(|vocab| vocab.len()).ok(), Some(256 + merges.len()));
+    }
+
+    #[test]
     fn a_batch_is_each_text_by_itself(
         texts in prop::collection::vec(text(), 0..20),
         threads in prop::sample::select(vec![1usize, 2, 7]),

@@ -6,7 +6,7 @@
 
 use super::ascii;
 use super::classes::{self, Classes};
-use super::window::{Lane, Rules, Verdict, has, kind_if};
+use super::window::{Boundary, Lane, Scanner, has, kind_if};
 
 /// Kinds: runs are of letters, of numbers or of anything else (marks too) that is no white space.
 const LETTER: u8 = 1;
@@ -21,7 +21,7 @@ const APOSTROPHE: u8 = 32;
 /// The scanner of this pattern.
 pub struct Gpt2;
 
-impl Rules for Gpt2 {
+impl Scanner for Gpt2 {
     #[inline(always)]
     fn ascii_kind(byte: u8) -> u8 {
         let kind = kind_if(ascii::is_letter(byte), LETTER)
@@ -41,7 +41,7 @@ impl Rules for Gpt2 {
     }
 
     #[inline(always)]
-    fn judge(lane: Lane) -> Verdict {
+    fn boundary(lane: Lane) -> Boundary {
         let Lane { last, this, next, .. } = lane;
         let joins = has(last, JOINS);
         let letter = has(this, LETTER) & !has(last, LETTER);
@@ -50,11 +50,11 @@ impl Rules for Gpt2 {
         let run = (letter | number | other) & !joins;
         let space = has(this, SPACE) & !(has(last, SPACE) & has(next, SPACE));
         let contraction = other & !joins & has(this, APOSTROPHE) & has(next, LETTER);
-        Verdict { start: run | space, care: contraction }
+        Boundary { start: run | space, unsure: contraction }
     }
 
     #[inline]
-    fn settle(text: &[u8], at: usize, _last: u8) -> Option<usize> {
+    fn resolve(text: &[u8], at: usize, _last: u8) -> Option<usize> {
         match contraction_len(&text[at + 1..]) {
             0 => Some(at),
             len => Some(at + 1 + len),

@@ -15,7 +15,7 @@
 use super::ascii;
 use super::classes::{self, Classes, MARK};
 use super::gpt4::{SpaceRun, contraction_len, digits_end, is_other, line_end_end, others_end};
-use super::window::{Lane, Rules, Verdict, has, kind_if};
+use super::window::{Boundary, Lane, Scanner, has, kind_if};
 
 const UPPER: u8 = 1;
 const LOWER: u8 = 2;
@@ -35,7 +35,7 @@ const WORD: u8 = UPPER | LOWER | BOTH;
 /// The scanner of this pattern.
 pub struct Gpt4o;
 
-impl Rules for Gpt4o {
+impl Scanner for Gpt4o {
     #[inline(always)]
     fn ascii_kind(byte: u8) -> u8 {
         let kind = kind_if(byte.wrapping_sub(b'a') < 26, LOWER)
@@ -63,7 +63,7 @@ impl Rules for Gpt4o {
     }
 
     #[inline(always)]
-    fn judge(lane: Lane) -> Verdict {
+    fn boundary(lane: Lane) -> Boundary {
         let Lane { before_last, last, this, next } = lane;
         let word = |kind| has(kind, UPPER) | has(kind, LOWER) | has(kind, BOTH);
         let newline = has(this, SPACE) & has(this, LONE);
@@ -81,15 +81,15 @@ impl Rules for Gpt4o {
         let upper_after_both = has(this, UPPER) & has(last, BOTH);
         // A line end alone is a pretoken, or the end of one of others, which a slash prolongs.
         let slash = has(last, OTHER) & has(next, OTHER);
-        let unsure = newline & (has(last, SPACE) | has(next, SPACE) | slash);
-        Verdict {
+        let unsure_newline = newline & (has(last, SPACE) | has(next, SPACE) | slash);
+        Boundary {
             start: new_word | hump | number | other | line_end | space,
-            care: suffix | many_digits | upper_after_both | unsure,
+            unsure: suffix | many_digits | upper_after_both | unsure_newline,
         }
     }
 
     #[inline]
-    fn settle(text: &[u8], at: usize, last: u8) -> Option<usize> {
+    fn resolve(text: &[u8], at: usize, last: u8) -> Option<usize> {
         match text[at] {
             b'\'' => match contraction_len(&text[at + 1..]) {
                 0 => Some(at),
