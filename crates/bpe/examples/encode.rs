@@ -1,4 +1,5 @@
-//! Times the steps of encoding apart: load the tokenizer, encode in memory, encode into a file.
+//! Times the steps of encoding one by one: load the tokenizer, encode in memory, encode into a
+//! file.
 //!
 //! ```text
 //! cargo run --release --example encode -- TOKENIZER THREADS FILE...

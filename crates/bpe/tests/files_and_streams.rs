@@ -34,7 +34,7 @@ fn encode(tokenizer: &Tokenizer, text: &[u8]) -> Vec<TokenId> {
     ids
 }
 
-/// Text with special tokens whole and broken, long runs, wide characters, bytes that are no UTF-8.
+/// Text with special tokens whole and broken, long runs, wide characters, bytes that are not UTF-8.
 fn text() -> impl Strategy<Value = Vec<u8>> {
     let words: Vec<String> = CORPUS.split_inclusive(' ').map(str::to_owned).collect();
     let piece = prop_oneof![

@@ -1,8 +1,8 @@
 //! Characters of three bytes -> their ids, for text that is written without spaces.
 //!
-//! Where no merge reaches across a character's borders ([`super::cut_table`]) its ids do not
-//! depend on what surrounds it: they are read from a table indexed by code point, where a hash
-//! would have to be computed and a key compared. An entry is made when its character first comes.
+//! Where no merge reaches across a character's boundaries ([`super::cut_table`]), its ids do not
+//! depend on what surrounds it: they are read from a table indexed by code point, where otherwise
+//! a hash would be computed and a key compared. An entry is made when its character first comes.
 
 use crate::store::pages::filled;
 use crate::text::unspaced::{self, UnspacedChar};
@@ -15,43 +15,46 @@ pub const CHAR_LEN: usize = 3;
 /// One past the last code point of three bytes.
 const CODE_POINTS: usize = 1 << 16;
 
-/// What is known of a character: up to three ids and, where a fourth would be, all the rest, so that
-/// the ids are copied in one step.
+/// What is known of a character: up to three ids and, where a fourth would be, all the rest, so
+/// that the ids are copied in one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(align(16))]
 pub struct CharEntry([u32; 4]);
 
 impl CharEntry {
     const UNKNOWN: Self = Self([0; 4]);
-    /// Not to be found in this table.
+    /// A character that this table does not take.
     const ABSENT: Self = Self([0, 0, 0, 1 << 4]);
     const COUNT: u32 = 3;
     const LETTER: u32 = 1 << 2;
     const OTHER: u32 = 1 << 3;
     const ROW_SHIFT: u32 = 16;
 
-    /// `None` for a character that is of no kind, or of more than three ids.
+    /// `None` for a character that is not of text without spaces, or has more than three ids.
     fn new(code_point: u32, CharIds { ids, cut_row }: CharIds) -> Option<Self> {
-        let kind = match unspaced::classify(code_point)? {
+        let class = match unspaced::classify(code_point)? {
             UnspacedChar::Letter => Self::LETTER,
             UnspacedChar::Other => Self::OTHER,
         };
         let mut entry = [0; 4];
         entry[..CHAR_LEN].get_mut(..ids.len())?.copy_from_slice(&ids);
-        entry[CHAR_LEN] = u32::from(cut_row) << Self::ROW_SHIFT | kind | ids.len() as u32;
+        entry[CHAR_LEN] = u32::from(cut_row) << Self::ROW_SHIFT | class | ids.len() as u32;
         Some(Self(entry))
     }
 
+    /// Whether it is a letter without case.
     #[inline(always)]
     pub fn is_letter(self) -> bool {
         self.0[CHAR_LEN] & Self::LETTER != 0
     }
 
+    /// Whether its ids are known.
     #[inline(always)]
     pub fn has_ids(self) -> bool {
         self.0[CHAR_LEN] & (Self::LETTER | Self::OTHER) != 0
     }
 
+    /// How many ids it has.
     #[inline(always)]
     pub fn count(self) -> usize {
         (self.0[CHAR_LEN] & Self::COUNT) as usize
@@ -70,12 +73,13 @@ impl CharEntry {
     }
 }
 
-/// What the table learns of a character.
+/// What the table is told about a character.
 pub struct CharIds {
     pub ids: Vec<TokenId>,
     pub cut_row: u16,
 }
 
+/// The characters of three bytes, by code point.
 pub struct CharTable {
     entries: Box<[CharEntry]>,
 }
@@ -88,8 +92,8 @@ impl Default for CharTable {
 
 impl CharTable {
     /// The entry of the character at `at`; `None` if it has none: it is not three bytes long, or
-    /// of no [kind](unspaced), or stands at the text's very end. `encode` is asked for the ids of a
-    /// character that comes for the first time.
+    /// not of [text without spaces](unspaced), or at the text's very end. `encode` gives the ids of
+    /// a character that comes for the first time.
     #[inline(always)]
     pub fn get(
         &mut self,
@@ -105,7 +109,7 @@ impl CharTable {
     }
 
     /// The entry of the character at `at`, which has no ids if they are not known yet, and its code
-    /// point; `None` where no character of three bytes stands, or at the text's very end.
+    /// point; `None` if the character is not three bytes long, or at the text's very end.
     #[inline(always)]
     pub fn peek(&self, text: &[u8], at: usize) -> Option<(CharEntry, usize)> {
         let bytes = u32::from_be_bytes(*text.get(at..)?.first_chunk()?);
@@ -141,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn knows_the_kinds_and_nothing_else() {
+    fn knows_letters_and_others_and_nothing_else() {
         let mut table = CharTable::default();
         for (character, kind) in [
             ('中', Some(true)),
@@ -172,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn leaves_alone_what_is_no_character_or_does_not_fit() {
+    fn leaves_alone_what_is_not_a_character_or_does_not_fit() {
         let mut table = CharTable::default();
         let surrogate = [0xED, 0xA0, 0x80, b'.'];
         let overlong = [0xE0, 0x80, 0x80, b'.'];

@@ -2,12 +2,13 @@
 //!
 //! Special tokens are found first; the text between them is pretokenized; a pretoken's ids come
 //! from a cache ([`super::short_cache`]) or, the first time, from merging
-//! ([`crate::vocab::merge`]). One with bytes beyond ASCII, or a long one, is first cut where no merge
-//! reaches across ([`super::cut_table`]). The loop that does it is in [`super::words`].
+//! ([`crate::vocab::merge`]). A long pretoken, or one with bytes beyond ASCII, is first cut where
+//! no merge reaches across ([`super::cut_table`]). The loop that does all this is in
+//! [`super::words`].
 //!
-//! A [`Tokenizer`] is shared by threads. What an encoding thread writes to (its caches, its
-//! buffers) is a [`WordEncoder`], taken from a pool for the length of a call, so that nothing is
-//! locked while text is read and the next call finds the caches warm.
+//! A [`Tokenizer`] is shared by threads. What an encoding thread writes to (its caches and buffers)
+//! is a [`WordEncoder`], taken from a pool for the length of a call, so that nothing is locked
+//! while text is read and the next call finds the caches warm.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -21,7 +22,8 @@ use crate::text::pattern::Pattern;
 use crate::text::special::{Segment, SpecialTokens};
 use crate::vocab::{TokenId, Vocab};
 
-/// A vocabulary, its special tokens and its pattern: all that turns text into ids and back.
+/// A vocabulary, its special tokens and its pattern: all that it takes to turn text into ids and
+/// back. Threads share one; it is safe to encode with it from all of them at once.
 pub struct Tokenizer {
     bpe: Bpe,
     special: SpecialTokens,
@@ -30,8 +32,8 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Special tokens that the vocabulary holds keep their id; the others are appended after the
-    /// largest id, in the order given.
+    /// A tokenizer. Special tokens that the vocabulary holds keep their id; the others get ids
+    /// after the largest one, in the order given.
     ///
     /// # Errors
     /// An empty special token or one given twice.
@@ -50,10 +52,12 @@ impl Tokenizer {
         Ok(Self { bpe, special, pattern, pool: Mutex::default() })
     }
 
+    /// The vocabulary, special tokens included.
     pub fn vocab(&self) -> &Vocab {
         &self.bpe.vocab
     }
 
+    /// The special tokens, in the order given.
     pub fn special_tokens(&self) -> &SpecialTokens {
         &self.special
     }
@@ -63,6 +67,7 @@ impl Tokenizer {
         &self.bpe.special_ids
     }
 
+    /// The pattern that cuts text into pretokens.
     pub fn pattern(&self) -> &Pattern {
         &self.pattern
     }
@@ -75,7 +80,7 @@ impl Tokenizer {
         self.with_words(|words| self.encode_with(words, text, out))
     }
 
-    /// Appends the ids of `text` to `out`, special tokens taken as plain text: for input that is
+    /// Appends the ids of `text` to `out`, treating special tokens as plain text: for input that is
     /// not trusted.
     ///
     /// # Errors
@@ -130,7 +135,7 @@ impl Tokenizer {
         Ok(batch)
     }
 
-    /// The bytes that `ids` stand for, appended to `out`.
+    /// Appends the bytes that `ids` stand for to `out`.
     ///
     /// # Errors
     /// An id that the vocabulary does not hold; `out` is then as before.
@@ -188,7 +193,7 @@ impl Tokenizer {
         result
     }
 
-    /// Lends a word encoder out of the pool, or a new one if all are lent out.
+    /// Calls `work` with a word encoder from the pool, or a new one if all are in use.
     pub(crate) fn with_words<R>(&self, work: impl FnOnce(&mut WordEncoder) -> R) -> R {
         let pooled = self.pool.lock().ok().and_then(|mut pool| pool.pop());
         let mut words = pooled.unwrap_or_default();
@@ -200,7 +205,7 @@ impl Tokenizer {
     }
 }
 
-/// A worker's panic goes on in the thread that waits for it.
+/// Carries a worker's panic on in the thread that waits for it.
 fn resume<R>(panic: Box<dyn std::any::Any + Send>) -> R {
     std::panic::resume_unwind(panic)
 }

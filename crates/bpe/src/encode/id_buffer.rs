@@ -37,6 +37,7 @@ impl IdBuffer {
         IdWriter { len: self.len, buffer: self }
     }
 
+    /// Appends what was gathered to the output.
     #[inline(never)]
     pub fn flush(&mut self, out: &mut impl Output) {
         out.append(&self.ids[..self.len]);

@@ -69,6 +69,7 @@ impl ShortCache {
         Self { lines, shift: 64 - log_lines }
     }
 
+    /// The ids of a word, if they are known.
     #[inline(always)]
     pub fn get(&self, key: ShortKey) -> Option<PackedIds> {
         let Line(line) = &self.lines[self.line(key)];
@@ -77,7 +78,7 @@ impl ShortCache {
         (slot.key == key).then_some(slot.ids)
     }
 
-    /// Brings the line near that a look-up of `key` will read.
+    /// Starts loading the line that a look-up of `key` will read.
     #[inline(always)]
     pub fn prefetch(&self, key: ShortKey) {
         prefetch(&self.lines[self.line(key)]);

@@ -3,7 +3,8 @@
 //! Work is done in batches of words, in two passes. The first runs inside the scanner: it cuts a
 //! pretoken where it may be cut and collects each part's [`ShortKey`], sixteen bytes. The second
 //! looks the keys up. The scanner's branches are hard to predict and a look-up waits for memory;
-//! apart, the processor runs many look-ups at once, which it cannot across a mispredicted branch.
+//! separated, many look-ups run at once, which the processor cannot do across a mispredicted
+//! branch.
 
 use super::bpe::Bpe;
 use super::char_table::{CHAR_LEN, CharEntry, CharIds, CharTable};
@@ -101,7 +102,7 @@ impl<O: Output> Visitor for Encoding<'_, O> {
 }
 
 /// The key of the word `text[start..start + len]`, which is not empty. A long word's says where in
-/// the text it stands; the short cache holds no such key.
+/// the text it is; the short cache never holds one.
 #[inline(always)]
 fn key_at(text: &[u8], start: usize, len: usize) -> ShortKey {
     if len > ShortKey::MAX_LEN {

@@ -2,7 +2,7 @@
 //!
 //! Nearly all words have 15 bytes or fewer. Their key is the word itself, padded with zeros, and
 //! its length in the last byte. The key of a longer word holds two numbers by which the table
-//! finds it: its hash, its index, or where it stands.
+//! finds it: its hash, its index, or its place.
 
 use super::hash::fold;
 

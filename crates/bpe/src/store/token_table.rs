@@ -115,8 +115,8 @@ impl TokenTable {
         self.bytes.get(span.start as usize..span.start as usize + span.len as usize)
     }
 
-    /// A token's length and [`WIDE`] bytes of which it is the first (all of it, if it is no longer);
-    /// None for an unknown id, and for the few tokens that stand too near the end of the store.
+    /// A token's length, and [`WIDE`] bytes that begin with it (or with its start, if it is
+    /// longer); `None` for an unknown id, and for the few tokens too near the end of the store.
     #[inline]
     pub fn get_wide(&self, id: TokenId) -> Option<(usize, &[u8; WIDE])> {
         let span = self.spans.get(id as usize)?;

@@ -77,7 +77,11 @@ pub fn special() -> impl Strategy<Value = SpecialTokens> {
 proptest! {
     #[test]
     fn parts_at_a_cut_are_the_parts_of_the_whole(
-        text in text(), rest in text(), from in 0usize..80, pattern in pattern(), special in special(),
+        text in text(),
+        rest in text(),
+        from in 0usize..80,
+        pattern in pattern(),
+        special in special(),
     ) {
         let whole = [text.clone(), rest].concat();
         let cuts = [

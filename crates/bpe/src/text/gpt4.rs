@@ -166,7 +166,7 @@ fn newlines_end(text: &[u8], at: usize) -> usize {
     at + newlines.count()
 }
 
-/// `\s++$|\s*[\r\n]|\s+(?!\S)|\s`, where white space stands at `start`.
+/// `\s++$|\s*[\r\n]|\s+(?!\S)|\s`, where white space is at `start`.
 fn space_end(classes: &Classes, text: &[u8], start: usize) -> usize {
     let run = SpaceRun::at(classes, text, start);
     if run.end == text.len() { run.end } else { run.end_before_others(start) }
@@ -208,8 +208,8 @@ impl SpaceRun {
     }
 }
 
-/// Where the pretoken ends that the line end at `at` is part of, if ASCII tells: `[\r\n]*` after
-/// others, else `\s*[\r\n]`, with something to follow.
+/// Where the pretoken ends that the line end at `at` is part of, if ASCII decides it: `[\r\n]*`
+/// after others, else `\s*[\r\n]`, with something after it.
 pub fn line_end_end(text: &[u8], at: usize, after_others: bool) -> Option<usize> {
     let mut end = at;
     for (place, &byte) in text.iter().enumerate().skip(at) {
@@ -236,8 +236,8 @@ pub fn contraction_len(rest: &[u8]) -> usize {
     }
 }
 
-/// Nothing joins letters or digits to what follows them in another kind, a line end to what is no
-/// white space, or others to digits and blanks; others join letters only one at a time.
+/// Nothing joins letters or digits to a different kind after them, a line end to anything but white
+/// space, or others to digits and blanks; others join letters only one at a time.
 pub fn is_certain_boundary(text: &[u8], at: usize) -> bool {
     let classes = Classes::get();
     let Some(right) = classes.after(text, at) else { return false };

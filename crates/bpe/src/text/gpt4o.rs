@@ -9,8 +9,8 @@
 //!
 //! A word is upper case and then lower case, with one character of another kind before it and a
 //! contraction after it. Letters without case, and marks, are both; where upper case follows them
-//! and no lower case follows that, the word ends at the last of them. Marks are no letters to the
-//! other parts of the pattern: alone they are "other".
+//! and no lower case follows that, the word ends at the last of them. To the other parts of the
+//! pattern marks are not letters: alone they are "other".
 
 use super::ascii;
 use super::classes::{self, Classes, MARK};
@@ -93,7 +93,7 @@ impl Scanner for Gpt4o {
         match text[at] {
             b'\'' => match contraction_len(&text[at + 1..]) {
                 0 => Some(at),
-                // An apostrophe behind it is no second suffix.
+                // An apostrophe after it does not start a second suffix.
                 len => Some(at + 1 + len).filter(|&end| text.get(end) != Some(&b'\'')),
             },
             b'\r' | b'\n' if last & SPACE == 0 => line_end_end(text, at, last & OTHER != 0),
@@ -136,7 +136,7 @@ fn pretoken_end(classes: &Classes, text: &[u8], start: usize) -> usize {
     }
 }
 
-/// `U*l+` or else `U+l*`, and the contraction after it, where a letter or mark stands at `start`.
+/// `U*l+` or else `U+l*`, and the contraction after it, where a letter or mark is at `start`.
 fn word_end(classes: &Classes, text: &[u8], start: usize) -> usize {
     // U*, and the end of the last character in it that could be l as well.
     let (mut at, mut both_end) = (start, None);

@@ -3,23 +3,12 @@
 //! Ids may be in any order and leave gaps; what is fixed is that every byte has a token (so that
 //! any input can be encoded) and that a merge's rank is its place in the list.
 //!
-//! # No two merges of a training make the same bytes
-//!
-//! Each merge gets an id of its own, and an id belongs to one byte string. Files that say otherwise
-//! are refused; training cannot come to it, which is why it can number its merges as it makes them
-//! and [`Vocab::from_merges`] never fails on what it made:
-//!
-//! Take a byte string `s`, and call an occurrence of it in a pretoken *bounded* at some step if a
-//! token starts where it starts and a token ends where it ends. Boundaries between tokens only ever
-//! disappear, so an occurrence that is bounded now was bounded at every step before, and no merge
-//! reached across its ends. What happened inside it is therefore what happens to `s` on its own: the
-//! same merges in the same order. (Leftmost first, too: where a merge of a token with itself met a
-//! run of them that began further left, an even number stood before `s`, or one pair would have
-//! reached across its start.) So at every step all bounded occurrences of `s` are split into the
-//! same tokens. When a merge makes `s`, these are the merge's two parts, and afterwards every
-//! occurrence that is still bounded is a single token. No other pair of tokens can be found with the
-//! bytes of `s` from then on, and only pairs that are found are merged. Nor does any merge make a
-//! special token: its text does not occur in a pretoken.
+//! A byte string has at most one id and an id one byte string, so every merge must make bytes that
+//! no other token has. Files that break this are refused. Training never does: once a merge has
+//! made some bytes, all that is divided from its surroundings and has these bytes is that one
+//! token, and no other pair can make them (the proof is at `Queue` in `train/pairs.rs`). So
+//! training numbers its merges as it makes them, and [`Vocab::from_merges`] takes whatever it made.
+//! A special token is not made by a merge either: its text does not occur in a pretoken.
 
 pub(crate) mod merge;
 mod merge_long;
@@ -98,7 +87,7 @@ impl Vocab {
     ///
     /// # Errors
     /// A merge of tokens that do not exist yet, or of which the bytes are those of another token,
-    /// which no training makes: see the top of `vocab/mod.rs`.
+    /// which no training makes (see the top of `vocab/mod.rs`).
     pub fn from_merges<S: AsRef<str>>(
         merges: &[(TokenId, TokenId)],
         special_tokens: &[S],
@@ -356,7 +345,7 @@ mod tests {
 
     #[test]
     fn from_ranks_takes_a_token_that_no_two_lower_ones_make() {
-        // "abc" stands before "ab", its only way to come about.
+        // "abc" comes before "ab", the only way to make it.
         let vocab = Vocab::from_ranks(with(&[(256, "abc"), (257, "ab")])).unwrap();
         assert!(vocab.whole_words_first());
         let merges: Vec<_> = vocab.merge_bytes().collect();
