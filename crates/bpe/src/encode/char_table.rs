@@ -6,7 +6,8 @@
 
 use crate::store::pages::filled;
 use crate::store::token_table::TokenId;
-use crate::text::dense::{self, Kind};
+use crate::text::unspaced::{self, Kind};
+use crate::text::utf8::{code_point_of_three, starts_with_three};
 
 /// The bytes of a character that has an entry.
 pub const CHAR_LEN: usize = 3;
@@ -31,7 +32,7 @@ impl Entry {
 
     /// `None` for a character that is of no kind, or of more than three ids.
     fn new(code_point: u32, Known { ids, cut_row }: Known) -> Option<Self> {
-        let kind = match dense::kind(code_point)? {
+        let kind = match unspaced::kind(code_point)? {
             Kind::Letter => Self::LETTER,
             Kind::Other => Self::OTHER,
         };
@@ -87,7 +88,7 @@ impl Default for CharTable {
 
 impl CharTable {
     /// The entry of the character at `at`; `None` if it has none: it is not three bytes long, or
-    /// of no [kind](dense), or stands at the text's very end. `encode` is asked for the ids of a
+    /// of no [kind](unspaced), or stands at the text's very end. `encode` is asked for the ids of a
     /// character that comes for the first time.
     #[inline(always)]
     pub fn get(
@@ -108,8 +109,8 @@ impl CharTable {
     #[inline(always)]
     pub fn peek(&self, text: &[u8], at: usize) -> Option<(Entry, usize)> {
         let bytes = u32::from_be_bytes(*text.get(at..)?.first_chunk()?);
-        let point = code_point(bytes);
-        is_wide(bytes).then(|| (self.entries[point], point))
+        let point = code_point_of_three(bytes) as usize % CODE_POINTS;
+        starts_with_three(bytes).then(|| (self.entries[point], point))
     }
 
     #[cold]
@@ -124,19 +125,6 @@ impl CharTable {
         self.entries[point as usize] = entry;
         entry
     }
-}
-
-/// Whether `bytes` begin as a character of three bytes does.
-#[inline(always)]
-fn is_wide(bytes: u32) -> bool {
-    bytes & 0xF0C0_C000 == 0xE080_8000
-}
-
-/// Of a character of three bytes, which come first in `bytes`.
-#[inline(always)]
-fn code_point(bytes: u32) -> usize {
-    let point = (bytes >> 12 & 0xF000) | (bytes >> 10 & 0x0FC0) | (bytes >> 8 & 0x003F);
-    point as usize % CODE_POINTS
 }
 
 #[cfg(test)]

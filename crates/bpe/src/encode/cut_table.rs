@@ -12,6 +12,7 @@
 
 use std::collections::HashMap;
 
+use crate::text::utf8::{is_continuation, leads_three};
 use crate::vocab::Vocab;
 
 #[derive(Clone)]
@@ -37,7 +38,7 @@ impl CutTable {
             let (Some(&last), Some(&first)) = (left.last(), right.first()) else { continue };
             let (word, bit) = place(last, first);
             joined[word] |= 1 << bit;
-            if is_continuation(last) && is_lead(first) {
+            if is_continuation(last) && leads_three(first) {
                 for before_last in fitting(left.iter().nth_back(1)) {
                     for second in fitting(right.get(1)) {
                         let bit = bits_after(first, second);
@@ -82,7 +83,7 @@ impl CutTable {
         let Some(&[before_last, last, first, second]) = around else { return false };
         is_continuation(before_last)
             && is_continuation(last)
-            && is_lead(first)
+            && leads_three(first)
             && is_continuation(second)
             && self.is_cut_before(self.row(before_last, last), bits_after(first, second))
     }
@@ -115,15 +116,6 @@ fn bits_before(before_last: u8, last: u8) -> usize {
 #[inline(always)]
 fn bits_after(first: u8, second: u8) -> usize {
     usize::from(first & 15) << 6 | usize::from(second & 63)
-}
-
-fn is_continuation(byte: u8) -> bool {
-    byte & 0xC0 == 0x80
-}
-
-/// Of a character of three bytes.
-fn is_lead(byte: u8) -> bool {
-    byte & 0xF0 == 0xE0
 }
 
 /// The continuation bytes that a merge fits beside, whose part has this byte there: all of them if

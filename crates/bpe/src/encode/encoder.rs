@@ -1,7 +1,7 @@
 //! Text -> ids.
 //!
 //! Special tokens are found first; the text between them is pretokenized; a pretoken's ids come
-//! from a cache ([`super::cache`]) or, the first time, from merging
+//! from a cache ([`super::short_cache`]) or, the first time, from merging
 //! ([`crate::vocab::merge`]). One with bytes beyond ASCII, or a long one, is first cut where no merge
 //! reaches across ([`super::cut_table`]). The loop that does it is in [`super::words`].
 //!
@@ -13,6 +13,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use super::cut_table::CutTable;
+use super::output::Output;
 use super::words::{Rules, WordEncoder};
 use crate::error::{Error, Result};
 use crate::store::token_table::WIDE;
@@ -20,35 +21,6 @@ use crate::text::pattern::Pattern;
 use crate::text::special::{Segment, SpecialTokens};
 use crate::vocab::merge::{MergeScratch, merge};
 use crate::vocab::{TokenId, Vocab};
-
-/// What ids are appended to.
-pub trait Output {
-    fn append(&mut self, ids: &[TokenId]);
-
-    /// How many ids there are.
-    fn len(&self) -> usize;
-
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    fn truncate(&mut self, len: usize);
-}
-
-impl Output for Vec<TokenId> {
-    #[inline]
-    fn append(&mut self, ids: &[TokenId]) {
-        self.extend_from_slice(ids);
-    }
-
-    fn len(&self) -> usize {
-        Vec::len(self)
-    }
-
-    fn truncate(&mut self, len: usize) {
-        Vec::truncate(self, len);
-    }
-}
 
 /// A vocabulary, its special tokens and its pattern: all that turns text into ids and back.
 pub struct Tokenizer {

@@ -1,4 +1,4 @@
-//! What does not fit a slot of [`super::cache`]: pretokens of 16 bytes and more, or of many ids.
+//! What does not fit a slot of [`super::short_cache`]: pretokens of 16 bytes and more, or of many ids.
 //!
 //! One in a hundred words is such, and merging it costs as much as looking up the other
 //! ninety-nine. Bytes and ids lie in two arenas; a slot holds a hash and where they are. When an

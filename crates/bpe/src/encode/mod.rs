@@ -1,9 +1,10 @@
 //! Text -> ids: the tokenizer, the loop over pretokens with its caches and tables, streams.
 
-pub mod cache;
 mod char_table;
 pub mod cut_table;
 pub mod encoder;
 pub mod long_cache;
+pub mod output;
+pub mod short_cache;
 pub mod stream;
 pub(crate) mod words;

@@ -5,13 +5,15 @@
 //! the keys up. The scanner's branches are hard to predict and a look-up waits for memory; apart,
 //! the processor runs many look-ups at once, which it cannot across a mispredicted branch.
 
-use super::cache::{Cache, Ids, Key, MAX_IDS, MAX_KEY};
 use super::char_table::{CHAR_LEN, CharTable, Entry, Known};
 use super::cut_table::CutTable;
-use super::encoder::Output;
 use super::long_cache::LongCache;
+use super::output::Output;
+use super::short_cache::{Cache, Ids, Key, MAX_IDS, MAX_KEY};
 use crate::error::Result;
-use crate::text::pattern::{Pattern, Visitor};
+use crate::text::pattern::Pattern;
+use crate::text::utf8::{char_len, leads_three};
+use crate::text::visitor::Visitor;
 use crate::vocab::merge::{MergeScratch, merge};
 use crate::vocab::{TokenId, Vocab};
 
@@ -156,10 +158,7 @@ impl<O: Output> Visitor for Encoding<'_, O> {
 
     #[inline(always)]
     fn pass(&mut self, start: usize) -> usize {
-        match self.text[start] {
-            0xE0..=0xEF => self.pass_characters(start),
-            _ => start,
-        }
+        if leads_three(self.text[start]) { self.pass_characters(start) } else { start }
     }
 }
 
@@ -191,10 +190,10 @@ impl<O: Output> Encoding<'_, O> {
         }
     }
 
-    /// Encodes characters of three bytes from `start` on, as far as cuts and [`dense`] allow;
+    /// Encodes characters of three bytes from `start` on, as far as cuts and [`unspaced`] allow;
     /// returns where it stopped.
     ///
-    /// [`dense`]: crate::text::dense
+    /// [`unspaced`]: crate::text::unspaced
     #[inline(never)]
     fn pass_characters(&mut self, start: usize) -> usize {
         self.look_up();
@@ -327,17 +326,6 @@ impl<O: Output> Encoding<'_, O> {
             Some(ids) => words.short.insert(key, ids),
             None => words.long.insert(word, &words.symbols),
         }
-    }
-}
-
-/// How long a character is that begins with `first`; 1 where none does.
-#[inline(always)]
-fn char_len(first: u8) -> usize {
-    match first {
-        0xE0..=0xEF => 3,
-        0xC0..=0xDF => 2,
-        0xF0..=0xFF => 4,
-        _ => 1,
     }
 }
 

@@ -5,12 +5,14 @@ mod ascii;
 mod classes;
 pub mod custom;
 pub mod cut;
-pub mod dense;
 mod gpt2;
 mod gpt4;
 mod gpt4o;
 pub mod pattern;
 pub mod special;
+pub mod unspaced;
+pub(crate) mod utf8;
+pub(crate) mod visitor;
 mod window;
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 //! The patterns are those of tiktoken's `gpt2`, `cl100k_base` and `o200k_base`.
 
 use super::custom::CustomPattern;
+use super::visitor::Visitor;
 use super::{gpt2, gpt4, gpt4o, window};
 use crate::error::Result;
 
@@ -120,19 +121,6 @@ impl Pattern {
             Pattern::Gpt4o => gpt4o::is_certain_boundary(text, at),
             Pattern::Custom(_) => false,
         }
-    }
-}
-
-/// What is done with the pretokens of a text as they are found.
-pub trait Visitor {
-    /// The next pretoken is `text[start..end]`.
-    fn pretoken(&mut self, start: usize, end: usize);
-
-    /// The next pretoken starts at `start`, in text with little ASCII. A visitor may deal with
-    /// what comes there by itself and say where it stopped; pretokens are told again from there
-    /// on. [`super::dense`] tells where it may stop.
-    fn pass(&mut self, start: usize) -> usize {
-        start
     }
 }
 

@@ -14,7 +14,7 @@
 //! its end.
 
 use super::classes::Classes;
-use super::pattern::Visitor;
+use super::visitor::Visitor;
 
 /// How many bytes are looked at together: one for each bit of a mask.
 const WIDTH: usize = 64;

@@ -4,7 +4,7 @@
 //! any number of threads and wherever a job is resumed.
 
 use super::npy::StoredIds;
-use crate::encode::encoder::Output;
+use crate::encode::output::Output;
 use crate::vocab::{TokenId, Vocab};
 
 pub const TRAIN: usize = 0;
