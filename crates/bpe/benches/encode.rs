@@ -6,8 +6,8 @@
 //!     cargo bench --package bpe --bench encode
 //! ```
 //!
-//! Without files, the text is made of the sentences in `samples` and the tokenizer is trained on them,
-//! so every word is in the cache and most are tokens: an upper bound.
+//! Without files, the text is made of the sentences in `samples` and the tokenizer is trained on
+//! them, so every word is in the cache and most are tokens: an upper bound.
 
 mod samples;
 

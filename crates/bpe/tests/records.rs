@@ -1,4 +1,4 @@
-//! Files of records: each record is a document, encoded apart from its neighbours.
+//! Files of records: each record is a document, encoded independently of its neighbours.
 
 #![allow(clippy::unwrap_used)] // in a test a panic is the report
 
@@ -114,10 +114,10 @@ proptest! {
         let tokenizer = tokenizer();
         let eot = tokenizer.special_ids()[0];
         // No two alike, so that it is seen which went where.
+        let numbered = records.iter().enumerate();
         let records: Vec<String> =
-            records.iter().enumerate().map(|(i, text)| text.replace(EOT, " ") + &format!("{i};")).collect();
-        let (input, whole, parts) =
-            (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+            numbered.map(|(i, text)| text.replace(EOT, " ") + &format!("{i};")).collect();
+        let [input, whole, parts] = [(); 3].map(|()| tempfile::tempdir().unwrap());
         let (paths, files) = write(input.path(), &records);
         let options = EncodeOptions {
             threads, chunk_bytes, val_fraction: 0.4, append_eot: Some(eot), ..Default::default()

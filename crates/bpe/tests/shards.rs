@@ -145,7 +145,11 @@ proptest! {
         let input = tempfile::tempdir().unwrap();
         let paths = write_all(input.path(), &texts);
         let options = EncodeOptions {
-            threads, chunk_bytes, val_fraction, shard_tokens: Some(shard_tokens), ..Default::default()
+            threads,
+            chunk_bytes,
+            val_fraction,
+            shard_tokens: Some(shard_tokens),
+            ..Default::default()
         };
         let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         run(&tokenizer, &paths, &whole.path().join("tokens.npy"), options.clone()).unwrap();

@@ -79,6 +79,7 @@ fn chunks_of(chunk_bytes: usize) -> SourceOptions {
 }
 
 /// Reads the field "text" of JSON lines.
+#[cfg(all(feature = "gzip", feature = "parquet"))]
 fn records(chunk_bytes: usize) -> SourceOptions {
     let fields = TextFields { json: Some("text".to_owned()), ..TextFields::default() };
     SourceOptions { fields, ..chunks_of(chunk_bytes) }
@@ -122,7 +123,11 @@ fn read_all(source: &Source) -> Vec<(Chunk, Vec<u8>)> {
 proptest! {
     #[test]
     fn parts_at_a_cut_are_the_parts_of_the_whole(
-        text in text(), rest in text(), from in 0usize..80, pattern in pattern(), special in special(),
+        text in text(),
+        rest in text(),
+        from in 0usize..80,
+        pattern in pattern(),
+        special in special(),
     ) {
         let whole = [text.clone(), rest].concat();
         let cuts = [
