@@ -302,11 +302,14 @@ proptest! {
     /// kind of file.
     #[test]
     fn any_tokenizer_comes_back(
-        picks in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 0..40),
+        picks in prop::collection::vec(
+            (any::<prop::sample::Index>(), any::<prop::sample::Index>()), 0..40,
+        ),
         special in prop::collection::btree_set("<[a-z中 |]{0,6}>", 0..4),
     ) {
         let mut merges: Vec<(TokenId, TokenId)> = Vec::new();
-        let mut known: std::collections::HashSet<Vec<u8>> = (0..=255).map(|byte| vec![byte]).collect();
+        let mut known: std::collections::HashSet<Vec<u8>> =
+            (0..=255).map(|byte| vec![byte]).collect();
         let mut tokens: Vec<Vec<u8>> = (0..=255).map(|byte| vec![byte]).collect();
         for (left, right) in picks {
             let (left, right) = (left.index(tokens.len()), right.index(tokens.len()));
@@ -330,7 +333,9 @@ proptest! {
     #[test]
     fn no_file_makes_it_panic(
         at in any::<prop::sample::Index>(),
-        with in prop::sample::select(vec!["", "\"", "[", "{", "}", "1", "null", "\\u0000", "é", ","]),
+        with in prop::sample::select(
+            vec!["", "\"", "[", "{", "}", "1", "null", "\\u0000", "é", ","],
+        ),
         len in 0usize..40,
     ) {
         let text = valid().to_string();

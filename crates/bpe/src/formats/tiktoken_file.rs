@@ -1,7 +1,7 @@
 //! `.tiktoken`: a line for each token, with its bytes in base64 and its rank, which is its id.
 //!
-//! The file has neither special tokens nor the pattern. The pattern is known, by name, for files that
-//! OpenAI published; for others it is GPT-2's. Special tokens are not guessed.
+//! The file has neither special tokens nor the pattern. The pattern is known, by name, for files
+//! that OpenAI published; for others it is GPT-2's. Special tokens are not guessed.
 
 use std::path::Path;
 

@@ -1,7 +1,7 @@
 //! Writes `tokenizer.json` so that `tokenizers` and `transformers` load it as it is and give the
 //! same ids, and the few lines of `tokenizer_config.json` by which `AutoTokenizer` recognizes it.
-//! (They match a custom regular expression with Oniguruma; where the engines disagree, as on whether
-//! `½` is a `\w`, so do the ids.)
+//! (They match a custom regular expression with Oniguruma; where the engines disagree, as on
+//! whether `½` is a `\w`, so do the ids.)
 
 use std::io::{self, Write};
 

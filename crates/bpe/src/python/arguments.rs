@@ -21,8 +21,8 @@ pub fn text_bytes<'a>(text: &'a Bound<'_, PyAny>) -> PyResult<&'a [u8]> {
 }
 
 /// The `str` of these bytes; U+FFFD for what is not UTF-8 (each maximal part of a character, as the
-/// Unicode Standard recommends and Rust does it). Python decodes and checks in one pass, where going
-/// through Rust's `str` would check first: a tenth of the time of decoding ids.
+/// Unicode Standard recommends and Rust does it). Python decodes and checks in one pass, where
+/// going through Rust's `str` would check first: a tenth of the time of decoding ids.
 pub fn text_of<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyString>> {
     let len = ffi::Py_ssize_t::try_from(bytes.len())?;
     // SAFETY: the bytes are valid for `len` and the error handler's name ends in NUL; what comes
@@ -41,8 +41,8 @@ fn lone_surrogate(text: &Bound<'_, PyString>) -> PyErr {
     };
     match position() {
         Ok(at) => PyValueError::new_err(format!(
-            "the text has a lone surrogate at character {at}, which has no UTF-8: decode its source \
-             with errors=\"replace\", or give its bytes"
+            "the text has a lone surrogate at character {at}, which has no UTF-8: decode its \
+             source with errors=\"replace\", or give its bytes"
         )),
         Err(error) => error,
     }

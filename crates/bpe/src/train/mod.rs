@@ -135,8 +135,8 @@ fn train_words(
 /// The merges in the order of their creation; fewer than `num_merges` if no pair is left.
 ///
 /// The words are in memory while they are merged, at two bytes for each of their bytes and two more
-/// for each word (four for a vocabulary beyond 65,535). `max_memory`, in bytes, bounds what comes on
-/// top.
+/// for each word (four for a vocabulary beyond 65,535). `max_memory`, in bytes, bounds what comes
+/// on top.
 ///
 /// # Errors
 /// `progress` says stop, or the words are too many or cannot be read back from the disk.

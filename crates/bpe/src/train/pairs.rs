@@ -210,11 +210,12 @@ impl TokenBytes {
 ///   across them.
 /// - Then merging inside that *w* has not depended on what is around it: leftmost-first merging
 ///   arrives at its start between two tokens and leaves its end between two tokens, as it would
-///   were *w* a word of its own. Hence at any time every *w* with boundaries at both ends is divided
-///   in the same way, that of the word *w*.
+///   were *w* a word of its own. Hence at any time every *w* with boundaries at both ends is
+///   divided in the same way, that of the word *w*.
 /// - When the first merge that gives *w* is made, it makes one of them a single token; so that way
 ///   is from then on a single token, for all of them and for good.
-/// - A second merge that gives *w* would need a *w* with boundaries at both ends that is two tokens.
+/// - A second merge that gives *w* would need a *w* with boundaries at both ends that is two
+///   tokens.
 #[derive(Default)]
 pub struct Queue {
     heap: Vec<Entry>,

@@ -5,13 +5,13 @@
 //!   ..  | th  th e  | th  th e  n  |  ..      after (t, h): the id first and last in its span
 //! ```
 //!
-//! A token spans as many symbols as it has bytes (fewer after [`Partition::compact`]); its id is the
-//! first and the last of them, so both neighbours of a token are one read away and nothing is
+//! A token spans as many symbols as it has bytes (fewer after [`Partition::compact`]); its id is
+//! the first and the last of them, so both neighbours of a token are one read away and nothing is
 //! linked. The symbols between are left over. The span at `p` is still token `a` exactly if its
 //! first and its last symbol are both `a`: merging it with the token on its right overwrites the
 //! first, with the token on its left the last, and no merge ever writes `a` again where it was
-//! before, for tokens only grow. Hence the start positions where a pair was once seen may be kept as
-//! they are and checked when they are used.
+//! before, for tokens only grow. Hence the start positions where a pair was once seen may be kept
+//! as they are and checked when they are used.
 //!
 //! Ids are 16 bits wide where the vocabulary allows it ([`Symbol`]): this array is most of the
 //! memory that training takes and reads.

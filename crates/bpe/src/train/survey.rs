@@ -2,8 +2,8 @@
 //!
 //! The first pass adds counts into a table of hashed pairs, a sketch, which bounds the count of
 //! every pair from above. From it a threshold is chosen. The second pass counts exactly the pairs
-//! that may reach the threshold, and notes where they are. Everything less frequent, which is nearly
-//! everything, costs two table look-ups and no memory.
+//! that may reach the threshold, and notes where they are. Everything less frequent, which is
+//! nearly everything, costs two table look-ups and no memory.
 
 use rayon::prelude::*;
 
@@ -19,8 +19,8 @@ use crate::vocab::TokenId;
 /// evenly spread: what cells hold by chance is then well below it.
 const CELLS_PER_PAIR: u64 = 2;
 
-/// The greatest count, divided by this, is the threshold: a lower ratio takes more surveys, a higher
-/// one tracks more pairs that are never merged.
+/// The greatest count, divided by this, is the threshold: a lower ratio takes more surveys, a
+/// higher one tracks more pairs that are never merged.
 const RATIO: u64 = 64;
 
 /// Finds the most frequent of all pairs, of which none exceeds `ceiling`, and puts them into
@@ -196,8 +196,8 @@ impl Found {
     ) -> Result<Self> {
         let mut index = PairIndex::default();
         let mut found = Found { pairs: Vec::new(), places: Vec::new(), keeps_places };
-        // Whether a pair passes the sketch cannot be predicted, so there is no branch on it: all are
-        // written to a block, and the next overwrites what did not pass.
+        // Whether a pair passes the sketch cannot be predicted, so there is no branch on it: all
+        // are written to a block, and the next overwrites what did not pass.
         let mut block = vec![Candidate::default(); BLOCK];
         let mut len = 0;
         for_each_pair(partition, progress, |at, left, right, count| {

@@ -2,7 +2,7 @@
 //!
 //! Each kind is a cargo feature, so that a build without it needs no decompressor.
 
-use std::io::{self, BufRead};
+use std::io::{self, BufRead, Read};
 
 /// How a file is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,22 +33,31 @@ impl Compression {
     ///
     /// # Errors
     /// The decompressor cannot be set up, or this build does not have it.
-    pub fn decoder(
-        self,
-        raw: impl BufRead + Send + 'static,
-        buffer_bytes: usize,
-    ) -> io::Result<Box<dyn BufRead + Send>> {
-        let decoder: Box<dyn io::Read + Send> = match self {
-            #[cfg(feature = "gzip")]
-            Self::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(raw)),
-            #[cfg(feature = "zstd")]
-            Self::Zstandard => Box::new(zstd::stream::read::Decoder::with_buffer(raw)?),
-            #[cfg(not(all(feature = "gzip", feature = "zstd")))]
-            _ => {
-                drop(raw);
-                return Err(io::ErrorKind::Unsupported.into());
-            }
-        };
-        Ok(Box::new(io::BufReader::with_capacity(buffer_bytes, decoder)))
+    pub fn decoder(self, raw: impl BufRead + Send + 'static) -> io::Result<Box<dyn Read + Send>> {
+        match self {
+            Self::Gzip => gzip(raw),
+            Self::Zstandard => zstandard(raw),
+        }
     }
+}
+
+#[cfg(feature = "gzip")]
+fn gzip(raw: impl BufRead + Send + 'static) -> io::Result<Box<dyn Read + Send>> {
+    Ok(Box::new(flate2::bufread::MultiGzDecoder::new(raw)))
+}
+
+/// Such files were refused when the source was opened; so below.
+#[cfg(not(feature = "gzip"))]
+fn gzip(_: impl BufRead) -> io::Result<Box<dyn Read + Send>> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(feature = "zstd")]
+fn zstandard(raw: impl BufRead + Send + 'static) -> io::Result<Box<dyn Read + Send>> {
+    Ok(Box::new(zstd::stream::read::Decoder::with_buffer(raw)?))
+}
+
+#[cfg(not(feature = "zstd"))]
+fn zstandard(_: impl BufRead) -> io::Result<Box<dyn Read + Send>> {
+    Err(io::ErrorKind::Unsupported.into())
 }

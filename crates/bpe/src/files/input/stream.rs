@@ -75,7 +75,9 @@ impl Stream {
         let raw = BufReader::with_capacity(BUFFER_BYTES, metered);
         let text: Box<dyn BufRead + Send> = match input.compression {
             None => Box::new(raw),
-            Some(compression) => compression.decoder(raw, BUFFER_BYTES)?,
+            Some(compression) => {
+                Box::new(BufReader::with_capacity(BUFFER_BYTES, compression.decoder(raw)?))
+            }
         };
         Ok(Self { text, read, reported: 0, carry: Vec::new() })
     }

@@ -10,6 +10,7 @@ fn chunks_of(chunk_bytes: usize) -> SourceOptions {
 }
 
 /// Reads the field "text" of JSON lines.
+#[cfg(all(feature = "gzip", feature = "parquet"))]
 fn records(chunk_bytes: usize) -> SourceOptions {
     let fields = TextFields { json: Some("text".to_owned()), ..TextFields::default() };
     SourceOptions { fields, ..chunks_of(chunk_bytes) }

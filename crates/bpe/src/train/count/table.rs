@@ -98,7 +98,8 @@ impl CountTable {
         while 2 * (self.len + noted.len()) > self.slots.len() {
             self.grow();
         }
-        // Nothing depends on what is read here, so the reads overlap; the slots are near afterwards.
+        // Nothing depends on what is read here, so the reads overlap; the slots are near
+        // afterwards.
         let mut read = 0;
         for (key, slot) in &mut noted {
             *slot = self.slot_of(key.hash());
