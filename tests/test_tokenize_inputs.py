@@ -192,7 +192,7 @@ def test_parquet_columns_are_refused_by_name(tmp_path: Path, tokenizer: Tokenize
     with pytest.raises(ValueError, match=r"a\.parquet: no column \"text\"; it has \"body\", \"id"):
         encode("text")
     for column in ("id", "image"):
-        with pytest.raises(ValueError, match=rf"{column}.*no strings.*\"body\", \"meta\.title\""):
+        with pytest.raises(ValueError, match=rf"{column}.*not strings.*\"body\", \"meta\.title\""):
             encode(column)
     encode("meta.title")
     assert tokenizer.decode(np.load(tmp_path / "tokens.npy")) == "the title"

@@ -209,7 +209,7 @@ class _Continuation:
         max_new_tokens: int,
         compile: bool,
     ) -> None:
-        weight = next(p for p in model.parameters() if p.is_floating_point())
+        weight = model.lm_head.weight
         self.model = model
         self.lengths = [len(prompt) for prompt in prompts]
         capacity = max(self.lengths) + max_new_tokens

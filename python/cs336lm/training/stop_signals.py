@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a polite request, so that a run can save before it goes."""
+"""Ctrl-C and SIGTERM as a request, so that a run can save before it ends."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ class StopSignals:
     """While open, SIGINT and SIGTERM only set ``received``; a second one acts as it always does.
 
     Not so with ``patient``: torchrun passes on the Ctrl-C that its processes have had already. In
-    any thread but the main one (a notebook's worker, say), where Python lets nobody listen, this
-    does nothing.
+    any thread but the main one (a notebook's worker, say), where Python allows no signal handlers,
+    this does nothing.
     """
 
     def __init__(self, *, patient: bool = False) -> None:

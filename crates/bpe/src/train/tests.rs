@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::count::Ranking;
 use super::*;
+use crate::vocab::TokenId;
 
 /// Byte-pair encoding, obviously: all pairs are counted again for every merge.
 fn obvious(words: &[(Vec<u8>, u64)], num_merges: usize) -> Vec<Merge> {
@@ -96,7 +97,8 @@ proptest! {
         max_memory in prop::sample::select(vec![0u64, 100, 1000, 4000]),
     ) {
         let (expected, progress) = (obvious(&words, 80), Progress::new());
-        let narrow = train_merges(ranked(&words, Some(max_memory)), 80, 2, Some(max_memory), &progress);
+        let limit = Some(max_memory);
+        let narrow = train_merges(ranked(&words, limit), 80, 2, limit, &progress);
         prop_assert_eq!(narrow.expect("trains"), &expected[..]);
         let wide = Merging::<u32>::new(ranked(&words, None), 2, Some(max_memory), &progress);
         prop_assert_eq!(wide.expect("fits").run(80).expect("trains"), expected);

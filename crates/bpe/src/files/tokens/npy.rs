@@ -2,7 +2,7 @@
 //! (so that it can be written last, when the count is known), then the ids, little-endian.
 //! The format: <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>
 
-use crate::encode::encoder::Output;
+use crate::encode::output::Output;
 use crate::vocab::TokenId;
 
 /// Room for any 64-bit count, and a multiple of 64 as NumPy aligns arrays.
