@@ -10,10 +10,8 @@
 mod corpus;
 
 use bpe::files::input::{Source, SourceOptions};
-use bpe::progress::Progress;
-use bpe::text::pattern::Pattern;
-use bpe::text::special::SpecialTokens;
 use bpe::train::count::{CountOptions, Counts, count_pretokens};
+use bpe::{Pattern, Progress, SpecialTokens};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 fn counting(criterion: &mut Criterion) {

@@ -14,15 +14,11 @@ mod samples;
 use std::io::Write;
 use std::path::Path;
 
-use bpe::encode::encoder::Tokenizer;
 use bpe::files::input::{Source, SourceOptions};
 use bpe::formats;
-use bpe::progress::Progress;
-use bpe::text::pattern::Pattern;
-use bpe::text::special::SpecialTokens;
 use bpe::train::count::{CountOptions, count_pretokens};
 use bpe::train::train_merges;
-use bpe::vocab::Vocab;
+use bpe::{Pattern, Progress, SpecialTokens, Tokenizer, Vocab};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use samples::{SAMPLES, texts};
 

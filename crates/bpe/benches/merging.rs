@@ -10,11 +10,9 @@
 mod corpus;
 
 use bpe::files::input::{Source, SourceOptions};
-use bpe::progress::Progress;
-use bpe::text::pattern::Pattern;
-use bpe::text::special::SpecialTokens;
 use bpe::train::count::{CountOptions, Counts, PretokenCounts, Ranked, count_pretokens};
 use bpe::train::train_merges;
+use bpe::{Pattern, Progress, SpecialTokens};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 fn counts() -> PretokenCounts {

@@ -9,14 +9,10 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use bpe::encode::encoder::Tokenizer;
 use bpe::files::input::{Source, SourceOptions};
-use bpe::progress::Progress;
-use bpe::text::pattern::Pattern;
-use bpe::text::special::SpecialTokens;
 use bpe::train::count::{CountOptions, Counts, PretokenCounts, Ranked, count_pretokens};
 use bpe::train::{Merge, num_merges, train_merges};
-use bpe::vocab::Vocab;
+use bpe::{Pattern, Progress, SpecialTokens, Tokenizer, Vocab};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

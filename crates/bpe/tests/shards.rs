@@ -10,12 +10,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use arrays::read_npy;
-use bpe::Result;
-use bpe::encode::encoder::Tokenizer;
 use bpe::files::tokens::{EncodeOptions, EncodeStats, encode_files};
-use bpe::progress::Progress;
-use bpe::text::pattern::Pattern;
-use bpe::vocab::{TokenId, Vocab};
+use bpe::{Pattern, Progress, Result, TokenId, Tokenizer, Vocab};
 use folder::contents;
 use proptest::prelude::*;
 
@@ -116,7 +112,7 @@ proptest! {
                 let mut ids = Vec::new();
                 tokenizer.encode(document.as_bytes(), &mut ids).unwrap();
                 let side = left.iter().position(|side| side.starts_with(&ids));
-                prop_assert!(side.is_some(), "{document:?} is torn apart");
+                prop_assert!(side.is_some(), "{document:?} is split");
                 left[side.unwrap()] = &left[side.unwrap()][ids.len()..];
             }
         }
@@ -154,7 +150,7 @@ proptest! {
         let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         run(&tokenizer, &paths, &whole.path().join("tokens.npy"), options.clone()).unwrap();
 
-        // A folder stands where the shard is to go.
+        // A folder is where the shard is to go.
         let out = parts.path().join("tokens.npy");
         let obstacle = parts.path().join(format!("tokens-{fails_at:05}.npy"));
         fs::create_dir(&obstacle).unwrap();
@@ -197,7 +193,7 @@ fn finished_shards_are_not_written_again_and_another_job_is_refused() {
 }
 
 #[test]
-fn what_cannot_be_encoded_or_read_is_skipped_and_named_if_wished() {
+fn what_cannot_be_encoded_or_read_is_skipped_and_named_if_asked() {
     let tokenizer = tokenizer(r"(x+x+)+(?=y)|[^x]");
     let folder = tempfile::tempdir().unwrap();
     let bad = "x".repeat(60);

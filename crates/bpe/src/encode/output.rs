@@ -10,11 +10,6 @@ pub trait Output {
     /// How many ids there are so far.
     fn len(&self) -> usize;
 
-    /// Whether there are none yet.
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// Drops all but the first `len` ids: what a text that failed has appended.
     fn truncate(&mut self, len: usize);
 }

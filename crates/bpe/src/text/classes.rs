@@ -114,7 +114,7 @@ impl Classes {
     }
 
     /// The class of the character that ends right before `at`, and where it starts; `None` where
-    /// what stands further left could make it another one.
+    /// what comes before could make it another one.
     pub fn before(&self, text: &[u8], at: usize) -> Option<(u8, usize)> {
         let last = at.checked_sub(1)?;
         if !is_continuation(text[last]) {

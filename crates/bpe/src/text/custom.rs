@@ -26,7 +26,7 @@ impl CustomPattern {
     pub fn new(regex: &str) -> Result<Self> {
         if regex.is_empty() {
             return Err(Error::invalid(
-                "pattern: an empty regular expression splits nothing; give one, or gpt2, gpt4 or gpt4o",
+                "pattern: an empty regular expression splits nothing; leave it out or give another",
             ));
         }
         let compiled = Regex::new(regex).map_err(|error| {

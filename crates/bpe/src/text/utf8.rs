@@ -53,7 +53,7 @@ fn needs_three(point: u32) -> bool {
 /// the bytes are not valid UTF-8 (truncated, overlong, a surrogate, above U+10FFFF).
 #[inline(always)]
 pub fn decode(text: &[u8]) -> Option<(u32, usize)> {
-    // Most are three bytes long, and stand where a fourth byte can be read with them.
+    // Most are three bytes long, with a fourth byte after them that can be read as well.
     if let Some(four) = text.first_chunk::<4>() {
         let bytes = u32::from_be_bytes(*four);
         if starts_with_three(bytes) {
@@ -94,7 +94,7 @@ pub fn replace_invalid(text: &[u8]) -> (String, Offsets) {
 
 /// From offsets in a text with replacements to those in the original, asked in ascending order.
 pub struct Offsets {
-    /// Where the characters stand that replace one byte each.
+    /// Where the characters are that replace one byte each.
     places: Vec<usize>,
     /// How many of them the last answer had passed.
     passed: usize,

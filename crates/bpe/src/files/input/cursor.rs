@@ -12,7 +12,7 @@ use super::stream::Stream;
 use super::table::Table;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
-use crate::text::cut::{last_cut_from, reach};
+use crate::text::cut::{last_cut, reach};
 
 /// Where the next chunk begins.
 #[derive(Default)]
@@ -158,7 +158,7 @@ impl Cursor {
             }
             let found = match has_lines {
                 true => memchr::memrchr(b'\n', &buffer[searched..]).map(|at| searched + at + 1),
-                false => last_cut_from(buffer, searched, &cutter.pattern, &cutter.special),
+                false => last_cut(buffer, searched, &cutter.pattern, &cutter.special),
             };
             if let Some(cut) = found {
                 break cut;

@@ -3,76 +3,7 @@ use std::io::Write;
 use proptest::prelude::*;
 
 use super::*;
-use crate::text::cut::{last_cut, last_cut_from, next_cut};
-use crate::text::special::Segment;
-
-/// Every pretoken and special token of `text`, in order: what no cut may change.
-fn parts(text: &[u8], pattern: &Pattern, special: &SpecialTokens) -> Vec<Vec<u8>> {
-    let mut parts = Vec::new();
-    let walked = special.for_each_segment(text, |segment| match segment {
-        Segment::Text(piece) => pattern.for_each(piece, |pretoken| parts.push(pretoken.to_vec())),
-        Segment::Special(index) => {
-            parts.push(format!("special {index}").into_bytes());
-            Ok(())
-        }
-    });
-    walked.expect("these patterns do not fail");
-    parts
-}
-
-/// Text in which everything that a cut can get wrong is frequent: special tokens whole, nested,
-/// overlapping and in pieces, contractions, runs of spaces, wide characters, bytes that are no
-/// UTF-8. The special tokens are below.
-fn text() -> impl Strategy<Value = Vec<u8>> {
-    let piece = prop::sample::select(vec![
-        "a",
-        "b",
-        "aba",
-        "'s",
-        "'ll",
-        "'",
-        " ",
-        "  ",
-        "\n",
-        "\r\n",
-        "\t",
-        "1",
-        "23",
-        "4567",
-        ".",
-        "!?",
-        "<|x|>",
-        "<|x|><|x|>",
-        "<|x",
-        "|>",
-        "<",
-        "é",
-        "日本",
-        "語",
-        "\u{3000}",
-        "😀",
-        "B",
-        "Ab",
-        "/",
-    ]);
-    let piece = prop_oneof![
-        20 => piece.prop_map(|piece| piece.as_bytes().to_vec()),
-        1 => prop::collection::vec(any::<u8>(), 1..4),
-    ];
-    prop::collection::vec(piece, 0..60).prop_map(|pieces| pieces.concat())
-}
-
-const SPECIALS: [&[&str]; 4] = [&[], &["<|x|>"], &["<|x|>", "<|x|><|x|>"], &["aba", " ", "ba b"]];
-
-fn pattern() -> impl Strategy<Value = Pattern> {
-    prop::sample::select(vec!["gpt2", "gpt4", "gpt4o", r"\w+|\s"])
-        .prop_map(|name| Pattern::parse(name).expect("a known pattern"))
-}
-
-fn special() -> impl Strategy<Value = SpecialTokens> {
-    prop::sample::select(SPECIALS.to_vec())
-        .prop_map(|tokens| SpecialTokens::new(tokens).expect("good tokens"))
-}
+use crate::text::cut_tests::{parts, pattern, special, text};
 
 fn chunks_of(chunk_bytes: usize) -> SourceOptions {
     SourceOptions { chunk_bytes, ..SourceOptions::default() }
@@ -121,28 +52,6 @@ fn read_all(source: &Source) -> Vec<(Chunk, Vec<u8>)> {
 }
 
 proptest! {
-    #[test]
-    fn parts_at_a_cut_are_the_parts_of_the_whole(
-        text in text(),
-        rest in text(),
-        from in 0usize..80,
-        pattern in pattern(),
-        special in special(),
-    ) {
-        let whole = [text.clone(), rest].concat();
-        let cuts = [
-            next_cut(&text, from, &pattern, &special),
-            last_cut(&text, &pattern, &special),
-            last_cut_from(&text, from, &pattern, &special),
-        ];
-        for cut in cuts.into_iter().flatten() {
-            prop_assert!(0 < cut && cut <= text.len());
-            let mut apart = parts(&whole[..cut], &pattern, &special);
-            apart.extend(parts(&whole[cut..], &pattern, &special));
-            prop_assert_eq!(apart, parts(&whole, &pattern, &special), "cut at {}", cut);
-        }
-    }
-
     #[test]
     fn chunks_are_the_text_in_order_and_never_part_a_pretoken(
         texts in prop::collection::vec(text(), 1..4),
