@@ -1,5 +1,6 @@
 # make demo    everything from text to a generated story, in .venv, nothing to set up before
 # make test    every test, formatter, linter and the type checker
+# make gpu-bundle   what a GPU machine without a network needs, in one folder
 # make dev     an editable install with an optimised Rust core, for people who change it
 
 PYTHON ?= python3
@@ -7,7 +8,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 RUST   := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 
-.PHONY: demo test dev lint format bench clean
+.PHONY: demo test dev lint format gpu-bundle clean
 
 demo: $(VENV)/.installed
 	$(BIN)/cs336lm demo --out demo/
@@ -47,5 +48,8 @@ $(VENV)/.installed: $(VENV)/.tools $(RUST)
 	. $(BIN)/activate && PIP_QUIET=1 maturin develop --release --quiet
 	touch $@
 
+gpu-bundle: $(VENV)/.installed
+	$(BIN)/python benchmarks/bundle/make.py --out gpu-bundle
+
 clean:
-	rm -rf target $(VENV) demo
+	rm -rf target $(VENV) demo gpu-bundle

@@ -7,8 +7,8 @@
 Under ten minutes on one H100; a table at the end, with device, versions and date.
 
 recipe    `cs336lm train --config configs/tinystories.toml` for a tenth of its steps, on random
-          tokens, validations and checkpoints included: tokens/s, the whole run at that pace, and
-          the share of a step that is not spent in the model
+          tokens (stories, in a bundle), validations and checkpoints included: tokens/s, the whole
+          run at that pace, and the share of a step that is not spent in the model
 train     that shape and GPT-2 small's, bf16: tokens/s, MFU, peak memory, beside LlamaForCausalLM
           (compiled, SDPA, autocast, fused AdamW). Losses from the same weights are compared first.
           GPT-2 small once more in eight bits, where the device multiplies in them
@@ -42,12 +42,15 @@ from cs336lm.model import ModelConfig
 from cs336lm.model.accounting import matmul_parameters, peak_bandwidth, peak_flops
 from cs336lm.model.accounting import training_flops_per_token as flops_per_token
 from cs336lm.model.kernels.fp8 import require_fp8
-from cs336lm.training.devices import Mark, choose_device
+from cs336lm.training.device_events import DeviceEvent
+from cs336lm.training.devices import choose_device
 from generation import Generate, make_model, ours, theirs
 from llama import loss_of, twin
 from steps import fp8_on_cpu, our_step, random_trainer, their_step
 
-CONFIG = Path(__file__).resolve().parent.parent / "configs" / "tinystories.toml"
+ROOT = Path(__file__).resolve().parent.parent
+CONFIG = ROOT / "configs" / "tinystories.toml"
+BUNDLED_TOKENS = ROOT / "tokens.npy"
 Figures = dict[str, float]
 
 
@@ -122,12 +125,12 @@ def train(
         step(x, y)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    marks = [Mark(device)]
+    events = [DeviceEvent(device)]
     for _ in range(setting.tokens):
         step(x, y)
-        marks.append(Mark(device))
-    marks[-1].wait()
-    seconds = statistics.median(b.seconds_since(a) for a, b in pairwise(marks))
+        events.append(DeviceEvent(device))
+    events[-1].wait()
+    seconds = statistics.median(b.seconds_since(a) for a, b in pairwise(events))
     peak = torch.cuda.max_memory_allocated(device) / 1e6 if device.type == "cuda" else 0.0
     return {"loss": loss, "tokens_per_second": x.numel() / seconds, "megabytes": peak}
 
@@ -159,8 +162,11 @@ def generate(
 def recipe(device: torch.device, *, steps: int, compiled: bool) -> Figures:
     """The command, on random tokens; seconds from its start to its last checkpoint."""
     with tempfile.TemporaryDirectory() as folder:
-        tokens = Path(folder) / "tokens.npy"
-        harness.random_tokens(tokens, 4_000_000 if steps > 100 else 40_000, TINYSTORIES.vocab_size)
+        tokens = BUNDLED_TOKENS
+        if not tokens.exists():
+            tokens = Path(folder) / "tokens.npy"
+            size = 4_000_000 if steps > 100 else 40_000
+            harness.random_tokens(tokens, size, TINYSTORIES.vocab_size)
         overrides = [
             *("--data.train", str(tokens), "--data.val", str(tokens), "--data.tokenizer", "None"),
             *("--train.steps", str(steps), "--train.device", str(device)),

@@ -22,7 +22,8 @@ os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 import torch
 from cs336lm.training.config import TrainConfig
-from cs336lm.training.devices import Mark, choose_device, keep_freed_memory
+from cs336lm.training.device_events import DeviceEvent
+from cs336lm.training.devices import choose_device, keep_freed_memory
 from harness import machine, table
 from steps import random_trainer
 from torch import Tensor
@@ -33,15 +34,15 @@ STEPS, WARM_UP = 32, 4
 
 def measure(device: str, **train: Any) -> tuple[float, float]:
     """Seconds a step, and those of them outside the model."""
-    spans: list[tuple[Mark, Mark]] = []
+    spans: list[tuple[DeviceEvent, DeviceEvent]] = []
     with tempfile.TemporaryDirectory() as folder:
         trainer = random_trainer(SHAPE, BATCH, Path(folder), device=device, steps=STEPS, **train)
         update = trainer.update
 
         def timed(*batch: Tensor, rounds: int) -> tuple[Tensor, Tensor]:
-            began = Mark(trainer.device)
+            began = DeviceEvent(trainer.device)
             result = update(*batch, rounds=rounds)
-            spans.append((began, Mark(trainer.device)))
+            spans.append((began, DeviceEvent(trainer.device)))
             return result
 
         trainer.update = timed  # type: ignore[method-assign]

@@ -29,7 +29,7 @@ def random_trainer(config: ModelConfig, batch: int, folder: Path, **train: Any) 
 
 def fp8_on_cpu(device: torch.device) -> AbstractContextManager[object]:
     """Around making a trainer: lets a CPU have eight bits, which it computes right but slowly."""
-    return patch("cs336lm.training.trainer.require_fp8") if device.type == "cpu" else nullcontext()
+    return patch("cs336lm.training.setup.require_fp8") if device.type == "cpu" else nullcontext()
 
 
 def our_step(trainer: Trainer) -> Step:

@@ -10,14 +10,10 @@ import resource
 
 import pytest
 import torch
-from cs336lm.training.checkpoints.checkpoint import (
-    atomic_write,
-    load_checkpoint,
-    pack,
-    read_state,
-    save_checkpoint,
-    write_state,
-)
+from cs336lm.files import atomic_write
+from cs336lm.training.checkpoints.archive import read_state, write_state
+from cs336lm.training.checkpoints.course import load_checkpoint, save_checkpoint
+from cs336lm.training.checkpoints.state import pack
 
 
 def make_model(width=8, seed=0):
@@ -105,13 +101,35 @@ def test_a_flipped_bit_in_any_tensor_is_refused_by_name(saved):
 def test_refuses_other_files_and_other_models(tmp_path, saved):
     model, optimizer = make_model()
     torch.save([1, 2], tmp_path / "list.pt")
-    with pytest.raises(ValueError, match="is no checkpoint: it lacks"):
+    with pytest.raises(
+        ValueError, match="is not a checkpoint: it does not contain iteration and model"
+    ):
         load_checkpoint(tmp_path / "list.pt", model, optimizer)
     with pytest.raises(FileNotFoundError):
         load_checkpoint(tmp_path / "missing.pt", model, optimizer)
     wide, wide_optimizer = make_model(width=9)
-    with pytest.raises(ValueError, match=r"another model than this one: size mismatch.*0\.weight"):
+    before = copy.deepcopy(wide.state_dict())
+    with pytest.raises(
+        ValueError,
+        match=r"c\.pt: the checkpoint does not match the model: shapes \['0\.weight' \(8, 8\) "
+        r"instead of \(9, 9\), '0\.bias' \(8,\) instead of \(9,\), ",
+    ):
         load_checkpoint(saved, wide, wide_optimizer)
+    assert all(torch.equal(before[k], v) for k, v in wide.state_dict().items())
+    deep = torch.nn.Sequential(model[0], torch.nn.Identity(), *(torch.nn.Linear(1, 1),) * 5)
+    with pytest.raises(
+        ValueError,
+        match=r"model: missing keys "
+        r"\['2\.weight', '2\.bias', '3\.weight', '3\.bias', and 6 more\], "
+        r"unexpected keys \['1\.weight', '1\.bias'\]$",
+    ):
+        load_checkpoint(saved, deep, torch.optim.AdamW(deep.parameters()))
+    narrow = torch.nn.Sequential(torch.nn.Linear(8, 8, bias=False), torch.nn.Linear(8, 1))
+    with pytest.raises(ValueError, match=r"model: unexpected keys \['0\.bias'\]$"):
+        load_checkpoint(saved, narrow, torch.optim.AdamW(narrow.parameters()))
+    groups = torch.optim.AdamW([{"params": [p]} for p in model.parameters()])
+    with pytest.raises(ValueError, match="the checkpoint does not match the optimizer: "):
+        load_checkpoint(saved, model, groups)
     with pytest.raises(ValueError, match="the file given is truncated"):
         load_checkpoint(io.BytesIO(b"no"), model, optimizer)
 

@@ -15,7 +15,7 @@ from cs336lm import Tokenizer, generate
 from cs336lm.cli.main import main
 from cs336lm.model import ModelConfig, TransformerLM
 from cs336lm.optim import AdamW
-from cs336lm.training.checkpoints.checkpoint import pack
+from cs336lm.training.checkpoints.state import pack
 from cs336lm.training.config import Config
 from cs336lm.training.run_directory import RunDirectory, load_run
 

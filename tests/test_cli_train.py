@@ -82,8 +82,7 @@ def test_none_leaves_a_field_open_again(tmp_path):
 
 @pytest.mark.parametrize("argv", [["train"], ["tokenize"], ["generate"], ["plot"], ["demo"]])
 def test_an_unknown_flag_is_one_line_with_a_guess(argv, capsys):
-    required = {"tokenize": ["a", "--tokenizer", "t", "--out", "o.npy"], "generate": ["run"]}
-    required["plot"] = ["run", "--out", "x.png"]
+    required = {"tokenize": ["a", "--tokenizer", "t"], "generate": ["run"], "plot": ["run"]}
     close = {"train": "--resum", "generate": "--propmt", "demo": "--seize"}.get(argv[0], "--oout")
     try:
         status = main([*argv, *required.get(argv[0], []), close, "3"])
@@ -191,7 +190,7 @@ def test_a_damaged_checkpoint_is_named_with_the_way_out(config_file, tmp_path, c
     assert main(["train", "--resume", "--run-dir", str(run.path)]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert f"{last} is truncated" in line
-    assert line.endswith(f"delete it to go on from {before.name}")
+    assert line.endswith(f"delete it to continue from {before.name}")
     assert main(["evaluate", str(run.path), "--checkpoint", "last"]) == 1
     last.unlink()
     assert main(["train", "--resume", "--run-dir", str(run.path)]) == 0
@@ -243,7 +242,7 @@ def test_evaluate_refuses_in_one_line(trained, tmp_path, capsys):
     np.save(tmp_path / "large.npy", np.full(100, VOCAB_SIZE, dtype=np.uint16))
     np.save(tmp_path / "one.npy", np.zeros(1, dtype=np.uint16))
     for arguments, says in (
-        ([str(tmp_path)], "is no run directory"),
+        ([str(tmp_path)], "is not a run directory"),
         ([str(trained), "--data", str(tmp_path / "large.npy")], "the id 40 at position 0"),
         ([str(trained), "--data", str(tmp_path / "one.npy")], "holds 1 tokens, too few"),
         ([str(trained), "--data", str(tmp_path / "none.npy")], "No such file"),

@@ -2,16 +2,16 @@
 
 import dataclasses
 import tomllib
+import typing
 from pathlib import Path
 
 import pytest
 from cs336lm.errors import UsageError
 from cs336lm.model.config import ModelConfig
 from cs336lm.training.config import (
+    SECTIONS,
     Config,
     DataConfig,
-    OptimConfig,
-    TrainConfig,
     dump_config,
     load_config,
     save_config,
@@ -20,30 +20,54 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 names = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0/"), min_size=1)
-rates = st.floats(0, 1, allow_nan=False)
-counts = st.integers(1, 10**6)
+paths = names.map(lambda name: Path("/data") / name)
+rates = st.floats(0, 1)
+large = st.floats(0, exclude_min=True)
+counts = st.integers(1, 2**63 - 1)
+from_zero = st.just(0) | counts
+
+
+def options(section, field):
+    """Any of the values that a ``Literal`` field may have."""
+    return st.sampled_from(typing.get_args(typing.get_type_hints(SECTIONS[section])[field]))
+
+
+sections = {
+    "data": dict.fromkeys(("train", "val", "tokenizer"), st.none() | paths)
+    | {"batch_size": st.just(12)},
+    "model": dict.fromkeys(("context_length", "num_layers"), counts)
+    | dict.fromkeys(("vocab_size", "d_ff"), st.none() | counts)
+    | {"d_model": st.just(24), "num_heads": st.sampled_from([1, 2, 3, 4, 6, 12])}
+    | {"rope_theta": large, "rms_norm_eps": rates},
+    "optim": dict.fromkeys(("name", "schedule"), None)
+    | dict.fromkeys(("eps", "weight_decay", "grad_clip"), st.just(0.0) | large)
+    | {"lr": st.floats(0.5), "min_lr": st.none() | st.floats(0, 0.5)}
+    | {"betas": st.tuples(*[st.floats(0, 1, exclude_max=True)] * 2)}
+    | {"warmup_steps": st.none() | from_zero},
+    "train": dict.fromkeys(("dtype", "parallel"), None)
+    | dict.fromkeys(("fp8", "compile", "activation_checkpointing"), st.booleans())
+    | dict.fromkeys(("steps", "seed", "eval_every", "checkpoint_every"), from_zero)
+    | dict.fromkeys(("eval_batches", "log_every", "keep_checkpoints"), counts)
+    | {"grad_accumulation": st.sampled_from([1, 2, 3, 4, 6, 12])}
+    | {"device": st.sampled_from(["auto", "cpu", "cuda", "cuda:1", "mps"])}
+    | {"track": st.lists(st.sampled_from(["tensorboard", "wandb"])).map(tuple)},
+}
 configs = st.builds(
     Config,
-    data=st.builds(
-        DataConfig,
-        train=names.map(lambda name: Path("/data") / name),
-        val=st.none() | names.map(lambda name: Path("/data") / name),
-    ),
-    optim=st.builds(
-        OptimConfig,
-        lr=st.floats(0.5, 10),
-        min_lr=st.none() | st.floats(0, 0.5),
-        betas=st.tuples(st.floats(0, 0.999), st.floats(0, 0.999)),
-        eps=rates,
-    ),
-    train=st.builds(
-        TrainConfig,
-        steps=counts,
-        compile=st.booleans(),
-        dtype=st.sampled_from(["auto", "float16"]),
-        track=st.sampled_from([(), ("wandb",), ("wandb", "tensorboard")]),
-    ),
+    **{
+        name: st.builds(
+            SECTIONS[name],
+            **{key: options(name, key) if how is None else how for key, how in fields.items()},
+        )
+        for name, fields in sections.items()
+    },
 )
+
+
+def test_the_strategy_covers_every_field():
+    assert sections.keys() == SECTIONS.keys()
+    for name, fields in sections.items():
+        assert fields.keys() == SECTIONS[name].__dataclass_fields__.keys()
 
 
 @settings(deadline=None)
@@ -127,11 +151,11 @@ def test_refuses_by_name(tmp_path, text, says):
     assert "\n" not in str(caught.value)
 
 
-def test_refuses_what_is_no_toml(tmp_path):
-    with pytest.raises(ValueError, match=r"run\.toml is no valid TOML: Expected"):
+def test_refuses_what_is_not_toml(tmp_path):
+    with pytest.raises(ValueError, match=r"run\.toml is not valid TOML: Expected"):
         load(tmp_path, "[model")
     (tmp_path / "bad.toml").write_bytes(b"\xff\xfe")
-    with pytest.raises(ValueError, match=r"bad\.toml is no valid TOML"):
+    with pytest.raises(ValueError, match=r"bad\.toml is not valid TOML"):
         load_config(tmp_path / "bad.toml")
     with pytest.raises(FileNotFoundError):
         load_config(tmp_path / "missing.toml")

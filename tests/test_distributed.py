@@ -15,7 +15,7 @@ import torch
 from cs336lm.errors import UsageError
 from cs336lm.training.config import save_config
 from cs336lm.training.run_directory import RunDirectory, load_run
-from cs336lm.training.trackers.tracking import read_metrics
+from cs336lm.training.trackers.jsonl import read_metrics
 from cs336lm.training.trainer import Trainer
 from tiny_run import MODEL, curve, make_config
 

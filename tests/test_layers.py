@@ -5,14 +5,12 @@ import math
 import pytest
 import torch
 from cs336lm.errors import UsageError
-from cs336lm.model.layers import (
-    Embedding,
-    Linear,
-    MultiHeadSelfAttention,
-    RMSNorm,
-    RotaryPositionalEmbedding,
-    SwiGLU,
-)
+from cs336lm.model.attention import MultiHeadSelfAttention
+from cs336lm.model.embedding import Embedding
+from cs336lm.model.feed_forward import SwiGLU
+from cs336lm.model.linear import Linear
+from cs336lm.model.norm import RMSNorm
+from cs336lm.model.positions import RotaryPositionalEmbedding
 from torch import Tensor
 from torch.nn import Module
 from torch.nn import functional as torch_functional

@@ -5,9 +5,9 @@ import math
 from xml.etree import ElementTree
 
 import pytest
-from cs336lm import plotting
 from cs336lm.cli.main import main
 from cs336lm.errors import UsageError
+from cs336lm.experiments import plots
 from cs336lm.experiments.plots import Curve, Points, plot_curves, read_curve, smoothed
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,7 +42,7 @@ def curve(name="a", train=(), val=()):
 
 
 def drawn(axes):
-    """The lines that somebody who looks at the axes sees: (xs, ys), empty ones left out."""
+    """The lines that somebody who styles at the axes sees: (xs, ys), empty ones left out."""
     lines = [(list(line.get_xdata()), list(line.get_ydata())) for line in axes.get_lines()]
     return [(xs, ys) for xs, ys in lines if xs]
 
@@ -61,7 +61,7 @@ def test_a_curve_is_what_the_metrics_say(run):
 
 def test_the_picture_shows_each_run_against_steps_and_time(run):
     read = read_curve(run)
-    figure = plotting._draw([read, curve("b", val=[3.0, 2.0])], 0.4, None, "auto")
+    figure = plots._draw([read, curve("b", val=[3.0, 2.0])], 0.4, None, "auto")
     by_step, by_time = figure.axes
     assert by_step.get_xlabel() == "step"
     assert by_time.get_xlabel() == "wall-clock time (minutes)"
@@ -81,16 +81,16 @@ def test_the_picture_shows_each_run_against_steps_and_time(run):
 
 @pytest.mark.parametrize(("losses", "scale"), [([8.0, 0.9], "log"), ([8.0, 1.1], "linear")])
 def test_the_loss_axis_suits_the_losses(losses, scale):
-    figure = plotting._draw([curve(val=losses)], None, None, "auto")
+    figure = plots._draw([curve(val=losses)], None, None, "auto")
     assert [axes.get_yscale() for axes in figure.axes] == [scale, scale]
     other = "linear" if scale == "log" else "log"
-    figure = plotting._draw([curve(val=losses)], None, None, other)
+    figure = plots._draw([curve(val=losses)], None, None, other)
     assert [axes.get_yscale() for axes in figure.axes] == [other, other]
 
 
 def test_more_runs_than_colours_still_look_different():
-    looks = [tuple(plotting._look(index).values()) for index in range(28)]
-    assert len(set(looks)) == 28
+    styles = [tuple(plots._line_style(index).values()) for index in range(28)]
+    assert len(set(styles)) == 28
 
 
 @given(st.lists(st.floats(0, 10), max_size=200))
@@ -114,8 +114,8 @@ def test_pictures_by_extension(run, tmp_path):
 
 
 def test_runs_of_the_same_name_are_told_apart():
-    told = plotting._told_apart([curve("a"), curve("b"), curve("a")])
-    assert [each.name for each in told] == ["a (1)", "b", "a (2)"]
+    named = plots._with_unique_names([curve("a"), curve("b"), curve("a")])
+    assert [each.name for each in named] == ["a (1)", "b", "a (2)"]
 
 
 def test_command(run, tmp_path, capsys):
@@ -135,8 +135,8 @@ def test_bad_input_gets_one_line_and_no_picture(run, tmp_path, capsys):
     for runs, picture, status, complaint in [
         ([tmp_path / "none"], out, 1, "there is no such run directory"),
         ([tmp_path], out, 1, "there is no metrics.jsonl in it"),
-        ([empty], out, 1, "holds no losses yet"),
-        ([run, strange], out, 1, "is no file of metrics"),
+        ([empty], out, 1, "does not contain any losses yet"),
+        ([run, strange], out, 1, "is not a metrics file"),
         ([tmp_path / "text.txt"], out, 1, "line 1"),
         ([run], tmp_path / "c.gif", 2, "must end in one of .png, .svg, .pdf"),
         ([run], tmp_path / "none" / "c.png", 1, "No such file or directory"),

@@ -8,8 +8,8 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from cs336lm import batch_size
 from cs336lm.cli.main import main
+from cs336lm.training import batch_size
 from cs336lm.training.batch_size import LargestBatch, find_batch_size, largest_that
 from cs336lm.training.config import save_config
 from cs336lm.training.profiling import PHASES

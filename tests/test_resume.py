@@ -12,7 +12,7 @@ import pytest
 from cs336lm.cli.main import main
 from cs336lm.training.config import save_config
 from cs336lm.training.run_directory import RunDirectory
-from cs336lm.training.trackers.tracking import JsonlTracker, read_metrics
+from cs336lm.training.trackers.jsonl import JsonlTracker, read_metrics
 from cs336lm.training.trainer import Trainer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

@@ -5,7 +5,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 from cs336lm.training.config import Config
-from cs336lm.training.trackers.tracking import TRACKERS
+from cs336lm.training.trackers.table import TRACKERS
 from cs336lm.training.trainer import Trainer
 from tiny_run import curve, make_config
 
@@ -46,9 +46,7 @@ def heard(monkeypatch):
     board.SummaryWriter, wandb.init = stand_in("tensorboard"), stand_in("wandb")
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", board)
     monkeypatch.setitem(sys.modules, "wandb", wandb)
-    monkeypatch.setattr(
-        "cs336lm.training.trackers.tracking.find_spec", lambda name: SimpleNamespace()
-    )
+    monkeypatch.setattr("cs336lm.training.trackers.table.find_spec", lambda name: SimpleNamespace())
     return made
 
 

@@ -8,18 +8,32 @@ import typing
 import numpy as np
 import pytest
 import torch
-from cs336lm import tracking
 from cs336lm.errors import UsageError
 from cs336lm.model import TransformerLM
 from cs336lm.optim import SGD, AdaGrad, AdamW
+from cs336lm.optim.build import build_optimizer
 from cs336lm.optim.schedules import SCHEDULES, lr_cosine_schedule
-from cs336lm.training.checkpoints.checkpoint import load_checkpoint, read_state
+from cs336lm.training import device_events
+from cs336lm.training.checkpoints.archive import read_state
+from cs336lm.training.checkpoints.course import load_checkpoint
+from cs336lm.training.checkpoints.writer import BackgroundWriter
 from cs336lm.training.config import OptimConfig, TrainConfig
 from cs336lm.training.data import open_data
 from cs336lm.training.run_directory import RunDirectory, load_run
-from cs336lm.training.trackers.tracking import TRACKERS
-from cs336lm.training.trainer import Trainer, build_optimizer
+from cs336lm.training.trackers import table
+from cs336lm.training.trackers.jsonl import read_metrics
+from cs336lm.training.trackers.table import TRACKERS
+from cs336lm.training.trainer import Trainer
 from tiny_run import CONTEXT_LENGTH, MODEL, VOCAB_SIZE, curve, make_config, write_tokens
+
+
+class Clock:
+    """A clock that moves when it is told to."""
+
+    now = 0.0
+
+    def __call__(self):
+        return self.now
 
 
 def test_learns_what_there_is_to_learn(tmp_path):
@@ -70,7 +84,9 @@ def test_keeps_the_last_checkpoints_and_the_best(tmp_path, monkeypatch):
     best = read_state(run.best_checkpoint)
     assert best["iteration"] == 15
     assert "optimizer" not in best
-    with pytest.raises(ValueError, match=r"best\.pt holds weights alone"):
+    with pytest.raises(
+        ValueError, match=r"best\.pt does not contain an optimizer's state, only weights"
+    ):
         load_checkpoint(run.best_checkpoint, TransformerLM(MODEL), None)
     assert result.progress.best_val_loss == 2.0
     assert sorted(p.name for p in run.path.iterdir()) == [
@@ -114,6 +130,52 @@ def test_a_loss_that_is_no_number_stops_the_run_and_spoils_no_checkpoint(tmp_pat
         json.loads(line, parse_constant=pytest.fail)
 
 
+def test_a_checkpoint_holds_no_step_that_the_metrics_do_not(tmp_path, monkeypatch):
+    """Or a run killed right after writing it would never report that step."""
+    config = make_config(tmp_path, log_every=2, checkpoint_every=4, eval_every=3)
+    written = []
+
+    def compare(run, state):
+        written.append((state["iteration"], read_metrics(run.metrics_file)[-1]["step"]))
+
+    monkeypatch.setattr(RunDirectory, "write_checkpoint", compare)
+    monkeypatch.setattr(RunDirectory, "write_best", compare)
+    monkeypatch.setattr(BackgroundWriter, "submit", lambda self, write: write())
+    Trainer(config, tmp_path / "run").train()
+    assert {step for step, _ in written} >= {4, 8, 12}
+    assert all(reported == step for step, reported in written)
+
+
+def test_training_leaves_nothing_behind_on_the_trainer(tmp_path):
+    trainer = Trainer(make_config(tmp_path), tmp_path / "run")
+    before = set(vars(trainer))
+    trainer.train()
+    assert set(vars(trainer)) == before
+
+
+def test_the_speed_of_training_is_that_without_validation(tmp_path, monkeypatch):
+    """On a clock that only validation and steps move: 2 s a step, 100 s a validation."""
+    clock = Clock()
+    monkeypatch.setattr(device_events.time, "perf_counter", clock)
+    update, validate = Trainer.update, Trainer.validate
+
+    def slow_update(self, x, y, *, rounds):
+        clock.now += 2
+        return update(self, x, y, rounds=rounds)
+
+    def slow_validate(self):
+        clock.now += 100
+        return validate(self)
+
+    monkeypatch.setattr(Trainer, "update", slow_update)
+    monkeypatch.setattr(Trainer, "validate", slow_validate)
+    Trainer(make_config(tmp_path, log_every=2, eval_every=3), tmp_path / "run").train()
+    records = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert [record["step"] for record in records] == [0, 2, 3, 4, 6, 8, 9, 10, 12]
+    assert {record["tokens_per_second"] for record in records[1:]} == {8 * CONTEXT_LENGTH / 2}
+    assert records[-1]["seconds"] == 12 * 2 + 4 * 100  # those before it
+
+
 def test_a_checkpoint_that_cannot_be_written_ends_the_run(tmp_path, monkeypatch):
     def fail(*_, **__):
         raise OSError(28, "No space left on device", "run/checkpoints/step-00000004.pt")
@@ -126,7 +188,7 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_run(tmp_path, monkeypatch)
 def test_refuses_a_directory_that_holds_a_run(tmp_path):
     config = make_config(tmp_path, steps=1)
     Trainer(config, tmp_path / "run").train()
-    with pytest.raises(UsageError, match=r"holds a run already.*--resume"):
+    with pytest.raises(UsageError, match=r"already contains a run.*--resume"):
         Trainer(config, tmp_path / "run")
 
 
@@ -179,7 +241,7 @@ def test_every_name_in_the_configuration_is_listed():
 
 
 def test_a_tracker_that_is_not_installed_is_named_first(tmp_path, monkeypatch):
-    monkeypatch.setattr(tracking, "find_spec", lambda name: None)
+    monkeypatch.setattr(table, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"train.track=wandb .*pip install 'cs336lm\[wandb\]'"):
         Trainer(make_config(tmp_path, track=("wandb",)), tmp_path / "run")
     assert not (tmp_path / "run").exists()

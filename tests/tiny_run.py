@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from cs336lm.model.config import ModelConfig
 from cs336lm.training.config import Config, DataConfig, OptimConfig, TrainConfig
-from cs336lm.training.trackers.tracking import read_metrics
+from cs336lm.training.trackers.jsonl import read_metrics
 
 torch.set_num_threads(1)  # what is this small only suffers from more
 

@@ -91,7 +91,7 @@ def config_from_flags(given: Mapping[str, Any], base: Config) -> Config:
     for section, cls in SECTIONS.items():
         hints = typing.get_type_hints(cls)
         texts = {name: given[key] for name in hints if (key := f"{section}.{name}") in given}
-        # TOML has no null, so what becomes None is no matter of the tables.
+        # TOML has no null, so None cannot go through the tables.
         empty = {
             name: None
             for name, text in texts.items()

@@ -22,7 +22,9 @@ The files must have been counted with the same pattern and the same special toke
 def main(argv: list[str]) -> int:
     """Counts files and prints what was written."""
     parser = parser_for("count-pretokens", "Count the pretokens of text files.", _EPILOG)
-    parser.add_argument("inputs", nargs="+", metavar="FILE", help="text files or directories")
+    parser.add_argument(
+        "inputs", nargs="+", metavar="FILE", help="text files or directories; - reads a pipe"
+    )
     add_counting(parser)
     add_threads(parser)
     parser.add_argument("--out", required=True, metavar="FILE", help="counts file to write")

@@ -38,9 +38,9 @@ class Size:
     new_tokens: int
 
 
-_MARK = "# What `cs336lm demo` trains.\n"  # and what tells its directory from somebody's own
+_FIRST_LINE = "# What `cs336lm demo` trains.\n"  # by which a directory is known as the demo's
 _CONFIG = (
-    _MARK
+    _FIRST_LINE
     + """\
 [data]
 train = "train.npy"
@@ -115,7 +115,7 @@ _FILES = (
 )
 
 
-class _Stopped(Exception):
+class _CommandFailed(Exception):
     """A command of the demo failed, and has said why."""
 
     def __init__(self, status: int) -> None:
@@ -131,7 +131,10 @@ def main(argv: list[str]) -> int:
         "--out", default="demo/", metavar="DIR", help="directory to write (default: demo/)"
     )
     parser.add_argument(
-        "--size", choices=tuple(SIZES), default="small", help="of everything (default: small)"
+        "--size",
+        choices=tuple(SIZES),
+        default="small",
+        help="how much text and how large a model (default: small)",
     )
     arguments = parser.parse_args(argv)
 
@@ -140,7 +143,7 @@ def main(argv: list[str]) -> int:
     _clear(out)
     try:
         _run(out, SIZES[arguments.size])
-    except _Stopped as stopped:
+    except _CommandFailed as stopped:
         print(f"cs336lm demo: the command above failed; what it read is in {out}/", file=sys.stderr)
         return stopped.status
     print(f"\nThe demo took {time.monotonic() - began:.0f} seconds.")
@@ -155,8 +158,10 @@ def _clear(out: Path) -> None:
     if not any(out.iterdir()):
         return
     mark = out / "run.toml"
-    if not (mark.is_file() and mark.read_bytes().startswith(_MARK.encode())):
-        raise UsageError(f"--out {out} holds files, but no earlier demo: name another directory")
+    if not (mark.is_file() and mark.read_bytes().startswith(_FIRST_LINE.encode())):
+        raise UsageError(
+            f"--out {out} contains files that are not from an earlier demo: name another directory"
+        )
     print(f"{out}/ holds an earlier demo, which this one replaces.\n", flush=True)
     for path in (out / name for name in _FILES):
         if path.is_dir():
@@ -171,33 +176,37 @@ def _run(out: Path, size: Size) -> None:
     tokenizer, config, run = f"{out}/tokenizer/", f"{out}/run.toml", f"{out}/run"
 
     Path(config).write_text(size.config)
-    _say("1. Text: stories from a grammar whose entropy is known, and others to validate on.")
-    _command("stories", "--megabytes", f"{size.megabytes:g}", "--seed", "1", "--out", train_txt)
-    _command("stories", "--megabytes", f"{size.val_megabytes:g}", "--seed", "2", "--out", val_txt)
+    _print_heading(
+        "1. Text: stories from a grammar whose entropy is known, and others to validate on."
+    )
+    _run_command("stories", "--megabytes", f"{size.megabytes:g}", "--seed", "1", "--out", train_txt)
+    _run_command(
+        "stories", "--megabytes", f"{size.val_megabytes:g}", "--seed", "2", "--out", val_txt
+    )
 
-    _say("2. A tokenizer learned from the text, and the text as token ids.")
-    _command(
+    _print_heading("2. A tokenizer learned from the text, and the text as token ids.")
+    _run_command(
         *("train-bpe", train_txt, "--vocab-size", str(size.vocab_size)),
         *("--special-token", "<|endoftext|>", "--out", tokenizer),
     )
-    _command("tokenize", train_txt, "--tokenizer", tokenizer, "--out", train_npy)
-    _command("tokenize", val_txt, "--tokenizer", tokenizer, "--out", val_npy)
+    _run_command("tokenize", train_txt, "--tokenizer", tokenizer, "--out", train_npy)
+    _run_command("tokenize", val_txt, "--tokenizer", tokenizer, "--out", val_npy)
 
-    _say(f"3. A Transformer, as {config} describes it:")
+    _print_heading(f"3. A Transformer, as {config} describes it:")
     print("".join(f"     {line}\n" if line else "\n" for line in size.config.splitlines()))
-    _command("train", "--config", config, "--run-dir", run)
+    _run_command("train", "--config", config, "--run-dir", run)
 
-    _say("4. How good is it, on text that it has not seen?")
-    figures = json.loads(_command("evaluate", run, "--data", val_npy, "--json"))
+    _print_heading("4. How good is it, on text that it has not seen?")
+    figures = json.loads(_run_command("evaluate", run, "--data", val_npy, "--json"))
     floor = _floor(Path(f"{out}/val.json"))
-    _command("plot", run, "--floor", f"{floor:.4f}", "--out", f"{out}/curves.png")
+    _run_command("plot", run, "--floor", f"{floor:.4f}", "--out", f"{out}/curves.png")
 
-    _say("5. And what does it write?")
-    story = _command(
+    _print_heading("5. And what does it write?")
+    story = _run_command(
         *("generate", run, "--prompt", "Once upon a time", "--max-new-tokens"),
         *(str(size.new_tokens), "--temperature", "0.8", "--seed", "1"),
     )
-    _conclude(out, figures, floor, story)
+    _print_summary(out, figures, floor, story)
 
 
 def _floor(sidecar: Path) -> float:
@@ -208,21 +217,25 @@ def _floor(sidecar: Path) -> float:
     return entropy().nats_per_token(counts["bytes"] / counts["tokens"])
 
 
-def _conclude(out: Path, figures: dict[str, float], floor: float, story: str) -> None:
+def _print_summary(out: Path, figures: dict[str, float], floor: float, story: str) -> None:
     from cs336lm.text.stories import entropy, read_story
 
     reading = read_story(story.strip())
-    said = f"The grammar could have told this story: log-probability {reading.log_probability:.1f}."
+    verdict = (
+        f"The grammar could have told this story: log-probability {reading.log_probability:.1f}."
+    )
     if not reading.whole:
-        said = f"The grammar tells the first {reading.furthest} of these {len(reading.text)} bytes."
+        verdict = (
+            f"The grammar tells the first {reading.furthest} of these {len(reading.text)} bytes."
+        )
     print(
-        f"{said}\n\n"
+        f"{verdict}\n\n"
         f"                   nats per token   bits per byte\n"
         f"  validation loss  {figures['loss']:14.4f}  {figures['bits_per_byte']:14.4f}\n"
         f"  entropy floor    {floor:14.4f}  {entropy().bits_per_byte:14.4f}\n\n"
         f"The floor is the exact entropy of the stories: on average, nothing can be below it. A\n"
         f"window that begins in the middle of a story does not know its hero, which keeps any\n"
-        f"model that sees so many tokens at once somewhat above.\n\n"
+        f"model with a window of this length somewhat above.\n\n"
         f"  {out}/curves.png   the loss as it fell, over the floor\n"
         f"  {out}/run/         configuration, metrics, checkpoints, tokenizer\n"
         f"  {out}/train.txt    what it learned from\n\n"
@@ -232,7 +245,7 @@ def _conclude(out: Path, figures: dict[str, float], floor: float, story: str) ->
     )
 
 
-def _say(text: str) -> None:
+def _print_heading(text: str) -> None:
     print(f"{_bold(text)}\n", flush=True)
 
 
@@ -241,29 +254,29 @@ def _bold(text: str) -> str:
     return f"\033[1m{text}\033[0m" if terminal else text
 
 
-def _command(*arguments: str) -> str:
+def _run_command(*arguments: str) -> str:
     """Runs a command as the shell would, and returns what it printed.
 
     Raises:
-        _Stopped: it failed.
+        _CommandFailed: it failed.
     """
     from cs336lm.cli.main import main as cs336lm
 
     print(f"$ {shlex.join(('cs336lm', *arguments))}", flush=True)
-    with _overheard() as heard:
+    with _copy_of_stdout() as copied:
         status = cs336lm(list(arguments))
     print(flush=True)
     if status:
-        raise _Stopped(status)
-    return heard.getvalue()
+        raise _CommandFailed(status)
+    return copied.getvalue()
 
 
 @contextmanager
-def _overheard() -> Iterator[StringIO]:
+def _copy_of_stdout() -> Iterator[StringIO]:
     """Keeps a copy of what goes to the standard output."""
-    heard = StringIO()
-    with redirect_stdout(cast(TextIO, _Tee(sys.stdout, heard))):
-        yield heard
+    copied = StringIO()
+    with redirect_stdout(cast(TextIO, _Tee(sys.stdout, copied))):
+        yield copied
 
 
 class _Tee:

@@ -15,13 +15,15 @@ examples:
   cs336lm evaluate runs/a --checkpoint last --device cuda
 
 Every token of the file but the first is predicted once, in windows of the model's context length
-side by side. loss is in nats a token; bits per byte compares models with different tokenizers."""
+side by side. loss is in nats per token; bits per byte compares models with different tokenizers."""
 
 
 def main(argv: list[str]) -> int:
     """Evaluates a run on a whole file and prints the figures."""
     parser = parser_for("evaluate", "Measure how well a model predicts a token file.", _EPILOG)
-    parser.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="made by `cs336lm train`")
+    parser.add_argument(
+        "run_dir", metavar="RUN_DIR", type=Path, help="run directory, made by 'cs336lm train'"
+    )
     parser.add_argument(
         "--data", type=Path, metavar="FILE.npy", help="token file (default: the run's data.val)"
     )

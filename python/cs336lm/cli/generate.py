@@ -21,27 +21,52 @@ examples:
   cs336lm generate runs/a --temperature 0            (a document from its beginning, greedily)
   head -c 2000 story.txt | cs336lm generate runs/a --prompt - --json
 
-The text appears as it is written; of several prompts the first one's, the others' at the end.
-With --json there is one object a line: {"prompt": ..., "text": ..., "tokens": ...}."""
+The text is printed as it is generated; with several prompts, that of the first one, and the others
+at the end. With --json there is one object per line: {"prompt": .., "text": .., "tokens": ..}."""
 
 
 def main(argv: list[str]) -> int:
     """Loads the run, writes the continuations."""
     parser = parser_for("generate", "Continue prompts with the model of a run.", _EPILOG)
     add = parser.add_argument
-    add("run_dir", metavar="RUN_DIR", type=Path, help="made by `cs336lm train`")
+    add("run_dir", metavar="RUN_DIR", type=Path, help="run directory, made by 'cs336lm train'")
     add(
         "--prompt",
         action="append",
         metavar="TEXT",
         help="text to continue, '-' for standard input; may be repeated (default: a new document)",
     )
-    add("--max-new-tokens", type=int, default=256, metavar="N", help="default: 256")
-    add("--temperature", type=float, default=1.0, metavar="T", help="0 is greedy (default: 1)")
-    add("--top-p", type=float, default=1.0, metavar="P", help="nucleus sampling (default: 1, off)")
-    add("--top-k", type=int, metavar="K", help="draw among the K likeliest (default: all)")
-    add("--seed", type=int, metavar="N", help="the same text again (default: another every time)")
-    add("--checkpoint", choices=("best", "last"), default="best", help="default: best")
+    add(
+        "--max-new-tokens",
+        type=int,
+        default=256,
+        metavar="N",
+        help="stop after this many tokens, if the text does not end before (default: 256)",
+    )
+    add(
+        "--temperature",
+        type=float,
+        default=1.0,
+        metavar="T",
+        help="below 1 more predictable, above 1 more random; 0 always takes the likeliest token "
+        "(default: 1)",
+    )
+    add(
+        "--top-p",
+        type=float,
+        default=1.0,
+        metavar="P",
+        help="nucleus sampling: draw among the likeliest tokens that together have this "
+        "probability (default: 1, all)",
+    )
+    add("--top-k", type=int, metavar="K", help="draw among the K likeliest tokens (default: all)")
+    add("--seed", type=int, metavar="N", help="seed of the draws (default: a new one each time)")
+    add(
+        "--checkpoint",
+        choices=("best", "last"),
+        default="best",
+        help="best by validation loss (default), or last",
+    )
     add("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
     add(
         "--dtype",
@@ -52,12 +77,12 @@ def main(argv: list[str]) -> int:
     add(
         "--compile",
         action="store_true",
-        help="compile first: slow to start, then faster; for long texts",
+        help="compile the model first: slow to start, then faster; worth it for long texts",
     )
-    add("--json", action="store_true", help="one JSON object a line instead of plain text")
+    add("--json", action="store_true", help="one JSON object per line instead of plain text")
     arguments = parser.parse_args(argv)
     if (arguments.prompt or []).count("-") > 1:
-        parser.error("standard input can be one prompt only")
+        parser.error("only one prompt can be read from standard input")
     prompts = [_prompt(text) for text in arguments.prompt or [""]]
     spin_briefly()
 
@@ -89,7 +114,9 @@ def main(argv: list[str]) -> int:
             print(json.dumps(line, ensure_ascii=False))
     if sys.stderr.isatty():
         seconds, total = time.perf_counter() - started, sum(tokens)
-        print(f"{total} tokens in {seconds:.1f} s: {total / seconds:.0f} a second", file=sys.stderr)
+        print(
+            f"{total} tokens in {seconds:.1f} s: {total / seconds:.0f} per second", file=sys.stderr
+        )
     return 0
 
 

@@ -26,25 +26,38 @@ examples:
   cs336lm inspect tokens.npy                              counts
   cs336lm inspect tokens.npy --tokenizer tokenizer/ --at 5000 --window 200     and text
 
-A PATH that ends in .npy is a token file, or the name that shards have in common; any other is a
-tokenizer."""
+A PATH that ends in .npy is a token file, or the common name of shards; any other is a tokenizer."""
 
 
 def main(argv: list[str]) -> int:
     """Prints what there is to know about a tokenizer or a token file."""
     parser = parser_for("inspect", "Look into a tokenizer or a token file.", _EPILOG)
-    parser.add_argument("path", metavar="PATH", help="a tokenizer or a .npy of token ids")
+    parser.add_argument("path", metavar="PATH", help="a tokenizer, or a token file (.npy)")
     add_tokenizer(parser, required=False)
     parser.add_argument(
         "--on", metavar="FILE", help="text to measure the tokenizer on: any input of 'tokenize'"
     )
     add_text_fields(parser)
     parser.add_argument(
-        "--longest", type=positive, default=10, metavar="N", help="longest tokens to show (10)"
+        "--longest",
+        type=positive,
+        default=10,
+        metavar="N",
+        help="how many of the longest tokens to show (default: 10)",
     )
-    parser.add_argument("--at", type=int, default=0, metavar="N", help="first token to decode (0)")
     parser.add_argument(
-        "--window", type=positive, default=100, metavar="N", help="tokens to decode (100)"
+        "--at",
+        type=int,
+        default=0,
+        metavar="N",
+        help="first token to decode; negative counts from the end (default: 0)",
+    )
+    parser.add_argument(
+        "--window",
+        type=positive,
+        default=100,
+        metavar="N",
+        help="how many tokens to decode (default: 100)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
     arguments = parser.parse_args(argv)

@@ -44,7 +44,7 @@ def usage() -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs a command; returns 0 (done), 1 (it failed), 2 (it was asked wrongly) or 130 (Ctrl-C)."""
+    """Runs a command; returns 0 (done), 1 (it failed), 2 (a wrong call) or 130 (Ctrl-C)."""
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(usage())
@@ -54,15 +54,14 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     name, *rest = argv
     if name not in COMMANDS:
-        known = ", ".join(COMMANDS)
-        return _complain(f"there is no command {name!r}; the commands are {known}", status=2)
+        return _complain(_unknown_command(name), status=2)
     try:
         command = import_module(f"cs336lm.cli.{COMMANDS[name][0]}")
         return command.main(rest) or 0
     except KeyboardInterrupt:
         return _complain("stopped on request", status=130)
     except BrokenPipeError:
-        # Who reads us has gone (`cs336lm ... | head`); that is no failure to report.
+        # The reader of the pipe is gone (`cs336lm ... | head`), which is not a failure.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except ImportError as error:
@@ -80,6 +79,14 @@ def main(argv: list[str] | None = None) -> int:
         if message is None or os.environ.get("CS336LM_TRACEBACK"):
             raise
         return _complain(message, status=1)
+
+
+def _unknown_command(name: str) -> str:
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, COMMANDS, n=1)
+    guess = f"did you mean {close[0]}?" if close else f"the commands are {', '.join(COMMANDS)}"
+    return f"there is no command {name!r}; {guess}"
 
 
 def _status(error: Exception) -> int:

@@ -1,4 +1,4 @@
-"""Flags that the tokenizer commands share, and what they mean."""
+"""Flags that several commands share, and their types."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def spin_briefly() -> None:
-    """Lets GNU OpenMP's threads wait by spinning for a moment only, where nobody said otherwise.
+    """Lets GNU OpenMP's threads spin only briefly while they wait, unless the user set it already.
 
     Where other programs compete for the cores, threads that wait by spinning slow a small model
     down several times over; where none do, threads that never spin take a third off its speed. The
@@ -90,8 +90,8 @@ def add_counting(parser: argparse.ArgumentParser) -> None:
         "--max-memory",
         type=memory,
         metavar="SIZE",
-        help="bound the memory, e.g. 2GB: what does not fit waits in temporary files; training "
-        "holds the distinct words, twice their size, in any case (see --min-count)",
+        help="limit on memory, e.g. 2GB: what does not fit goes to temporary files; training "
+        "always holds the distinct words, at twice their size (see --min-count)",
     )
 
 
@@ -134,7 +134,7 @@ def train_options(arguments: argparse.Namespace, progress: Progress | None) -> T
 
 
 def add_tokenizer(parser: argparse.ArgumentParser, *, required: bool) -> None:
-    """``--tokenizer`` and the options that only some of its files answer by themselves."""
+    """``--tokenizer``, and what only some tokenizer files contain themselves."""
     parser.add_argument(
         "--tokenizer",
         required=required,
@@ -145,18 +145,18 @@ def add_tokenizer(parser: argparse.ArgumentParser, *, required: bool) -> None:
 
 
 def add_tokenizer_options(parser: argparse.ArgumentParser) -> None:
-    """``--special-token`` and ``--pattern``: what only tokenizer.json says by itself."""
+    """``--special-token`` and ``--pattern``, which only tokenizer.json contains itself."""
     parser.add_argument(
         "--special-token",
         action="append",
         default=[],
         metavar="TEXT",
-        help="a special token beside those that the files name; may be given several times",
+        help="a special token in addition to those of the files; may be given several times",
     )
     parser.add_argument(
         "--pattern",
-        help="instead of the files' own (only tokenizer.json names one; else gpt2): gpt2, gpt4, "
-        "gpt4o, or a regular expression",
+        help="how text is split into words: gpt2, gpt4, gpt4o, or a regular expression (default: "
+        "what tokenizer.json says, gpt2 with other files)",
     )
 
 

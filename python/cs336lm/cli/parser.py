@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import itertools
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
@@ -20,11 +22,20 @@ class Parser(argparse.ArgumentParser):
     def parse_args(  # type: ignore[override]  # no namespace: each call makes its own
         self, args: Sequence[str] | None = None
     ) -> argparse.Namespace:
-        """Parses ``args``; what is left over is refused by name."""
+        """Parses ``args``; what it does not know is refused by name."""
+        args = sys.argv[1:] if args is None else args
+        # First, so that a misspelt flag is not reported as a required one that is missing.
+        for argument in itertools.takewhile("--".__ne__, args):
+            name = argument.partition("=")[0]
+            if name.startswith("--") and " " not in argument and not self._begins_a_flag(name):
+                self.error(_unknown(name, self._option_string_actions))
         arguments, unknown = self.parse_known_args(args)
         if unknown:
             self.error(_unknown(unknown[0], self._option_string_actions))
         return arguments
+
+    def _begins_a_flag(self, name: str) -> bool:
+        return any(flag.startswith(name) for flag in self._option_string_actions)
 
     def error(self, message: str) -> NoReturn:
         """Says what is wrong in one line, without the usage, which may be long."""

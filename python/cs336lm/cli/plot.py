@@ -28,12 +28,12 @@ def main(argv: list[str]) -> int:
         metavar="LOSS",
         help="draw a line at this loss, in nats per token: the entropy of the text, if known",
     )
-    parser.add_argument("--title", metavar="TEXT", help="what stands above the picture")
+    parser.add_argument("--title", metavar="TEXT", help="title of the picture")
     parser.add_argument(
         "--scale",
         choices=("auto", "linear", "log"),
         default="auto",
-        help="of the loss axis (default: log if the losses span a factor of eight)",
+        help="scale of the loss axis (default: log if the losses span a factor of eight)",
     )
     arguments = parser.parse_args(argv)
 

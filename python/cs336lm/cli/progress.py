@@ -16,7 +16,7 @@ _TITLES = {
 def progress_bars() -> Iterator[Callable[[str, int, int], None] | None]:
     """A callback ``(phase, units done, units in all)`` that draws a bar for each phase.
 
-    None where stderr is no terminal: then nothing is drawn, and rich is not even imported.
+    None where stderr is not a terminal: then nothing is drawn, and rich is not even imported.
     """
     if not sys.stderr.isatty():
         yield None

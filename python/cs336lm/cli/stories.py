@@ -35,10 +35,16 @@ def main(argv: list[str]) -> int:
         metavar="X",
         help="size in millions of bytes: as many whole stories as fit, at least one (default: 20)",
     )
-    parser.add_argument("--seed", type=int, default=1, metavar="N", help="(default: 1)")
+    parser.add_argument(
+        "--seed", type=int, default=1, metavar="N", help="seed of the draws (default: 1)"
+    )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--out", metavar="FILE", help="file to write; - is the standard output")
-    what.add_argument("--read", metavar="FILE", help="read FILE instead: how probable is it?")
+    what.add_argument(
+        "--read",
+        metavar="FILE",
+        help="read FILE instead, and say which of its texts are such stories and how probable",
+    )
     arguments = parser.parse_args(argv)
     if arguments.read is not None:
         return _read(arguments.read)
@@ -49,13 +55,13 @@ def _write(out: str, size: int, seed: int) -> int:
     from cs336lm.files import atomic_write
     from cs336lm.text.stories import END_OF_TEXT, corpus, entropy
 
-    told = written = 0
+    count = written = 0
 
     def counted() -> Iterator[bytes]:
-        nonlocal told, written
+        nonlocal count, written
         for block in corpus(size, seed):
             yield block
-            told += block.count(END_OF_TEXT.encode())
+            count += block.count(END_OF_TEXT.encode())
             written += len(block)
 
     if out == "-":
@@ -72,7 +78,7 @@ def _write(out: str, size: int, seed: int) -> int:
                     progress("telling stories", written, size)
     floor = entropy()
     print(
-        f"{told:,} {'story' if told == 1 else 'stories'}, {megabytes(written)}: {out}\n"
+        f"{count:,} {'story' if count == 1 else 'stories'}, {megabytes(written)}: {out}\n"
         f"entropy: {floor.nats_per_story:.3f} nats in a story of {floor.bytes_per_story:.1f} bytes "
         f"on average, {floor.bits_per_byte:.5f} bits per byte",
         file=sys.stderr if out == "-" else sys.stdout,
@@ -92,7 +98,7 @@ def _read(path: str) -> int:
     print(f"{len(whole):,} of {len(readings):,} texts are stories of the grammar")
     for number, reading in enumerate(readings, 1):
         if not reading.whole:
-            print(f"text {number} is none: {_departure(reading)}")
+            print(f"text {number} is none: {_first_difference(reading)}")
             break
     if whole:
         nats = -math.fsum(reading.log_probability for reading in whole)
@@ -104,8 +110,8 @@ def _read(path: str) -> int:
     return 0
 
 
-def _departure(reading: Reading) -> str:
-    told, other = reading.text[: reading.furthest], reading.text[reading.furthest :]
-    if not other:
+def _first_difference(reading: Reading) -> str:
+    read, rest = reading.text[: reading.furthest], reading.text[reading.furthest :]
+    if not rest:
         return "it ends too early"
-    return f"after {told[-40:]!r} no story goes on with {other[:40]!r}"
+    return f"after {read[-40:]!r} no story goes on with {rest[:40]!r}"

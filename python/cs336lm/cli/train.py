@@ -54,7 +54,7 @@ class Arguments(Config):
 def main(argv: list[str]) -> int:
     """Trains, or goes on training, and says how it went."""
     if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0:
-        argv = [*argv, "--resume"]  # torchrun starts the job anew after a failure
+        argv = [*argv, "--resume"]  # torchrun starts the job again after a failure
     arguments = parse(argv)
     spin_briefly()
     from cs336lm.training.devices import keep_freed_memory
@@ -117,7 +117,7 @@ def _opening(trainer: Trainer) -> str:
     return (
         f"{trainer.run.path}: training {done}{parameters / 1e6:.2f} M parameters on "
         f"{many}{trainer.device.type} in {str(trainer.dtype).removeprefix('torch.')}, "
-        f"{data.batch_size * model.context_length:,} tokens a step"
+        f"{data.batch_size * model.context_length:,} tokens per step"
     )
 
 

@@ -16,7 +16,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from cs336lm.data.token_files import TokenArray, open_token_files
 
-_SCAN_TOKENS = 1 << 22  # 8 or 16 MB a read: the check of a huge file stays out of memory
+_SCAN_TOKENS = 1 << 22  # 8 or 16 MB at once: a file of any size is checked in little memory
 
 
 class TokenDataset:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 TokenArray = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
 Sidecar = dict[str, Any]
 
+_MAGIC = b"\x93NUMPY"
 _DTYPES = (np.dtype(np.uint16), np.dtype(np.uint32))
 _MADE_BY = "a token file is made by `cs336lm tokenize`"
 _WRITE_AGAIN = "write them again with `cs336lm tokenize`"
@@ -69,17 +70,16 @@ def _check_length(sidecar: Path, path: Path, tokens: int, expected: int | None) 
 
 
 def _open_array(path: Path) -> TokenArray:
+    with path.open("rb") as file:
+        start = file.read(len(_MAGIC))
+    if start.startswith(b"PK"):
+        raise ValueError(f"{path} is an archive of arrays, not one .npy; {_MADE_BY}")
+    if start != _MAGIC:
+        raise ValueError(f"{path} is not a .npy file; {_MADE_BY}")
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except OSError as error:
-        if error.errno is not None:  # missing, a directory, no permission: the system says it best
-            error.filename = str(path)
-            raise
-        raise ValueError(f"{path} is not a .npy file ({error}); {_MADE_BY}") from None
     except (ValueError, EOFError) as error:
         raise ValueError(f"{path} is not a complete .npy file ({error}); {_MADE_BY}") from None
-    if not isinstance(array, np.ndarray):
-        raise ValueError(f"{path} is an archive of arrays, not one .npy; {_MADE_BY}")
     if array.dtype not in _DTYPES or array.ndim != 1:
         raise ValueError(
             f"{path} holds {array.dtype} of shape {array.shape}, not one row of uint16 or uint32; "

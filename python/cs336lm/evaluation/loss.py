@@ -1,4 +1,4 @@
-"""How well a model predicts a token file: nats a token, perplexity, bits a byte.
+"""How well a model predicts a token file: nats per token, perplexity, bits per byte.
 
 Every token but the first is predicted once, in windows of ``context_length`` side by side, the last
 one as long as what is left: nothing is sampled, so the figures are those of the file. Bits per byte
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cs336lm.model.transformer import TransformerLM
     from cs336lm.text.tokenizer import Tokenizer
 
-_TOKENS_A_BATCH = {"cpu": 4_096, "cuda": 65_536}
+_TOKENS_PER_BATCH = {"cpu": 4_096, "cuda": 65_536}
 """What keeps a device busy; on a CPU more only overflows the caches."""
 
 
@@ -29,11 +29,11 @@ class Evaluation:
     """The figures of one file."""
 
     loss: float
-    """Mean cross-entropy in nats a predicted token."""
+    """Mean cross-entropy in nats per predicted token."""
     perplexity: float
     """exp(loss)."""
     bits_per_byte: float | None
-    """Loss in bits a byte of text; None where nothing says how many bytes the tokens stand for."""
+    """Loss in bits per byte of text; None where the number of bytes is unknown."""
     tokens: int
     """Tokens predicted: all but the first."""
     bytes: int | None
@@ -63,7 +63,7 @@ def evaluate(
     device = model.lm_head.weight.device
     nats = 0.0
     for starts, length in _windows(
-        len(dataset), model.config.context_length, _TOKENS_A_BATCH.get(device.type, 16_384)
+        len(dataset), model.config.context_length, _TOKENS_PER_BATCH.get(device.type, 16_384)
     ):
         x, y = gather_windows(dataset, starts, length, device)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
@@ -80,10 +80,10 @@ def evaluate(
     )
 
 
-def _windows(tokens: int, context_length: int, tokens_a_batch: int) -> list[tuple[range, int]]:
+def _windows(tokens: int, context_length: int, tokens_per_batch: int) -> list[tuple[range, int]]:
     """(starts, length) of each batch of windows, which together predict tokens 1, 2, ... once."""
     whole, rest = divmod(tokens - 1, context_length)
-    rows = max(1, tokens_a_batch // context_length)
+    rows = max(1, tokens_per_batch // context_length)
     starts = range(0, whole * context_length, context_length)
     batches = [(starts[at : at + rows], context_length) for at in range(0, whole, rows)]
     if rest:

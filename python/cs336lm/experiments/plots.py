@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cs336lm.errors import UsageError
 from cs336lm.files import atomic_write
-from cs336lm.training.trackers.tracking import read_metrics
+from cs336lm.training.trackers.jsonl import read_metrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,12 +64,12 @@ def read_curve(path: str | Path) -> Curve:
 
     Raises:
         OSError: there is no such file or directory.
-        ValueError: it holds no losses, or is no file of metrics.
+        ValueError: it contains no losses, or is not a metrics file.
     """
     path = Path(path)
     file = path / "metrics.jsonl" if path.is_dir() else path
     if path.is_dir() and not file.exists():
-        raise ValueError(f"{path} is no run directory: there is no metrics.jsonl in it")
+        raise ValueError(f"{path} is not a run directory: there is no metrics.jsonl in it")
     if not file.exists():
         raise FileNotFoundError(2, "there is no such run directory", str(path))
     records = read_metrics(file)
@@ -79,7 +79,7 @@ def read_curve(path: str | Path) -> Curve:
         val=_points(records, "val_loss", file),
     )
     if not curve.train.losses and not curve.val.losses:
-        raise ValueError(f"{file} holds no losses yet")
+        raise ValueError(f"{file} does not contain any losses yet")
     return curve
 
 
@@ -93,7 +93,7 @@ def _points(records: list[dict[str, Any]], key: str, file: Path) -> Points:
             losses=[float(record[key]) for record in found],
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{file} is no file of metrics: {error!r}") from None
+        raise ValueError(f"{file} is not a metrics file: {error!r}") from None
 
 
 def plot_curves(
@@ -120,18 +120,18 @@ def plot_curves(
     form = Path(out).suffix.lower().removeprefix(".")
     if form not in FORMATS:
         known = ", ".join(f".{name}" for name in FORMATS)
-        raise UsageError(f"{out} is no name of a picture: it must end in one of {known}")
+        raise UsageError(f"{out} must end in one of {known}: the extension is the format")
     if not curves:
         raise UsageError("there is no run to plot")
     import matplotlib
 
     with matplotlib.rc_context(_STYLE), atomic_write(out) as file:
-        figure = _draw(_told_apart(curves), floor, title, scale)
+        figure = _draw(_with_unique_names(curves), floor, title, scale)
         figure.savefig(file, format=form, metadata=_UNDATED.get(form))
 
 
-def _told_apart(curves: Sequence[Curve]) -> list[Curve]:
-    """The curves; where two have the same name, each with a number."""
+def _with_unique_names(curves: Sequence[Curve]) -> list[Curve]:
+    """The curves; where several have the same name, that name with a number."""
     names = [curve.name for curve in curves]
     return [
         Curve(f"{c.name} ({names[: i + 1].count(c.name)})", c.train, c.val)
@@ -151,10 +151,10 @@ def _draw(curves: list[Curve], floor: float | None, title: str | None, scale: Sc
         for points, is_val in ((curve.train, False), (curve.val, True)):
             steps = [float(step) for step in points.steps]
             times = [seconds / per_unit for seconds in points.seconds]
-            _draw_points(by_step, steps, points.losses, _look(index), is_val=is_val)
-            _draw_points(by_time, times, points.losses, _look(index), is_val=is_val)
-    _finish(by_step, "step", curves, floor, scale)
-    _finish(by_time, f"wall-clock time ({unit})", curves, floor, scale)
+            _draw_points(by_step, steps, points.losses, _line_style(index), is_val=is_val)
+            _draw_points(by_time, times, points.losses, _line_style(index), is_val=is_val)
+    _label_axes(by_step, "step", curves, floor, scale)
+    _label_axes(by_time, f"wall-clock time ({unit})", curves, floor, scale)
     by_step.set_ylabel("loss (nats per token)")
     if title:
         figure.suptitle(title)
@@ -162,20 +162,20 @@ def _draw(curves: list[Curve], floor: float | None, title: str | None, scale: Sc
     return figure
 
 
-def _look(index: int) -> dict[str, Any]:
+def _line_style(index: int) -> dict[str, Any]:
     """Colour and line style of a run: the styles change when the colours are used up."""
     rounds, colour = divmod(index, len(_COLOURS))
     return {"color": _COLOURS[colour], "linestyle": _DASHES[rounds % len(_DASHES)]}
 
 
 def _draw_points(
-    axes: Axes, xs: list[float], losses: list[float], look: dict[str, Any], *, is_val: bool
+    axes: Axes, xs: list[float], losses: list[float], style: dict[str, Any], *, is_val: bool
 ) -> None:
     if is_val:
-        axes.plot(xs, losses, marker="o", markersize=4, linewidth=1.6, zorder=3, **look)
+        axes.plot(xs, losses, marker="o", markersize=4, linewidth=1.6, zorder=3, **style)
     else:
-        axes.plot(xs, losses, linewidth=0.6, alpha=0.3, **look)
-        axes.plot(xs, smoothed(losses), linewidth=1.0, alpha=0.75, **look)
+        axes.plot(xs, losses, linewidth=0.6, alpha=0.3, **style)
+        axes.plot(xs, smoothed(losses), linewidth=1.0, alpha=0.75, **style)
 
 
 def smoothed(values: Sequence[float]) -> list[float]:
@@ -202,7 +202,7 @@ def _time_unit(curves: list[Curve]) -> tuple[str, float]:
     return "seconds", 1.0
 
 
-def _finish(
+def _label_axes(
     axes: Axes, xlabel: str, curves: list[Curve], floor: float | None, scale: Scale
 ) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -239,7 +239,7 @@ def _add_legend(figure: Figure, curves: list[Curve]) -> None:
     entries: list[Line2D] = []
     for index, curve in enumerate(curves):
         last = f"  (val {curve.val.losses[-1]:.3f})" if curve.val.losses else ""
-        entries.append(Line2D([], [], label=curve.name + last, **_look(index)))
+        entries.append(Line2D([], [], label=curve.name + last, **_line_style(index)))
     entries.append(Line2D([], [], color="#777777", marker="o", markersize=4, label="validation"))
     entries.append(Line2D([], [], color="#777777", linewidth=1.0, alpha=0.75, label="training"))
     figure.legend(

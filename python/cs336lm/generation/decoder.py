@@ -1,16 +1,18 @@
-"""One token per sequence, in as few operations as it can be said.
+"""One token per sequence: in as few operations as it can be said, or by the model's own forward.
 
 Generating text is a matrix-vector product per weight and a hundred small operations around them;
-for a small model it is those operations, not their arithmetic, that take the time. So the model's
-forward pass is written out here once more for a single position, with what can be prepared
-prepared: queries, keys and values are one product, gate and up another; the gains of the norms
-before them and the attention's 1 / sqrt(d_head) are multiplied into their weights; residuals are
-added by the products themselves. What comes out is what the model computes, to rounding.
+for a small model it is those operations, not their arithmetic, that take the time. So
+:class:`FastDecoder` writes the forward pass of the default model out once more for a single
+position, with what can be prepared prepared: queries, keys and values are one product, gate and up
+another; the gains of the norms before them and the attention's 1 / sqrt(d_head) are multiplied into
+their weights; residuals are added by the products themselves. What comes out is what the model
+computes, to rounding. :func:`fits` says whether a model is one that it knows; every other model
+goes through its own forward with a cache (:class:`ModelDecoder`).
 
 A product of a vector and a matrix waits for memory, so how the matrix is read decides. On a CPU a
 library's product wants it stored (in, out), the other way round than in training: in order along
 all outputs at once it is up to twice as fast as output by output. Best is what the compiler makes
-of the sums written out, over weights that stay as in training: one loop over them, with the
+of a multiplication and a sum, over weights that stay as in training: one loop over them, with the
 operations around it inside.
 
 Shapes are the same in every step and nothing depends on values that only the device knows, so a
@@ -19,22 +21,125 @@ so, and only the cache's used part is read.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, cast
+from typing import NamedTuple, Protocol, cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import Module
 
+from cs336lm.model.attention import MultiHeadSelfAttention
+from cs336lm.model.blocks import TransformerBlock
+from cs336lm.model.feed_forward import SwiGLU
 from cs336lm.model.functional import at_least_float32
-from cs336lm.model.kernels.fused import gated_silu, turn_complex, turn_pairs
+from cs336lm.model.kernels.gated_silu import gated_silu
+from cs336lm.model.kernels.one_query_attention import attend_by_products, attend_by_reductions
+from cs336lm.model.kernels.rope import Rotation, rotation
 from cs336lm.model.kv_cache import KVCache
-from cs336lm.model.transformer import TransformerBlock, TransformerLM
+from cs336lm.model.linear import is_plain_linear, product
+from cs336lm.model.norm import RMSNorm
+from cs336lm.model.plain import is_plain
+from cs336lm.model.positions import RotaryPositionalEmbedding
+from cs336lm.model.transformer import TransformerLM
 
 CompiledStep = Callable[[Tensor, Tensor], Tensor]
 """Token ids and positions, both (batch,), to logits (batch, vocab)."""
 
-SEQUENCES_BY_SUMS = {"cpu": 4}
-"""Up to how many sequences the compiler's own sums beat a library's products; elsewhere one."""
+MOST_SEQUENCES_FOR_REDUCTIONS = {"cpu": 4}
+"""Up to how many sequences the compiler's reductions beat a library's products; elsewhere one."""
+
+
+class Decoder(Protocol):
+    """Continues the sequences whose past is in a cache, one token each at a time."""
+
+    def step(
+        self,
+        token_ids: Int[Tensor, " batch"],
+        positions: Int[Tensor, " batch"],
+        common_position: int | None = None,
+    ) -> Float[Tensor, "batch vocab"]:
+        """Reads one token per sequence, at its position, and returns its successor's logits.
+
+        ``common_position`` is the value of all ``positions``, where the host knows it.
+        """
+
+    def compiled(self) -> CompiledStep:
+        """:meth:`step` by torch.compile, on a GPU launched as one captured graph."""
+
+
+def make_decoder(model: TransformerLM, cache: KVCache, *, compile: bool = False) -> Decoder:
+    """The fastest decoder that computes what ``model`` does.
+
+    ``compile`` prepares it for :meth:`Decoder.compiled`.
+    """
+    if fits(model):
+        return FastDecoder(model, cache, compile=compile)
+    return ModelDecoder(model, cache)
+
+
+def fits(model: TransformerLM) -> bool:
+    """Whether ``model`` is, part by part, the one that :class:`FastDecoder` writes out.
+
+    A part of another class, or with a hook or a parametrization, may compute anything.
+    """
+    return (
+        is_plain(model, TransformerLM)
+        and all(_block_fits(block, model) for block in model.layers)
+        and _norm_fits(model.ln_final, model)
+        and _linears_fit(model.lm_head)
+    )
+
+
+def _block_fits(block: Module, model: TransformerLM) -> bool:
+    first = cast("TransformerBlock", model.layers[0])
+    return (
+        is_plain(block, TransformerBlock)
+        and is_plain(block.attn, MultiHeadSelfAttention)
+        and is_plain(block.attn.positions, RotaryPositionalEmbedding)
+        and block.attn.positions is first.attn.positions
+        and is_plain(block.ffn, SwiGLU)
+        and _norm_fits(block.ln1, model)
+        and _norm_fits(block.ln2, model)
+        and _linears_fit(block.attn.q_proj, block.attn.k_proj, block.attn.v_proj)
+        and _linears_fit(block.attn.output_proj, block.ffn.w1, block.ffn.w2, block.ffn.w3)
+    )
+
+
+def _norm_fits(norm: Module, model: TransformerLM) -> bool:
+    return is_plain(norm, RMSNorm) and norm.eps == model.config.rms_norm_eps
+
+
+def _linears_fit(*linears: Module) -> bool:
+    return all(is_plain_linear(linear) and linear.multiply is product for linear in linears)
+
+
+class ModelDecoder:
+    """Any model, by its own forward."""
+
+    def __init__(self, model: TransformerLM, cache: KVCache) -> None:
+        self.model = model
+        self.cache = cache
+
+    def compiled(self) -> CompiledStep:
+        """See :class:`Decoder`."""
+        for layer in self.cache:
+            torch._dynamo.mark_static_address(layer.keys)
+            torch._dynamo.mark_static_address(layer.values)
+        # Not fullgraph: who knows what stands in the place of a layer.
+        step: CompiledStep = torch.compile(self.step, mode="reduce-overhead", dynamic=False)
+        return step
+
+    def step(
+        self,
+        token_ids: Int[Tensor, " batch"],
+        positions: Int[Tensor, " batch"],
+        common_position: int | None = None,
+    ) -> Float[Tensor, "batch vocab"]:
+        """See :class:`Decoder`."""
+        logits = self.model(
+            token_ids.unsqueeze(1), token_positions=positions.unsqueeze(1), cache=self.cache
+        )
+        return logits.squeeze(1)
 
 
 class _Weights(NamedTuple):
@@ -46,8 +151,8 @@ class _Weights(NamedTuple):
     down: Tensor
 
 
-class Decoder:
-    """Continues the sequences whose past is in ``cache``.
+class FastDecoder:
+    """A model that :func:`fits`, written out for one position.
 
     It holds a prepared copy of the weights (of two thirds of them where the others stay as they
     are), made when it is; later changes of the model do not reach it. ``compile`` prepares it for
@@ -58,16 +163,15 @@ class Decoder:
         self.model = model
         self.cache = cache
         weight = model.lm_head.weight
-        few = cache.batch_size <= SEQUENCES_BY_SUMS.get(weight.device.type, 1)
-        self.by_sums = compile and few
+        most = MOST_SEQUENCES_FOR_REDUCTIONS.get(weight.device.type, 1)
+        self.by_reductions = compile and cache.batch_size <= most
         blocks = cast("Sequence[TransformerBlock]", model.layers)
         head = at_least_float32(weight) * model.ln_final.weight
-        self.weights = [_Weights(*map(self._stored, _joined(block))) for block in blocks]
+        self.weights = [_Weights(*map(self._stored, _folded(block))) for block in blocks]
         self.head = self._stored(head.to(weight.dtype))
         rope = blocks[0].attn.rope
-        assert rope is not None  # a language model's attention knows positions
+        assert rope is not None  # or the model would not fit
         self.cos, self.sin = rope.cos, rope.sin
-        self.turns = torch.complex(rope.cos, rope.sin)
         self.eps = torch.tensor(
             model.config.rms_norm_eps,
             dtype=torch.promote_types(weight.dtype, torch.float32),
@@ -98,57 +202,48 @@ class Decoder:
         ``common_position`` is the value of all ``positions``, where the host knows it.
         """
         x = self.model.token_embeddings(token_ids)
-        turn = self._turn_at(positions, x.dtype)
+        rotate = rotation(self.cos[positions].unsqueeze(1), self.sin[positions].unsqueeze(1))
         bias = None if common_position is not None else self._bias(positions, x.dtype)
         seen = None if common_position is None else common_position + 1
-        attend = _attend_by_sums if self.by_sums else _attend
+        attend = attend_by_reductions if self.by_reductions else attend_by_products
         for weights, layer_cache in zip(self.weights, self.cache, strict=True):
-            q, k, v = self._project(x, weights.qkv, turn)
+            q, k, v = self._project(x, weights.qkv, rotate)
             if common_position is None:
                 layer_cache.write(k.unsqueeze(2), v.unsqueeze(2), positions.unsqueeze(1))
             else:
                 layer_cache.keys[:, :, common_position] = k
                 layer_cache.values[:, :, common_position] = v
             keys, values = layer_cache.keys[:, :, :seen], layer_cache.values[:, :, :seen]
-            x = self._added(x, attend(q, keys, values, bias), weights.output)
-            gate_up = self._product(self._normed(x), weights.gate_up)
-            x = self._added(x, gated_silu(gate_up), weights.down)
-        return self._product(self._normed(x), self.head)
+            x = self._add_product(x, attend(q, keys, values, bias), weights.output)
+            gate_up = self._product(self._normalized(x), weights.gate_up)
+            x = self._add_product(x, gated_silu(gate_up), weights.down)
+        return self._product(self._normalized(x), self.head)
 
     def _product(self, x: Tensor, weight: Tensor) -> Tensor:
         """(batch, in) and (in, out) -> (batch, out)."""
-        return (x.unsqueeze(1) * weight.T).sum(-1) if self.by_sums else x @ weight
+        return (x.unsqueeze(1) * weight.T).sum(-1) if self.by_reductions else x @ weight
 
-    def _added(self, residual: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    def _add_product(self, residual: Tensor, x: Tensor, weight: Tensor) -> Tensor:
         """``residual`` and the product."""
-        if self.by_sums:
+        if self.by_reductions:
             return residual + self._product(x, weight)
         return torch.addmm(residual, x, weight)
 
     def _stored(self, weight: Float[Tensor, "d_out d_in"]) -> Float[Tensor, "d_in d_out"]:
         """Transposed; in memory only where a library reads it on a CPU."""
-        by_library = weight.device.type == "cpu" and not self.by_sums
+        by_library = weight.device.type == "cpu" and not self.by_reductions
         return weight.T.contiguous() if by_library else weight.T
 
-    def _turn_at(self, positions: Tensor, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-        """RoPE's turn of what stands at these positions."""
-        # The compiler makes nothing of complex numbers, and there are none in half precision.
-        if torch.compiler.is_compiling() or dtype != self.cos.dtype:
-            cos, sin = self.cos[positions].unsqueeze(1), self.sin[positions].unsqueeze(1)
-            return lambda x: turn_pairs(x, cos, sin)
-        turns = self.turns[positions].unsqueeze(1)
-        return lambda x: turn_complex(x, turns)
-
     def _project(
-        self, x: Tensor, weight: Tensor, turn: Callable[[Tensor], Tensor]
+        self, x: Tensor, weight: Tensor, rotate: Rotation
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(batch, d_model) -> rotated queries and keys, and values, (batch, heads, d_head) each."""
         heads, d_head = self.model.config.num_heads, self.model.config.d_head
-        qkv = self._product(self._normed(x), weight).view(x.shape[0], 3 * heads, d_head)
-        turned = turn(qkv[:, : 2 * heads])
-        return turned[:, :heads], turned[:, heads:], qkv[:, 2 * heads :]
+        qkv = self._product(self._normalized(x), weight).view(x.shape[0], 3 * heads, d_head)
+        rotated = rotate(qkv[:, : 2 * heads])
+        return rotated[:, :heads], rotated[:, heads:], qkv[:, 2 * heads :]
 
-    def _normed(self, x: Tensor) -> Tensor:
+    def _normalized(self, x: Tensor) -> Tensor:
         """RMSNorm without its gains."""
         wide = at_least_float32(x)
         norm = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
@@ -163,7 +258,7 @@ class Decoder:
         return bias.repeat_interleave(self.model.config.num_heads, dim=0).unsqueeze(1)
 
 
-def _joined(block: TransformerBlock) -> _Weights:
+def _folded(block: TransformerBlock) -> _Weights:
     """(out, in) each, joined and scaled in float32 or better, whatever they are kept in."""
     attn, ffn = block.attn, block.ffn
     dtype = attn.q_proj.weight.dtype
@@ -172,29 +267,3 @@ def _joined(block: TransformerBlock) -> _Weights:
     qkv = torch.cat((q * scale, k, v)) * block.ln1.weight
     gate_up = torch.cat((at_least_float32(ffn.w1.weight), ffn.w3.weight)) * block.ln2.weight
     return _Weights(qkv.to(dtype), attn.output_proj.weight, gate_up.to(dtype), ffn.w2.weight)
-
-
-def _attend(
-    q: Float[Tensor, "batch heads d_head"],
-    keys: Float[Tensor, "batch heads seen d_head"],
-    values: Float[Tensor, "batch heads seen d_head"],
-    bias: Tensor | None,
-) -> Float[Tensor, "batch d_model"]:
-    """Attention of one query per head; its scale is in the weights already."""
-    batch, heads, d_head = q.shape
-    keys, values = keys.flatten(0, 1), values.flatten(0, 1)
-    queries = q.reshape(batch * heads, 1, d_head)
-    if bias is None:
-        scores = torch.bmm(queries, keys.transpose(1, 2))
-    else:
-        scores = torch.baddbmm(bias, queries, keys.transpose(1, 2))
-    return torch.bmm(torch.softmax(scores, dim=-1), values).view(batch, heads * d_head)
-
-
-def _attend_by_sums(q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
-    """:func:`_attend` for the compiler."""
-    scores = (keys * q.unsqueeze(2)).sum(-1)
-    if bias is not None:
-        scores = scores + bias.view(*q.shape[:2], -1)
-    shares = torch.softmax(scores, dim=-1)
-    return (shares.unsqueeze(-1) * values).sum(2).flatten(1)

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cs336lm.errors import UsageError
-from cs336lm.generation.decoder import Decoder
+from cs336lm.generation.decoder import make_decoder
 from cs336lm.generation.sampling import Sampler, SamplingParams
 from cs336lm.model.kv_cache import KVCache
 from cs336lm.model.transformer import TransformerLM
@@ -199,7 +199,7 @@ def _steps(
 
 
 class _Continuation:
-    """Texts that grow by a token a step, and the window of the model on each."""
+    """Texts that grow by one token per step, and the window of the model on each."""
 
     @torch.inference_mode()
     def __init__(
@@ -209,7 +209,7 @@ class _Continuation:
         max_new_tokens: int,
         compile: bool,
     ) -> None:
-        weight = model.lm_head.weight
+        weight = next(p for p in model.parameters() if p.is_floating_point())
         self.model = model
         self.lengths = [len(prompt) for prompt in prompts]
         capacity = max(self.lengths) + max_new_tokens
@@ -220,7 +220,7 @@ class _Continuation:
         self.ends: Int[Tensor, " batch"] = torch.tensor(self.lengths, device=weight.device)
         context = min(capacity, model.config.context_length)
         self.cache = KVCache(model.config, len(prompts), context, weight.device, weight.dtype)
-        self.decoder = Decoder(model, self.cache, compile=compile)
+        self.decoder = make_decoder(model, self.cache, compile=compile)
         self.compiled_step = self.decoder.compiled() if compile else None
         self.starts: list[int] = []
 

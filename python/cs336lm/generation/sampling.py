@@ -23,7 +23,7 @@ class SamplingParams:
     top_k: int | None = None
     """Draw among the k likeliest only (before top_p). None is all of them."""
     seed: int | None = None
-    """Of the random numbers; None for others every time."""
+    """Of the random numbers; None for a new one each time."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < math.inf:

@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING
 from cs336lm.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from cs336lm.model.blocks import TransformerBlock
     from cs336lm.model.config import ModelConfig
-    from cs336lm.model.transformer import TransformerBlock, TransformerLM
+    from cs336lm.model.transformer import TransformerLM
 
 __all__ = ["ModelConfig", "TransformerBlock", "TransformerLM"]
 
 __getattr__, __dir__ = lazy_names(
     __name__,
-    {"config": ("ModelConfig",), "transformer": ("TransformerBlock", "TransformerLM")},
+    {
+        "config": ("ModelConfig",),
+        "blocks": ("TransformerBlock",),
+        "transformer": ("TransformerLM",),
+    },
 )

@@ -4,6 +4,7 @@ It imports no PyTorch, so that commands can read and check a configuration at on
 """
 
 from dataclasses import dataclass
+from typing import Literal, get_args, get_type_hints
 
 from cs336lm.errors import UsageError
 
@@ -32,6 +33,12 @@ class ModelConfig:
     """Base of the wavelengths of the rotary position embedding."""
     rms_norm_eps: float = 1e-5
     """Added to the mean square before RMSNorm takes its root."""
+    norm: Literal["pre"] = "pre"
+    """Where a block normalises: pre, before attention and before the feed-forward network."""
+    positions: Literal["rope"] = "rope"
+    """How attention knows positions: rope, the rotary position embedding."""
+    ffn: Literal["swiglu"] = "swiglu"
+    """The feed-forward network: swiglu, gated by a SiLU."""
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "context_length", "d_model", "num_layers", "num_heads", "d_ff"):
@@ -40,6 +47,10 @@ class ModelConfig:
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise UsageError(f"model.{name} must be a whole number from 1, not {value!r}")
+        for name in ("norm", "positions", "ffn"):
+            known, value = get_args(get_type_hints(ModelConfig)[name]), getattr(self, name)
+            if value not in known:
+                raise UsageError(f"model.{name} must be one of {', '.join(known)}, not {value!r}")
         if self.d_model % self.num_heads:
             raise UsageError(
                 f"model.d_model = {self.d_model} is not divisible by "

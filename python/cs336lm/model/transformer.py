@@ -11,50 +11,17 @@ from torch import Tensor
 from torch.nn import Module, ModuleList
 
 from cs336lm.errors import UsageError
+from cs336lm.model.blocks import BLOCKS, TransformerBlock
 from cs336lm.model.config import ModelConfig
-from cs336lm.model.kernels.chunked_loss import linear_cross_entropy
-from cs336lm.model.kv_cache import KVCache, LayerCache
-from cs336lm.model.layers import (
-    Device,
-    Embedding,
-    Linear,
-    MultiHeadSelfAttention,
-    RMSNorm,
-    RotaryPositionalEmbedding,
-    SwiGLU,
-)
+from cs336lm.model.embedding import Embedding
+from cs336lm.model.initial import Device
+from cs336lm.model.kernels.fp8 import fp8_linear
+from cs336lm.model.kv_cache import KVCache
+from cs336lm.model.linear import Linear, head_cross_entropy, product
+from cs336lm.model.norm import RMSNorm
+from cs336lm.model.positions import POSITIONS
 
 __all__ = ["ModelConfig", "TransformerBlock", "TransformerLM"]
-
-
-class TransformerBlock(Module):
-    """x + attention(norm(x)), then x + feed_forward(norm(x)) (pre-norm; Xiong et al. 2020)."""
-
-    def __init__(
-        self,
-        d_model: int,
-        num_heads: int,
-        d_ff: int | None = None,
-        rope: RotaryPositionalEmbedding | None = None,
-        eps: float = 1e-5,
-        device: Device = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__()
-        self.ln1 = RMSNorm(d_model, eps, device, dtype)
-        self.attn = MultiHeadSelfAttention(d_model, num_heads, rope, device, dtype)
-        self.ln2 = RMSNorm(d_model, eps, device, dtype)
-        self.ffn = SwiGLU(d_model, d_ff, device, dtype)
-
-    def forward(
-        self,
-        x: Float[Tensor, "... seq d_model"],
-        token_positions: Int[Tensor, "... seq"] | None = None,
-        cache: LayerCache | None = None,
-    ) -> Float[Tensor, "... seq d_model"]:
-        """(..., seq, d_model) -> the same; arguments as for the attention."""
-        x = x + self.attn(self.ln1(x), token_positions, cache)
-        return x + self.ffn(self.ln2(x))
 
 
 class TransformerLM(Module):
@@ -73,24 +40,15 @@ class TransformerLM(Module):
         if config.vocab_size is None:
             raise UsageError("model.vocab_size is not set: say how many token ids there are")
         self.config = config
-        rope = RotaryPositionalEmbedding(
-            config.rope_theta, config.d_head, config.context_length, device
-        )
+        positions = POSITIONS[config.positions].from_config(config, device)
+        block = BLOCKS[config.norm]
         self.token_embeddings = Embedding(config.vocab_size, config.d_model, device, dtype)
         self.layers = ModuleList(
-            TransformerBlock(
-                config.d_model,
-                config.num_heads,
-                config.ffn_width,
-                rope,
-                config.rms_norm_eps,
-                device,
-                dtype,
-            )
-            for _ in range(config.num_layers)
+            block.from_config(config, positions, device, dtype) for _ in range(config.num_layers)
         )
         self.ln_final = RMSNorm(config.d_model, config.rms_norm_eps, device, dtype)
         self.lm_head = Linear(config.d_model, config.vocab_size, device, dtype)
+        self.lm_head.role = "head"
 
     def reset_parameters(self) -> None:
         """Draws every weight anew, in the order of construction."""
@@ -102,7 +60,7 @@ class TransformerLM(Module):
         """Whether the blocks' projections multiply in eight bits (not ``lm_head``'s)."""
         for module in self.layers.modules():
             if isinstance(module, Linear):
-                module.fp8 = fp8
+                module.multiply = fp8_linear if fp8 else product
 
     def forward(
         self,
@@ -124,7 +82,8 @@ class TransformerLM(Module):
         hidden = self.hidden_states(token_ids, token_positions, cache)
         if targets is None:
             return self.lm_head(hidden)
-        return linear_cross_entropy(hidden, self.lm_head.weight, targets)
+        assert self.config.vocab_size is not None  # checked above
+        return head_cross_entropy(self.lm_head, hidden, targets, vocab_size=self.config.vocab_size)
 
     def hidden_states(
         self,

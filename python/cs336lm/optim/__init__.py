@@ -1,5 +1,18 @@
 """Gradients in, steps out: optimizers, learning-rate schedules, gradient clipping."""
 
-from cs336lm.optim.optimizers import SGD, AdaGrad, AdamW, clip_gradients
+from cs336lm.optim.adagrad import AdaGrad
+from cs336lm.optim.adamw import AdamW
+from cs336lm.optim.build import build_optimizer
+from cs336lm.optim.clipping import clip_gradients
+from cs336lm.optim.groups import parameter_groups, parameter_roles
+from cs336lm.optim.sgd import SGD
 
-__all__ = ["SGD", "AdaGrad", "AdamW", "clip_gradients"]
+__all__ = [
+    "SGD",
+    "AdaGrad",
+    "AdamW",
+    "build_optimizer",
+    "clip_gradients",
+    "parameter_groups",
+    "parameter_roles",
+]

@@ -19,9 +19,9 @@ def input_files(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
     """The files that ``paths`` name (one or several), in order.
 
     A directory stands for the texts below it: ``.txt``, ``.md``, ``.jsonl``, ``.ndjson`` and
-    ``.parquet`` files, also as ``.gz`` or ``.zst``, but hidden ones (``.name``). A name with ``*``,
-    ``?`` or ``[`` that is no file stands for all that match, whatever they end in (``**`` for any
-    folders).
+    ``.parquet`` files, also as ``.gz`` or ``.zst``, except hidden ones (``.name``). A name with
+    ``*``, ``?`` or ``[`` that is not a file stands for all that match, whatever they end in (``**``
+    for any folders).
 
     Raises:
         UsageError: nothing is named, a directory is empty, or nothing matches.

@@ -30,9 +30,9 @@ class ReadOptions(TypedDict, total=False):
     """Keyword arguments of everything that reads text files.
 
     * ``text_field``: the field of ``.jsonl`` records that holds the text (``"text"``); ``None``
-      takes such files for plain text. A record whose field is null is no document.
+      takes such files for plain text. A record whose field is null is skipped.
     * ``text_column``: the column of ``.parquet`` files that holds the text (``"text"``);
-      ``"meta.text"`` for one inside a struct. A null is no document.
+      ``"meta.text"`` for one inside a struct. A null is skipped.
     * ``threads``: how many to use; all cores if nothing is said. No result depends on it.
     * ``progress``: see :data:`Progress`.
     """

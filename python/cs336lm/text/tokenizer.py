@@ -4,9 +4,9 @@ The work is done by the Rust crate ``bpe``; here are its names, types and promis
 
 * **Lossless.** The vocabulary holds every single byte, so any text has ids and
   ``decode_bytes(encode(text))`` is the text's bytes again. Text may be given as ``bytes`` where it
-  may be no valid UTF-8.
-* **Ids.** A trained tokenizer numbers the 256 bytes first, then the merges in the order of their
-  making, then the special tokens. A loaded one keeps the ids of its files.
+  may be invalid UTF-8.
+* **Ids.** A trained tokenizer numbers the 256 bytes first, then the merges in order of creation,
+  then the special tokens. A loaded one keeps the ids of its files.
 * **Special tokens** (``<|endoftext|>``) are found in the text before anything else, the longest
   first where several match; text beside them is split by ``pattern`` into pretokens (words, more
   or less), and merges never cross a pretoken's edge.
@@ -77,7 +77,7 @@ class Tokenizer:
             ``"gpt4o"`` (o200k_base), or a regular expression.
 
     Raises:
-        ValueError: the vocabulary, the merges, a special token or the pattern makes no sense; the
+        ValueError: the vocabulary, the merges, a special token or the pattern is invalid; the
             message names the entry.
 
     Tokenizers are immutable, may be used from several threads at once, compare equal when they
@@ -316,7 +316,7 @@ class Tokenizer:
                 ``tokens.npy``. A document ends at ``<|endoftext|>``, with its record, and with its
                 file. Which ones are chosen depends on ``seed`` and their number alone.
             seed: chooses the documents of ``val_fraction``.
-            shard_tokens: write files of so many ids each (``tokens-00000.npy``, ...) instead of
+            shard_tokens: write files of this many ids each (``tokens-00000.npy``, ...) instead of
                 one; the sidecar lists them, and ``TokenDataset`` opens them as one.
             resume: go on after the last finished shard of a job that was interrupted, if there was
                 one; only with ``shard_tokens``. What is written is what an uninterrupted job
@@ -331,7 +331,7 @@ class Tokenizer:
         Raises:
             OSError: a file cannot be read or written.
             UsageError: no file is named, or a number is below what it can be.
-            ValueError: an argument makes no sense, a record has no text, or the job to resume was
+            ValueError: an argument is invalid, a record has no text, or the job to resume was
                 another one.
             KeyboardInterrupt: Ctrl-C; nothing but finished shards is left behind.
         """
@@ -355,7 +355,7 @@ class Tokenizer:
         return self._core.count_tokens(*read_arguments(paths, **options))
 
     def decode(self, ids: Iterable[int] | NDArray[np.integer[Any]]) -> str:
-        """The text of ``ids``; bytes that are no UTF-8 (ids cut inside a character) become U+FFFD.
+        """The text of ``ids``; bytes that are not UTF-8 (ids cut inside a character) become U+FFFD.
 
         Args:
             ids: a list, any other iterable of ints, a one-dimensional NumPy array or a tensor.

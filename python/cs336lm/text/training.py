@@ -54,7 +54,7 @@ def train_bpe(
         UsageError: no file is named, ``vocab_size`` is less than 256 + special tokens, or
             ``max_memory``, ``min_count`` or ``threads`` is below 1.
         ValueError: the files are empty or damaged, a record has no text, or a special token or the
-            pattern makes no sense.
+            pattern is invalid.
         KeyboardInterrupt: Ctrl-C.
     """
     tokenizer = Tokenizer.train(
@@ -88,8 +88,8 @@ def count_pretokens(
     Raises:
         OSError: a file cannot be read or written.
         UsageError: no file is named, or ``max_memory`` or ``threads`` is below 1.
-        ValueError: a file is damaged, a record has no text, or a special token or the pattern makes
-            no sense.
+        ValueError: a file is damaged, a record has no text, or a special token or the pattern is
+            invalid.
     """
     names = special_token_list(special_tokens)
     source, resources = train_arguments(input_path, **options)

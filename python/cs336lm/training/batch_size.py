@@ -30,7 +30,7 @@ class LargestBatch:
     is_estimate: bool
 
     def rounds_for(self, share: int) -> int:
-        """The fewest equal rounds in which ``share`` sequences can be worked off."""
+        """The fewest equal rounds in which a batch of ``share`` sequences fits."""
         return next(
             r for r in range(1, share + 1) if share % r == 0 and share // r <= self.sequences
         )
@@ -76,8 +76,8 @@ def largest_that(fits: Callable[[int], bool], limit: int) -> int:
     return size
 
 
-def _try(trainer: Trainer, batch: int) -> None:
-    """Two steps: the first also makes the optimizer's state."""
+def _train_two_steps(trainer: Trainer, batch: int) -> None:
+    """On made-up tokens; the first step also makes the optimizer's state."""
     shape = (2, batch, trainer.config.model.context_length)
     for _ in range(2):
         x, y = torch.zeros(shape, dtype=torch.int64, device=trainer.device)
@@ -86,7 +86,7 @@ def _try(trainer: Trainer, batch: int) -> None:
 
 def _fits_on_cuda(trainer: Trainer, batch: int) -> bool:
     try:
-        _try(trainer, batch)
+        _train_two_steps(trainer, batch)
         torch.cuda.synchronize(trainer.device)
         return True
     except torch.OutOfMemoryError:
@@ -98,11 +98,11 @@ def _fits_on_cuda(trainer: Trainer, batch: int) -> bool:
 
 
 def _estimate_on_cpu(trainer: Trainer) -> int:
-    _try(trainer, 1)
-    batch, before = 1, _peak_growth(partial(_try, trainer, 1))
+    _train_two_steps(trainer, 1)
+    batch, before = 1, _peak_growth(partial(_train_two_steps, trainer, 1))
     while True:
         batch *= 2
-        growth = _peak_growth(partial(_try, trainer, batch))
+        growth = _peak_growth(partial(_train_two_steps, trainer, batch))
         if growth - before > _ENOUGH_GROWTH or batch >= _LARGEST:
             break
         before = growth
@@ -136,4 +136,4 @@ def _kilobytes(file: str, field: str) -> int:
     for line in Path(file).read_text().splitlines():
         if line.startswith(f"{field}:"):
             return int(line.split()[1])
-    raise OSError(f"{file} says nothing of {field}")
+    raise OSError(f"{file} does not contain {field}")

@@ -26,8 +26,8 @@ class TrainingData:
 def open_data(config: Config, *, check_ids: bool = True) -> TrainingData:
     """Opens what ``config`` names; ``check_ids`` reads the files through for ids out of range.
 
-    Raises ``OSError`` or ``ValueError`` naming the file that is missing, no token file, too short
-    for one window, made with another tokenizer, or holding an id outside the vocabulary.
+    Raises ``OSError`` or ``ValueError`` naming the file that is missing, not a token file, too
+    short for one window, made with another tokenizer, or holding an id outside the vocabulary.
     """
     if config.data.train is None:
         raise UsageError(
@@ -52,17 +52,19 @@ def open_data(config: Config, *, check_ids: bool = True) -> TrainingData:
     return TrainingData(train, val, tokenizer, vocab_size)
 
 
-def _vocab_size(asked: int | None, tokenizer: Tokenizer | None, files: list[TokenDataset]) -> int:
-    """What was asked for; else the tokenizer's, else the sidecars', else what the ids need."""
-    if tokenizer is not None and asked is not None and asked < tokenizer.vocab_size:
+def _vocab_size(
+    configured: int | None, tokenizer: Tokenizer | None, files: list[TokenDataset]
+) -> int:
+    """What is configured; else the tokenizer's, else the sidecars', else what the ids need."""
+    if tokenizer is not None and configured is not None and configured < tokenizer.vocab_size:
         raise UsageError(
-            f"model.vocab_size={asked} is less than the tokenizer's {tokenizer.vocab_size}"
+            f"model.vocab_size={configured} is less than the tokenizer's {tokenizer.vocab_size}"
         )
-    if asked is not None:
-        return asked
+    if configured is not None:
+        return configured
     if tokenizer is not None:
         return tokenizer.vocab_size
-    said = [(dataset.sidecar or {}).get("vocab_size") for dataset in files]
-    if all(isinstance(size, int) for size in said):
-        return max(filter(None, said), default=1)
+    stated = [(dataset.sidecar or {}).get("vocab_size") for dataset in files]
+    if all(isinstance(size, int) for size in stated):
+        return max(filter(None, stated), default=1)
     return max(1, *(dataset.max_id() + 1 for dataset in files))

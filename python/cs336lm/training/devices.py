@@ -1,17 +1,10 @@
-"""What a run computes on: the device, the precision of its matrix products, and how time passes.
-
-A GPU works behind the host's back: a clock read on the host says when work was *asked for*. A
-``Mark`` is a moment on the device's own timeline, and setting one waits for nothing.
-"""
+"""What a run computes on: the device, and the precision of its matrix products."""
 
 from __future__ import annotations
 
 import ctypes
-import time
-from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from cs336lm.errors import UsageError
 
@@ -35,7 +28,9 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UsageError(f"train.device={name!r} is none of auto, cpu, cuda, cuda:N, mps") from None
+        raise UsageError(
+            f"train.device={name!r} must be one of auto, cpu, cuda, cuda:N, mps"
+        ) from None
     if name == "cuda":
         device = torch.device("cuda", local_rank)
     if (device.index or 0) >= available.get(device.type, 0):
@@ -66,42 +61,3 @@ def keep_freed_memory() -> None:
     trim_threshold, mmap_max = -1, -4  # their numbers in malloc.h
     mallopt(trim_threshold, -1)  # never give back the heap's end
     mallopt(mmap_max, 0)  # take no block from outside the heap
-
-
-class Mark:
-    """A moment on the device's timeline."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._event: torch.cuda.Event | None = None
-        if device.type == "cuda":
-            self._event = torch.cuda.Event(enable_timing=True)
-            self._event.record()
-        self._host_time = time.perf_counter()
-
-    def wait(self) -> None:
-        """Blocks the host until the device has come here."""
-        if self._event is not None:
-            self._event.synchronize()
-
-    def seconds_since(self, earlier: Mark) -> float:
-        """Time the device took from ``earlier`` to here; both must have been waited for."""
-        if self._event is not None and earlier._event is not None:
-            return earlier._event.elapsed_time(self._event) / 1000
-        return self._host_time - earlier._host_time
-
-
-class LateValues:
-    """Scalars under way from the device to the host: asked for now, read when they are there."""
-
-    def __init__(self, values: Sequence[Tensor]) -> None:
-        stacked = torch.stack([value.detach().float() for value in values])
-        self._host = stacked
-        if stacked.device.type == "cuda":
-            self._host = torch.empty(len(values), pin_memory=True)
-            self._host.copy_(stacked, non_blocking=True)
-        self.mark = Mark(stacked.device)
-
-    def read(self) -> list[float]:
-        """The values; waits for the device if it is not that far."""
-        self.mark.wait()
-        return self._host.tolist()

@@ -16,13 +16,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from cs336lm.training.checkpoints.checkpoint import (
-    State,
-    read_state,
-    unpack,
-    unpack_model,
-    write_state,
-)
+from cs336lm.training.checkpoints.archive import read_state, write_state
+from cs336lm.training.checkpoints.state import State, unpack, unpack_model
 from cs336lm.training.config import Config, load_config, save_config
 
 if TYPE_CHECKING:
@@ -55,7 +50,7 @@ class RunDirectory:
         """The run's configuration. Raises ``ValueError`` if no run was started here."""
         if not self.holds_run():
             raise ValueError(
-                f"{self.path} is no run directory: there is no config.toml in it; "
+                f"{self.path} is not a run directory: there is no config.toml in it; "
                 "`cs336lm train --run-dir ...` makes one"
             )
         return load_config(self.config_file)
@@ -93,7 +88,7 @@ class RunDirectory:
         write_state(state, self.checkpoints / f"step-{state['iteration']:08d}.pt")
 
     def write_best(self, state: State) -> None:
-        """Writes ``best.pt``: the weights alone, since nobody trains on from them."""
+        """Writes ``best.pt``: the weights alone, since no training continues from them."""
         weights = {"model": state["model"], "iteration": state["iteration"]}
         write_state(weights, self.best_checkpoint)
 
@@ -108,7 +103,7 @@ class RunDirectory:
         if which == "best" and self.best_checkpoint.exists():
             return self.best_checkpoint
         if not kept:
-            raise ValueError(f"{self.path} holds no checkpoint yet")
+            raise ValueError(f"{self.path} does not contain a checkpoint yet")
         return kept[-1]
 
     def restore(
@@ -134,7 +129,7 @@ class RunDirectory:
             return state
         except ValueError as error:
             others = [other for other in self.step_checkpoints() if other != path]
-            way_out = f"; delete it to go on from {others[-1].name}" if others else ""
+            way_out = f"; delete it to continue from {others[-1].name}" if others else ""
             raise ValueError(f"{error}{way_out}") from None
 
 
@@ -143,13 +138,13 @@ def _step_of(path: Path) -> int:
 
 
 def _remove(path: Path) -> None:
-    """Removes a file, or a directory by a name that nobody takes for a checkpoint first."""
+    """Removes a file, or a directory: first renamed to what is not a checkpoint's name."""
     if not path.is_dir():
         path.unlink()
         return
-    going = path.with_name(f".{path.name.strip('.')}.going.partial")
-    path.rename(going)
-    shutil.rmtree(going)
+    doomed = path.with_name(f".{path.name.strip('.')}.removed.partial")
+    path.rename(doomed)
+    shutil.rmtree(doomed)
 
 
 def load_run(

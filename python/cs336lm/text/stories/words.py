@@ -11,7 +11,7 @@ _HE = {"he": "he", "him": "him", "his": "his", "himself": "himself"}
 
 
 def _table(fields: str, rows: str) -> Table:
-    """A table from text: a row a line, its fields parted by bars and named by ``fields``.
+    """A table from text: one row per line, its fields separated by bars and named by ``fields``.
 
     A field ``sex`` (she or he) brings its pronouns along; every record gets its article as ``a``.
     """

@@ -4,8 +4,8 @@
                       state.json                                    numbers, and the files' sizes
 
 ``torch.distributed.checkpoint`` does the slicing. A directory appears whole or not at all, and one
-whose files have not the sizes that ``state.json`` remembers is refused. The format's ``.metadata``
-is a pickle: unlike a plain checkpoint, read only those of people you trust.
+whose files do not have the sizes that ``state.json`` remembers is refused. The format's
+``.metadata`` is a pickle: unlike a plain checkpoint, read only those of people you trust.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def load_sharded(
 ) -> dict[str, Any]:
     """Loads model and optimizer in place, however they are sharded now, and returns the numbers.
 
-    Raises ``ValueError``, naming ``path``, if it is damaged or of another model.
+    Raises ``ValueError``, naming ``path``, if it is damaged or does not match the model.
     """
     numbers = _read_numbers(path)
     wanted = _flat(model)
@@ -78,7 +78,7 @@ def load_sharded(
             load(wanted, storage_reader=FileSystemReader(path), no_dist=alone)
     except Exception as error:  # whatever reading, unpickling and planning may raise
         reason = str(error).strip().partition("\n")[0]
-        raise ValueError(f"{path} is damaged or of another model ({reason})") from None
+        raise ValueError(f"{path} is damaged or does not match the model ({reason})") from None
     return numbers
 
 
@@ -87,10 +87,12 @@ def _read_numbers(path: Path) -> dict[str, Any]:
         numbers: dict[str, Any] = json.loads((path / _NUMBERS).read_bytes())
         sizes = {name: (path / name).stat().st_size for name in numbers["sizes"]}
     except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{path} is damaged or no checkpoint ({error})") from None
+        raise ValueError(f"{path} is damaged or not a checkpoint ({error})") from None
     for name, size in sizes.items():
         if size != numbers["sizes"][name]:
-            raise ValueError(f"{path} is damaged: {name} is not as long as it was written")
+            raise ValueError(
+                f"{path} is damaged: {name} does not have the size it was written with"
+            )
     return numbers
 
 

@@ -1,1 +1,1 @@
-"""Where the figures of a run go."""
+"""Where the figures of a run go: one tracker a file, and the table of those that have a name."""

@@ -3,10 +3,11 @@
 import pytest
 import torch
 from cs336lm.model.functional import cross_entropy
-from cs336lm.model.kernels.chunked_loss import linear_cross_entropy
+from cs336lm.model.kernels.cross_entropy import linear_cross_entropy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as torch_functional
+from torch.utils.flop_counter import FlopCounterMode
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 
@@ -83,3 +84,31 @@ def test_float16_gradients_do_not_vanish_in_the_mean():
 def test_refuses_targets_of_another_shape():
     with pytest.raises(ValueError, match=r"targets of shape \(3,\)"):
         linear_cross_entropy(torch.zeros(2, 5), torch.zeros(7, 5), torch.zeros(3))
+
+
+def test_compiled_gradients_are_those_of_eager_code():
+    """In PyTorch 2.11 a sum kept in place gave zeros, and a compiled model learned nothing."""
+    torch.manual_seed(0)
+    hidden = torch.randn(10, 6, requires_grad=True)
+    weight = torch.randn(11, 6, requires_grad=True)
+    targets = torch.randint(0, 11, (10,))
+
+    def loss(hidden, weight):
+        return linear_cross_entropy(2 * hidden, weight, targets, chunk_tokens=4)
+
+    torch._dynamo.reset()
+    compiled = torch.compile(loss, backend="aot_eager")
+    for a, b in zip(
+        torch.autograd.grad(compiled(hidden, weight), (hidden, weight)),
+        torch.autograd.grad(loss(hidden, weight), (hidden, weight)),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b)
+
+
+def test_computes_no_gradient_where_gradients_are_switched_off():
+    weight = torch.randn(11, 6, requires_grad=True)
+    hidden, targets = torch.randn(7, 6), torch.randint(0, 11, (7,))
+    with torch.no_grad(), FlopCounterMode(display=False) as count:
+        linear_cross_entropy(hidden, weight, targets, chunk_tokens=3)
+    assert count.get_total_flops() == 2 * 7 * 6 * 11

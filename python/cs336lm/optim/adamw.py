@@ -1,76 +1,20 @@
-"""Optimizers, from the ``torch.optim.Optimizer`` base class up, and gradient clipping.
-
-What an optimizer remembers lies in ``state`` as tensors of the parameter's dtype and device and as
-plain integers, so ``state_dict`` -> ``load_state_dict`` gives back exactly the same optimizer.
-"""
+"""AdamW, in two implementations of one formula: tensor by tensor, and all tensors at once."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
-from torch.optim import Optimizer
 
 from cs336lm.errors import UsageError
+from cs336lm.optim.base import GradientDescent, at_least_zero
 
 _BLOCK = 1 << 16  # elements; of four tensors and a temporary, they fill half a core's cache
 
-Closure = Callable[[], float] | None
 
-
-class _GradientDescent(Optimizer):
-    """The loop that all optimizers here share; a subclass says what happens to a group."""
-
-    @torch.no_grad()
-    def step(self, closure: Closure = None) -> float | None:  # type: ignore[override]
-        """Updates every parameter that has a gradient; returns the loss of ``closure``, if any."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            params = [p for p in group["params"] if p.grad is not None]
-            if params:
-                self._update(params, [p.grad for p in params], group)
-        return loss
-
-    def _update(self, params: list[Tensor], grads: list[Tensor], group: dict[str, Any]) -> None:
-        raise NotImplementedError
-
-
-class SGD(_GradientDescent):
-    """p <- p - lr / sqrt(t + 1) * grad, with t = 0, 1, ... (handout, "An SGD optimizer")."""
-
-    def __init__(self, params: Any, lr: float = 1e-3) -> None:
-        super().__init__(params, {"lr": _at_least_zero("lr", lr)})
-
-    def _update(self, params: list[Tensor], grads: list[Tensor], group: dict[str, Any]) -> None:
-        for param, grad in zip(params, grads, strict=True):
-            t = self.state[param].get("t", 0)
-            param.add_(grad, alpha=-group["lr"] / math.sqrt(t + 1))
-            self.state[param]["t"] = t + 1
-
-
-class AdaGrad(_GradientDescent):
-    """p <- p - lr * grad / (sqrt(sum of grad^2) + eps) (Duchi et al. 2011, diagonal form)."""
-
-    def __init__(self, params: Any, lr: float = 1e-2, eps: float = 1e-10) -> None:
-        super().__init__(
-            params, {"lr": _at_least_zero("lr", lr), "eps": _at_least_zero("eps", eps)}
-        )
-
-    def _update(self, params: list[Tensor], grads: list[Tensor], group: dict[str, Any]) -> None:
-        for param, grad in zip(params, grads, strict=True):
-            state = self.state[param]
-            if not state:
-                state["sum"] = torch.zeros_like(param)
-            state["sum"].addcmul_(grad, grad)
-            param.addcdiv_(grad, state["sum"].sqrt().add_(group["eps"]), value=-group["lr"])
-
-
-class AdamW(_GradientDescent):
+class AdamW(GradientDescent):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2017, algorithm 2).
 
         m <- b1 m + (1 - b1) g                p <- p - lr * weight_decay * p
@@ -103,10 +47,10 @@ class AdamW(_GradientDescent):
             if not 0 <= beta < 1:
                 raise UsageError(f"betas must be at least 0 and below 1, not {tuple(betas)!r}")
         defaults = {
-            "lr": _at_least_zero("lr", lr),
+            "lr": at_least_zero("lr", lr),
             "betas": tuple(betas),
-            "eps": _at_least_zero("eps", eps),
-            "weight_decay": _at_least_zero("weight_decay", weight_decay),
+            "eps": at_least_zero("eps", eps),
+            "weight_decay": at_least_zero("weight_decay", weight_decay),
         }
         super().__init__(params, defaults)
         self._foreach = foreach
@@ -188,43 +132,3 @@ def _adamw_all_at_once(
     torch._foreach_addcdiv_(
         params, exp_avgs, denominators, [-lr * factor for factor, _ in corrections]
     )
-
-
-@torch.no_grad()
-def clip_gradients(
-    parameters: Iterable[Tensor] | Tensor, max_l2_norm: float, eps: float = 1e-6
-) -> Tensor:
-    """Scales all gradients, in place, so that together their L2 norm is at most ``max_l2_norm``.
-
-    (Pascanu et al. 2012.) Gradients are multiplied by min(1, max_l2_norm / (norm + eps)); that
-    multiplication happens on the device whatever the norm is, so nothing waits for its value.
-
-    Returns:
-        The norm before clipping, in float32 or better, as a scalar tensor on the gradients' device.
-        Reading it (``float(norm)``) is up to the caller.
-    """
-    parameters = [parameters] if isinstance(parameters, Tensor) else parameters
-    grads = [p.grad for p in parameters if p.grad is not None]
-    if not grads:
-        return torch.zeros(())
-    norms = [norm.to(grads[0].device) for norm in _l2_norms(grads)]
-    total = torch.linalg.vector_norm(torch.stack(norms))
-    if hasattr(total, "full_tensor"):  # each rank holds a shard: gather what they contribute
-        total = total.full_tensor()
-    scale = (max_l2_norm / (total + eps)).clamp(max=1.0)
-    for device in {grad.device for grad in grads}:
-        torch._foreach_mul_([g for g in grads if g.device == device], scale.to(device))
-    return total
-
-
-def _l2_norms(grads: list[Tensor]) -> list[Tensor]:
-    """One norm a tensor; half precision is summed in float32."""
-    half = (torch.float16, torch.bfloat16)
-    dtype = torch.float32 if any(grad.dtype in half for grad in grads) else None
-    return list(torch._foreach_norm(grads, 2, dtype=dtype))
-
-
-def _at_least_zero(name: str, value: float) -> float:
-    if not value >= 0:  # refuses NaN as well
-        raise UsageError(f"{name} must not be below 0: {value!r}")
-    return value

@@ -1,26 +1,16 @@
-"""Everything a training run can be told, as one tree of dataclasses.
+"""The tree of dataclasses: a section a class, a field with its default, its meaning and its limits.
 
-    TOML file -> Config <- command-line flags        Config -> run directory's config.toml
-
-A TOML table is a section, a key is a field: ``[model] d_model = 512`` is ``--model.d-model 512``.
-What cannot be is refused with a ``UsageError`` that names the field before anything starts.
-A relative path in a file is relative to that file's folder, in a flag to the working directory.
+An impossible value is refused with a ``UsageError`` that names the field, before anything starts.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import json
-import tomllib
-import types
-import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from cs336lm.errors import UsageError
-from cs336lm.files import atomic_write
 from cs336lm.model.config import ModelConfig
 
 
@@ -39,6 +29,15 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _at_least("data.batch_size", self.batch_size, 1)
+
+    def relative_to(self, folder: Path) -> DataConfig:
+        """The same with its relative paths taken to be relative to ``folder``."""
+        return dataclasses.replace(
+            self,
+            train=self.train and folder / self.train,
+            val=self.val and folder / self.val,
+            tokenizer=self.tokenizer and folder / self.tokenizer,
+        )
 
 
 @dataclass(frozen=True)
@@ -119,7 +118,7 @@ class TrainConfig:
             _at_least(f"train.{name}", getattr(self, name), 1)
         if self.device.partition(":")[0] not in ("auto", "cpu", "cuda", "mps"):
             raise UsageError(
-                f"train.device={self.device!r} is none of auto, cpu, cuda, cuda:N, mps"
+                f"train.device={self.device!r} must be one of auto, cpu, cuda, cuda:N, mps"
             )
 
 
@@ -154,7 +153,7 @@ class Config:
         optim, steps = self.optim, self.train.steps
         return dataclasses.replace(
             self,
-            data=_map_paths(self.data, Path.cwd()),
+            data=self.data.relative_to(Path.cwd()),
             model=dataclasses.replace(self.model, vocab_size=vocab_size, d_ff=self.model.ffn_width),
             optim=dataclasses.replace(
                 optim,
@@ -170,117 +169,3 @@ SECTIONS: dict[str, type] = {
     "optim": OptimConfig,
     "train": TrainConfig,
 }
-
-
-def load_config(path: str | Path, base: Config | None = None) -> Config:
-    """Reads a TOML file; what it does not say is as in ``base`` (the defaults).
-
-    Raises ``OSError`` if the file cannot be read, ``ValueError`` if it is no TOML, and
-    ``UsageError`` naming the key if that is unknown or its value impossible.
-    """
-    path = Path(path)
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
-        raise ValueError(f"{path} is no valid TOML: {error}") from None
-    try:
-        config = config_from_tables(tables, base or Config())
-    except UsageError as error:
-        raise UsageError(f"{path}: {error}") from None
-    return dataclasses.replace(config, data=_map_paths(config.data, path.absolute().parent))
-
-
-def config_from_tables(tables: dict[str, Any], base: Config) -> Config:
-    """``base`` with the fields that ``{section: {field: value}}`` names replaced."""
-    sections = {}
-    for name, table in tables.items():
-        if name not in SECTIONS:
-            raise UsageError(f"there is no section [{name}]{_nearest(name, SECTIONS)}")
-        if not isinstance(table, dict):
-            raise UsageError(f"{name} must be a section: write [{name}] and its fields below")
-        hints = typing.get_type_hints(SECTIONS[name])
-        for key in table:
-            if key not in hints:
-                raise UsageError(f"there is no field {name}.{key}{_nearest(key, hints)}")
-        values = {key: _convert(value, hints[key], f"{name}.{key}") for key, value in table.items()}
-        sections[name] = dataclasses.replace(getattr(base, name), **values)
-    return dataclasses.replace(base, **sections)
-
-
-def _nearest(name: str, known: typing.Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else f"; there are {', '.join(known)}"
-
-
-def _convert(value: Any, hint: Any, name: str) -> Any:
-    """A TOML value as what the field wants, or a ``UsageError`` that says what it wants."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):  # X | None: TOML has no null
-        return _convert(value, arguments[0], name)
-    if origin is Literal and value in arguments:
-        return value
-    if origin is tuple and isinstance(value, list):
-        each = [arguments[0]] * len(value) if arguments[-1] is ... else arguments
-        if len(each) == len(value):
-            return tuple(_convert(v, h, name) for v, h in zip(value, each, strict=True))
-    if hint is Path and isinstance(value, str):
-        return Path(value)
-    if hint is float and type(value) in (int, float):
-        return float(value)
-    if hint in (bool, int, str) and type(value) is hint:
-        return value
-    raise UsageError(f"{name}={value!r} is impossible: it must be {_describe(hint)}")
-
-
-def _describe(hint: Any) -> str:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Literal:
-        return "one of " + ", ".join(map(str, arguments))
-    if origin is tuple:
-        each = "any number" if arguments[-1] is ... else str(len(arguments))
-        return f"a list of {each}, each {_describe(arguments[0])}"
-    return {
-        bool: "true or false",
-        int: "a whole number",
-        float: "a number",
-        str: "a text",
-        Path: "a path",
-    }[hint]
-
-
-def _map_paths(data: DataConfig, folder: Path) -> DataConfig:
-    """``data`` with its relative paths taken to be relative to ``folder``."""
-    return dataclasses.replace(
-        data,
-        train=data.train and folder / data.train,
-        val=data.val and folder / data.val,
-        tokenizer=data.tokenizer and folder / data.tokenizer,
-    )
-
-
-def dump_config(config: Config) -> str:
-    """The configuration as TOML; a field that is None is left out."""
-    lines = []
-    for section in SECTIONS:
-        lines.append(f"[{section}]")
-        values = vars(getattr(config, section))
-        lines += [f"{key} = {_toml(v)}" for key, v in values.items() if v is not None]
-        lines.append("")
-    return "\n".join(lines)
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, tuple):
-        return f"[{', '.join(map(_toml, value))}]"
-    if isinstance(value, int | float):
-        return repr(value)
-    # JSON's strings are TOML's, but for the one control character that JSON leaves as it is.
-    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def save_config(config: Config, path: str | Path) -> None:
-    """Writes ``dump_config`` atomically."""
-    with atomic_write(path) as file:
-        file.write(dump_config(config).encode())

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from cs336lm.generation.decoder import Decoder
+from cs336lm.generation.decoder import FastDecoder
 from cs336lm.model import ModelConfig, TransformerLM
 from cs336lm.model.kv_cache import KVCache
 
@@ -37,7 +37,7 @@ def test_steps_equal_the_model(lengths, dtype, tolerance, compile):
     cache = KVCache(CONFIG, batch, 12, dtype=dtype)
     prefix = max(lengths)
     model(ids[:, :prefix], token_positions=torch.arange(prefix).expand(batch, -1), cache=cache)
-    decoder = Decoder(model, cache, compile=compile)  # what is for the compiler, run without it
+    decoder = FastDecoder(model, cache, compile=compile)  # what is for the compiler, run without it
     positions = torch.tensor(lengths)
     rows = torch.arange(batch)
     while positions.max() < 12:

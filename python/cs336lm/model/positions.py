@@ -1,0 +1,106 @@
+"""How attention knows where a token stands: by rotating queries and keys, or not at all.
+
+Attention asks for a *rotation* once per call and applies it to queries and keys.
+"""
+
+from collections.abc import Callable
+from typing import Self
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import Module
+
+from cs336lm.errors import UsageError
+from cs336lm.model.config import ModelConfig
+from cs336lm.model.initial import Device
+from cs336lm.model.kernels.rope import Rotation, rotation
+
+
+class NoPositions(Module):
+    """Queries and keys stay as they are: attention knows no order but the causal mask."""
+
+    def rotation(self, length: int, token_positions: Tensor | None = None) -> Rotation:
+        """The identity."""
+        return _unchanged
+
+
+def _unchanged(x: Tensor) -> Tensor:
+    return x
+
+
+class RotaryPositionalEmbedding(Module):
+    """Rotates pair k of a query or key by the angle position * theta^(-2k / d_k) (Su et al. 2021).
+
+    Pairs are neighbours: dimensions 2k and 2k + 1. Cosines and sines for ``max_seq_len`` positions
+    are made once, in float64, and kept in float32 (float64 in a float64 model) however the rest of
+    the model is cast: bfloat16 could not tell position 256 from 257. They are not part of the
+    state.
+    """
+
+    cos: Float[Tensor, "max_seq_len half"]
+    sin: Float[Tensor, "max_seq_len half"]
+
+    def __init__(self, theta: float, d_k: int, max_seq_len: int, device: Device = None) -> None:
+        super().__init__()
+        if d_k % 2:
+            raise UsageError(f"RoPE rotates pairs: d_k must be even, not {d_k}")
+        self.theta = theta
+        self.d_k = d_k
+        self.max_seq_len = max_seq_len
+        device = torch.get_default_device() if device is None else torch.device(device)
+        self._make_tables(device, torch.float32)
+
+    @classmethod
+    def from_config(cls, config: ModelConfig, device: Device = None) -> Self:
+        """What the heads of ``config`` need, for as many positions as its context has."""
+        return cls(config.rope_theta, config.d_head, config.context_length, device)
+
+    def _make_tables(self, device: torch.device, dtype: torch.dtype) -> None:
+        exponents = torch.arange(0, self.d_k, 2, dtype=torch.float64, device="cpu") / self.d_k
+        positions = torch.arange(self.max_seq_len, dtype=torch.float64, device="cpu")
+        angles = torch.outer(positions, self.theta**-exponents)
+        self.register_buffer("cos", angles.cos().to(device, dtype), persistent=False)
+        self.register_buffer("sin", angles.sin().to(device, dtype), persistent=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Module":
+        """Follows the model to another device, but not into half precision.
+
+        Made anew rather than copied, so that ``to_empty`` after building on "meta" works as well.
+        """
+        before = self.cos
+        super()._apply(fn, recurse)
+        if self.cos is not before:
+            wide = torch.float64 if self.cos.dtype == torch.float64 else torch.float32
+            self._make_tables(self.cos.device, wide)
+        return self
+
+    def forward(
+        self,
+        x: Float[Tensor, "... seq d_k"],
+        token_positions: Int[Tensor, "... seq"] | None = None,
+    ) -> Float[Tensor, "... seq d_k"]:
+        """Rotates ``x``, whose dtype it keeps.
+
+        Args:
+            x: queries or keys.
+            token_positions: each token's place, below ``max_seq_len``; broadcast over the leading
+                dimensions of ``x``. None means 0, 1, 2, ...
+        """
+        return self.rotation(x.shape[-2], token_positions)(x)
+
+    def rotation(
+        self, length: int, token_positions: Int[Tensor, "... seq"] | None = None
+    ) -> Rotation:
+        """What rotates vectors (..., seq, d_k) at these positions, or at the first ``length``."""
+        if token_positions is None:
+            return rotation(self.cos[:length], self.sin[:length])
+        return rotation(self.cos[token_positions], self.sin[token_positions])
+
+    def extra_repr(self) -> str:
+        """What ``print(model)`` shows."""
+        return f"theta={self.theta}, d_k={self.d_k}, max_seq_len={self.max_seq_len}"
+
+
+POSITIONS: dict[str, type[RotaryPositionalEmbedding]] = {"rope": RotaryPositionalEmbedding}
+"""By ``ModelConfig.positions``; each is made by ``from_config(config, device)``."""

@@ -1,0 +1,38 @@
+"""Which parameters are updated alike: groups by the role that a parameter has in the model.
+
+A module states the role of its own parameters as ``module.role``, see
+:mod:`cs336lm.model.roles`. One that states none (an adapter, a layer from elsewhere) gets it from
+the number of dimensions: a matrix, or a gain.
+"""
+
+from typing import Any
+
+from torch.nn import Module, Parameter
+
+from cs336lm.model.roles import Role
+
+DECAYED: frozenset[Role] = frozenset({"embedding", "matrix", "head"})
+"""Roles that weight decay is for. A gain's neutral value is 1, not 0."""
+
+
+def parameter_roles(model: Module) -> dict[Parameter, Role]:
+    """The role of each parameter, in the order of ``model.parameters()``.
+
+    A parameter that several modules share has the role that the first of them states.
+    """
+    roles: dict[Parameter, Role] = {}
+    for module in model.modules():
+        stated: Role | None = getattr(module, "role", None)
+        for parameter in module.parameters(recurse=False):
+            by_shape: Role = "matrix" if parameter.ndim >= 2 else "gain"
+            roles.setdefault(parameter, by_shape if stated is None else stated)
+    return roles
+
+
+def parameter_groups(model: Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Two groups for an optimizer: with weight decay, and without."""
+    roles = parameter_roles(model)
+    return [
+        {"params": [p for p in roles if roles[p] in DECAYED], "weight_decay": weight_decay},
+        {"params": [p for p in roles if roles[p] not in DECAYED], "weight_decay": 0.0},
+    ]

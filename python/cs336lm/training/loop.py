@@ -1,0 +1,87 @@
+"""The training loop, top to bottom.
+
+    a step:        batch(seed, step) -> loss -> gradients (in rounds) -> clip -> optimizer, lr(step)
+    now and then:  a line of metrics, a validation, a checkpoint (the callbacks)
+
+A step is a pure function of the weights, the optimizer's state, the step's number and the
+configuration, and a checkpoint holds the first three: a run that was killed and resumed computes
+what it would have computed, bit for bit on the CPU. Steps count from 1; the record of step s holds
+the loss of the batch that step s learned from, and the validation loss after it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+
+from torch import Tensor
+from torch.profiler import record_function
+
+from cs336lm.data import BatchLoader
+from cs336lm.training.callbacks import Callback, StepResult, is_due
+from cs336lm.training.distributed import StopVote
+from cs336lm.training.learning_rate import learning_rate, set_learning_rate
+from cs336lm.training.profiling import StepProfiler
+from cs336lm.training.setup import Setup
+from cs336lm.training.stop_signals import StopSignals
+
+Update = Callable[..., tuple[Tensor, Tensor]]
+"""``update(x, y, rounds=...)`` -> loss and gradient norm: one optimizer step."""
+
+
+def run_steps(
+    setup: Setup,
+    update: Update,
+    callbacks: Sequence[Callback],
+    stop: StopSignals,
+    profiler: StepProfiler | None = None,
+) -> None:
+    """Takes the steps that are left, or those until ``stop`` has received a signal."""
+    config, progress, train = setup.config, setup.progress, setup.config.train
+    started = time.perf_counter() - progress.seconds
+    vote = StopVote(setup.world, setup.device)
+    for callback in callbacks:
+        callback.before_training()
+    for step, x, y in _batches(setup):
+        lr = learning_rate(config, step)
+        set_learning_rate(setup.optimizer, lr)
+        loss, norm = update(x, y, rounds=train.grad_accumulation)
+        progress.step, progress.tokens = step, progress.tokens + setup.tokens_per_step
+        progress.seconds = time.perf_counter() - started
+        is_final = step == train.steps
+        stopping = vote.poll(stop.received is not None, due=is_due(step, train.log_every))
+        with record_function("report"):
+            result = StepResult(
+                step, lr, loss, norm, setup.world, is_final=is_final, is_stopping=stopping
+            )
+            for callback in callbacks:
+                callback.after_step(result)
+        if profiler is not None:
+            profiler.step()
+        if stopping:
+            break
+    if profiler is not None:
+        profiler.close()
+    for callback in callbacks:
+        callback.after_training()
+
+
+def _batches(setup: Setup) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """(step, x, y) of each step that is left."""
+    config, world = setup.config, setup.world
+    loader = BatchLoader(
+        setup.data.train,
+        config.data.batch_size,
+        config.model.context_length,
+        seed=config.train.seed,
+        device=setup.device,
+        rank=world.rank,
+        world_size=world.size,
+    )
+    steps = range(setup.progress.step + 1, config.train.steps + 1)
+    with closing(loader.iterate(steps)) as batches:
+        for step in steps:
+            with record_function("wait for data"):
+                x, y = next(batches)
+            yield step, x, y

@@ -1,0 +1,65 @@
+"""``metrics.jsonl``, the run's own record: written line by line, cut back on resume, read."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+from cs336lm.files import atomic_write
+from cs336lm.training.trackers.tracker import Record
+
+
+class JsonlTracker:
+    """``metrics.jsonl``: an object a line, in order, each step once.
+
+    ``after`` is the step that a resumed run continues from: lines of later steps, which that run
+    will write again, are dropped, and so is a last line that a kill cut short. None starts a new
+    file. A figure that is not a finite number is written as null, since JSON has no other.
+    """
+
+    def __init__(self, path: Path, after: int | None) -> None:
+        kept = b"" if after is None else b"".join(_lines_until(path, after))
+        with atomic_write(path) as file:
+            file.write(kept)
+        self._path = path
+        self._file = path.open("ab", buffering=0)
+
+    def log(self, record: Record) -> None:
+        """Appends a line; it is on its way to the disk when this returns."""
+        finite = {k: v if _is_finite(v) else None for k, v in record.items() if v is not None}
+        try:
+            self._file.write(json.dumps(finite).encode() + b"\n")
+        except OSError as error:
+            error.filename = str(self._path)
+            raise
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+def read_metrics(path: str | Path) -> list[Record]:
+    """The records of a ``metrics.jsonl``, in order; a last line cut short by a kill is left out."""
+    return [json.loads(line) for line in _lines_until(Path(path), sys.maxsize)]
+
+
+def _is_finite(value: Any) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def _lines_until(path: Path, step: int) -> list[bytes]:
+    if not path.exists():
+        return []
+    whole = (line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n"))
+    kept = []
+    for number, line in enumerate(whole, 1):
+        try:
+            at = json.loads(line)["step"]
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(f"{path}, line {number}: not a JSON object with a step") from None
+        if at <= step:
+            kept.append(line)
+    return kept

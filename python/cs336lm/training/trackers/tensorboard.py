@@ -1,0 +1,27 @@
+"""Curves in TensorBoard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cs336lm.training.trackers.tracker import Record
+
+
+class TensorBoardTracker:
+    """Event files under ``RUN_DIR/tensorboard`` (extra: ``tensorboard``)."""
+
+    def __init__(self, run_dir: Path, config: dict[str, Any]) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer: Any = SummaryWriter(str(run_dir / "tensorboard"))
+
+    def log(self, record: Record) -> None:
+        """Adds a point to each curve."""
+        for name, value in record.items():
+            if name != "step" and value is not None:
+                self._writer.add_scalar(name, value, record["step"])
+
+    def close(self) -> None:
+        """Writes what is left."""
+        self._writer.close()

@@ -1,0 +1,61 @@
+"""Validation: the loss on windows that are the same every time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from cs336lm.data import gather_windows, validation_starts
+from cs336lm.training.callbacks import Callback, StepResult, is_due
+from cs336lm.training.reporter import Reporter
+from cs336lm.training.setup import Setup
+
+
+class Validator(Callback):
+    """Validates before the first step, every ``train.eval_every`` steps and after the last.
+
+    ``validate`` returns the validation loss. Without validation data this does nothing.
+    """
+
+    def __init__(self, setup: Setup, validate: Callable[[], float], reporter: Reporter) -> None:
+        self._has_data = setup.data.val is not None
+        self._every = setup.config.train.eval_every
+        self._progress = setup.progress
+        self._validate = validate
+        self._reporter = reporter
+
+    def before_training(self) -> None:
+        """Says how good the initial weights are."""
+        if self._has_data and self._progress.step == 0:
+            self._reporter.write(self._progress.record(val_loss=self._validate()))
+
+    def after_step(self, result: StepResult) -> None:
+        """Leaves ``val_loss`` among the figures of a step that is due, and whether it is best."""
+        if not self._has_data or not (result.is_final or is_due(result.step, self._every)):
+            return
+        self._reporter.flush()  # the record before need not wait for this one
+        result.request_scalars()  # before the validation, whose time is not the step's
+        loss = result.figures["val_loss"] = self._validate()
+        result.is_best = loss < self._progress.best_val_loss
+        self._progress.best_val_loss = min(loss, self._progress.best_val_loss)
+
+
+@torch.no_grad()
+def validation_loss(setup: Setup) -> float:
+    """The mean loss over the fixed validation windows, in nats per token."""
+    data, config, world = setup.data.val, setup.config, setup.world
+    assert data is not None
+    context, batch_size = config.model.context_length, config.data.batch_size
+    starts = validation_starts(len(data), batch_size, config.train.eval_batches, context)
+    # The shapes of training, so that nothing is compiled anew: (rounds, processes, sequences).
+    shape = (-1, world.size, batch_size // world.size // config.train.grad_accumulation)
+    rounds = starts.reshape(shape)[:, world.rank]
+    model = setup.model
+    model.module.eval()
+    total = torch.zeros((), device=setup.device)
+    for row in rounds:
+        x, y = gather_windows(data, row, context, setup.device)
+        total += model(x, y)
+    model.module.train()
+    return world.mean(total).item() / len(rounds)
