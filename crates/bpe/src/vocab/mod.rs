@@ -7,8 +7,8 @@
 //! no other token has. Files that break this are refused. Training never does: once a merge has
 //! made some bytes, every occurrence of them between two token boundaries is that one token, so no
 //! other pair can make them (the proof is at `Queue` in `train/pairs.rs`). So training numbers its
-//! merges as it makes them, and [`Vocab::from_merges`] takes whatever it made. A merge does not make
-//! a special token either: its text does not occur in a pretoken.
+//! merges as it makes them, and [`Vocab::from_merges`] takes whatever it made. A merge does not
+//! make a special token either: its text does not occur in a pretoken.
 
 pub(crate) mod merge;
 mod merge_long;
