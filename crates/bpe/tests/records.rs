@@ -110,7 +110,7 @@ proptest! {
     ) {
         let tokenizer = tokenizer();
         let eot = tokenizer.special_ids()[0];
-        // No two alike, so that it is seen which went where.
+        // No two alike, so that each can be found.
         let numbered = |(i, text): (usize, &String)| text.replace(EOT, " ") + &format!("{i};");
         let records: Vec<String> = records.iter().enumerate().map(numbered).collect();
         let [input, whole, parts] = [(); 3].map(|()| tempfile::tempdir().unwrap());

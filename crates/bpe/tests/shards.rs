@@ -52,7 +52,7 @@ fn run(
     encode_files(tokenizer, paths, out, &options, &Progress::new())
 }
 
-/// All ids that a sidecar speaks of, in order.
+/// All ids that a sidecar is about, in order.
 fn read_set(sidecar: &Path) -> Vec<TokenId> {
     let json: serde_json::Value = serde_json::from_slice(&fs::read(sidecar).unwrap()).unwrap();
     let ids: Vec<TokenId> = match json.get("shards") {

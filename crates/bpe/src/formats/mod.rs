@@ -6,10 +6,10 @@
 //! | `vocab.json` + `merges.txt` (GPT-2) | tokens, ids, merges | pattern, special tokens |
 //! | `.tiktoken` | tokens, ids | merges, pattern, special tokens |
 //!
-//! What a file does not say is derived: the pattern is GPT-2's unless the name of a `.tiktoken` file
-//! tells, special tokens are those that no merge makes (in a `.tiktoken` file there are none), and
-//! merges follow from the ids. A tokenizer's directory holds the first two kinds. Whatever is wrong
-//! with a file is said in one line that begins with its path.
+//! What a file does not say is derived: the pattern is GPT-2's unless the name of a `.tiktoken`
+//! file tells, special tokens are those that no merge makes (in a `.tiktoken` file there are none),
+//! and merges follow from the ids. A tokenizer's directory holds the first two kinds. Whatever is
+//! wrong with a file is said in one line that begins with its path.
 
 mod alphabet;
 mod fingerprint;

@@ -25,7 +25,7 @@ impl TextSource {
     }
 }
 
-/// Python's `Resources`: the means of a job, and who is told of its progress.
+/// Python's `Resources`: what a job may use, and a callback for its progress.
 #[derive(FromPyObject)]
 pub struct Resources<'py> {
     threads: Option<usize>,

@@ -22,7 +22,8 @@ pub fn pair_key(left: TokenId, right: TokenId) -> u64 {
     u64::from(left) << 32 | u64::from(right)
 }
 
-/// A hash of a pair's key, whose upper bits are well mixed.
+/// A hash of a pair's key, whose upper bits are well mixed. Half the multiplication of
+/// [`crate::store::hash`], which takes sixteen bytes at a time: a key is eight.
 #[inline]
 pub fn hash(key: u64) -> u64 {
     // 2^64 / golden ratio. The fold brings the left id's bits down, so that both ids spread.

@@ -127,7 +127,7 @@ fn ties_go_to_the_greatest_bytes() {
 #[test]
 fn runs_count_every_place_and_merge_leftmost_first() {
     let words = [(b"aaaaa".to_vec(), 1), (b"bc".to_vec(), 3)];
-    // (a, a) stands at four places; then aa aa a: (aa, aa) and (aa, a) once each.
+    // (a, a) occurs at four places; then aa aa a: (aa, aa) and (aa, a) once each.
     assert_eq!(train(&words, 9, 1), [(97, 97), (98, 99), (256, 256), (258, 97)]);
 }
 

@@ -5,10 +5,10 @@
 //!
 //! A byte string has at most one id and an id one byte string, so every merge must make bytes that
 //! no other token has. Files that break this are refused. Training never does: once a merge has
-//! made some bytes, all that is divided from its surroundings and has these bytes is that one
-//! token, and no other pair can make them (the proof is at `Queue` in `train/pairs.rs`). So
-//! training numbers its merges as it makes them, and [`Vocab::from_merges`] takes whatever it made.
-//! A special token is not made by a merge either: its text does not occur in a pretoken.
+//! made some bytes, every occurrence of them between two token boundaries is that one token, so no
+//! other pair can make them (the proof is at `Queue` in `train/pairs.rs`). So training numbers its
+//! merges as it makes them, and [`Vocab::from_merges`] takes whatever it made. A merge does not
+//! make a special token either: its text does not occur in a pretoken.
 
 pub(crate) mod merge;
 mod merge_long;

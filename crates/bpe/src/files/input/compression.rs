@@ -1,4 +1,4 @@
-//! Compressed inputs: told by the ending of a name, and unpacked while they are read.
+//! Compressed inputs: recognized by the ending of a name, and unpacked while they are read.
 //!
 //! Each kind is a cargo feature, so that a build without it needs no decompressor.
 

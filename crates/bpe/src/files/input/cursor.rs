@@ -40,7 +40,7 @@ pub struct ChunkPlan {
 
 /// Where the chunk's content is, and so what is left to do outside the lock.
 pub enum Content {
-    /// In the buffer, as it stands in the file: text, or lines of records to parse.
+    /// In the buffer, as in the file: text, or lines of records to parse.
     Buffered,
     /// In the file, from the chunk's start on.
     InFile { file: Arc<File>, len: usize },

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 
-/// A block of whole lines as it stands in the file.
+/// A block of whole lines, as in the file.
 pub struct Lines<'l> {
     pub lines: &'l [u8],
     /// The number of lines before it.

@@ -1,7 +1,7 @@
 //! Files -> chunks that may be processed separately without changing any result.
 //!
 //! Any number of threads call [`Source::read_next`], each with a buffer of its own, and get the
-//! chunks of all files in order, numbered. A chunk ends at a safe cut ([`crate::text::cut`]), with
+//! chunks of all files in order, numbered. A chunk ends at a safe cut (`text/cut.rs`), with
 //! a record, or with its file, so no pretoken and no special token spans two chunks. Files are read
 //! by position into buffers that are reused, rather than mapped: memory is bounded by threads times
 //! chunk size, and a file that someone else cuts short is an error, not a signal. Where a chunk

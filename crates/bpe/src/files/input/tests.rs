@@ -89,7 +89,7 @@ proptest! {
 }
 
 #[test]
-fn a_known_pattern_is_cut_near_the_wish() {
+fn a_known_pattern_is_cut_near_the_size_asked_for() {
     let text = "the quick brown fox ".repeat(1000);
     let file = write(text.as_bytes());
     let pattern = Pattern::parse("gpt2").expect("a known pattern");
@@ -112,7 +112,7 @@ fn a_special_token_cuts_for_any_pattern() {
     let special = SpecialTokens::new(&["<|endoftext|>"]).expect("good tokens");
     let paths = [file.path().to_path_buf()];
     let source = Source::open(&paths, &pattern, &special, &chunks_of(10)).expect("a file");
-    // All but the last, which stands too near the end for a text that might go on.
+    // All but the last, which is too near the end for a text that might go on.
     assert_eq!(read_all(&source).len(), 100);
 }
 
@@ -328,7 +328,7 @@ fn pieces(chunks: &[(Chunk, Vec<u8>)]) -> Vec<(usize, Vec<Vec<u8>>)> {
 
 #[cfg(all(feature = "gzip", feature = "parquet"))]
 #[test]
-fn what_cannot_be_read_is_left_out_and_named_if_wished() {
+fn what_cannot_be_read_is_left_out_and_named_if_asked() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let write = |name: &str, content: &[u8]| {
         let path = folder.path().join(name);

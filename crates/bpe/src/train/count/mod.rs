@@ -28,7 +28,10 @@ pub use counts::Counts;
 pub use counts_file::{load_counts, save_counts};
 pub use options::CountOptions;
 pub use pretoken_counts::PretokenCounts;
-pub use ranked::{Ranked, Ranking, too_many_pretokens};
+pub use ranked::Ranked;
+#[cfg(test)]
+pub(crate) use ranked::Ranking;
+pub(crate) use ranked::too_many_pretokens;
 pub use spill::SortedRun;
 use spill::Spill;
 use table::CountTable;

@@ -1,6 +1,6 @@
 //! How pretokens are counted.
 
-/// The means that counting and merging may use, and what is left out.
+/// What counting and merging may use, and which pretokens are left out.
 #[derive(Clone, Debug)]
 pub struct CountOptions {
     /// How many threads to use.

@@ -1,6 +1,6 @@
 //! Byte strings and how often each was seen: a hash table made for words.
 //!
-//! Open addressing, linear probing. A string of up to 15 bytes stands in its slot, as a
+//! Open addressing, linear probing. A string of up to 15 bytes is in its slot, as a
 //! [`ShortKey`]. A longer one is in `long`; the key in its slot holds its hash and where it is.
 //! Nothing is allocated for a string.
 
@@ -14,7 +14,7 @@ use crate::store::short_key::ShortKey;
 
 const MIN_CAPACITY: usize = 1 << 12;
 
-/// How many strings are noted before they are looked up, together: the processor then waits for
+/// How many strings are collected before they are looked up together: the processor then waits for
 /// several places in memory at once.
 const BATCH: usize = 64;
 
@@ -34,7 +34,7 @@ pub struct CountTable {
     len: usize,
     long: ByteStrings,
     /// Short strings that were counted but not looked up yet, each with space for its slot.
-    noted: Vec<(ShortKey, usize)>,
+    pending: Vec<(ShortKey, usize)>,
 }
 
 impl Default for CountTable {
@@ -52,7 +52,7 @@ impl CountTable {
             shift: 64 - capacity.ilog2(),
             len: 0,
             long: ByteStrings::new(),
-            noted: Vec::with_capacity(BATCH),
+            pending: Vec::with_capacity(BATCH),
         }
     }
 
@@ -86,30 +86,30 @@ impl CountTable {
         if len > ShortKey::MAX_LEN {
             return self.add_long(&text[start..start + len], 1);
         }
-        self.noted.push((ShortKey::short(text, start, len), 0));
-        if self.noted.len() == BATCH {
+        self.pending.push((ShortKey::short(text, start, len), 0));
+        if self.pending.len() == BATCH {
             self.flush();
         }
     }
 
     /// Looks up what was counted since the last flush.
     pub fn flush(&mut self) {
-        let mut noted = std::mem::take(&mut self.noted);
-        while 2 * (self.len + noted.len()) > self.slots.len() {
+        let mut pending = std::mem::take(&mut self.pending);
+        while 2 * (self.len + pending.len()) > self.slots.len() {
             self.grow();
         }
         // Nothing depends on what is read here, so the reads overlap; the slots are near
         // afterwards.
         let mut read = 0;
-        for (key, slot) in &mut noted {
+        for (key, slot) in &mut pending {
             *slot = self.slot_of(key.hash());
             read ^= self.slots[*slot].count;
         }
         std::hint::black_box(read);
-        for (key, slot) in noted.drain(..) {
+        for (key, slot) in pending.drain(..) {
             self.add_short_at(slot, key, 1);
         }
-        self.noted = noted;
+        self.pending = pending;
     }
 
     fn add_short(&mut self, key: ShortKey, count: u64) {
@@ -198,7 +198,7 @@ impl CountTable {
 
     /// Calls `visit` with each string and its count, in no particular order.
     pub fn for_each(&self, mut visit: impl FnMut(&[u8], u64)) {
-        debug_assert!(self.noted.is_empty(), "flush first");
+        debug_assert!(self.pending.is_empty(), "flush first");
         for CountSlot { key, count } in self.slots.iter().filter(|slot| !slot.is_empty()) {
             match long_index(*key) {
                 None => visit(&key.bytes()[..key.len()], *count),
@@ -214,7 +214,7 @@ impl CountTable {
         progress: &Progress,
         mut visit: impl FnMut(&[u8], u64) -> Result<()>,
     ) -> Result<()> {
-        debug_assert!(self.noted.is_empty(), "flush first");
+        debug_assert!(self.pending.is_empty(), "flush first");
         let mut order: Vec<u32> = (0..self.slots.len() as u32)
             .filter(|&at| !self.slots[at as usize].is_empty())
             .collect();
