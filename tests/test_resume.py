@@ -7,11 +7,16 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from functools import partial
 
 import pytest
+import torch
 from cs336lm.cli.main import main
 from cs336lm.data import gather_windows
+from cs336lm.model import ModelConfig
 from cs336lm.training import loop, validator
+from cs336lm.training.checkpoints.archive import read_state
 from cs336lm.training.config import save_config
 from cs336lm.training.run_directory import RunDirectory
 from cs336lm.training.stop_signals import StopSignals
@@ -153,6 +158,57 @@ class Clock:
 
     def __call__(self):
         return self.now
+
+
+WIDE = ModelConfig(context_length=64, d_model=64, num_layers=2, num_heads=4, vocab_size=40)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_bit_for_bit_in_any_precision_and_on_several_threads(tmp_path, threads, dtype):
+    """Wide enough for PyTorch to share the work out; weights and optimizer, not figures alone."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        config = make_config(
+            tmp_path, model=WIDE, batch_size=16, steps=6, checkpoint_every=2, dtype=dtype
+        )
+        update = Trainer.update
+        for folder, stop in (("whole", None), ("parts", 5)):
+            trainer = Trainer(config, tmp_path / folder)
+            trainer.update = partial(stop_before, trainer, update, stop)
+            with suppress(Stopped):
+                trainer.train()
+        Trainer(config, tmp_path / "parts", resume=True).train()
+    finally:
+        torch.set_num_threads(before)
+    assert curve(tmp_path / "parts") == curve(tmp_path / "whole")
+    states = [
+        read_state(RunDirectory(tmp_path / folder).step_checkpoints()[-1])
+        for folder in ("parts", "whole")
+    ]
+    assert states[0]["iteration"] == 6
+    for section in ("model", "optimizer"):
+        for ours, theirs in zip(*(leaves(state[section]) for state in states), strict=True):
+            assert torch.equal(torch.as_tensor(ours), torch.as_tensor(theirs))
+
+
+class Stopped(Exception):
+    pass
+
+
+def stop_before(trainer, update, step, x, y, *, rounds):
+    if trainer.progress.step + 1 == step:
+        raise Stopped
+    return update(trainer, x, y, rounds=rounds)
+
+
+def leaves(tree):
+    if isinstance(tree, dict):
+        tree = tree.values()
+    elif not isinstance(tree, list | tuple):
+        return [tree]
+    return [leaf for branch in tree for leaf in leaves(branch) if leaf is not None]
 
 
 @settings(
