@@ -3,11 +3,13 @@
 import json
 import subprocess
 import sys
+from contextlib import closing
 
 import numpy as np
 import pytest
 import torch
 from cs336lm.data import BatchLoader, TokenDataset, get_batch, validation_starts
+from cs336lm.data.batches import _READ_AHEAD
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -245,6 +247,23 @@ def test_reading_ahead_equals_reading_directly(steps):
         direct = loader.batch(step)
         assert torch.equal(x, direct[0])
         assert torch.equal(y, direct[1])
+
+
+def test_reading_ahead_goes_no_further_than_it_must():
+    loader = BatchLoader(np.arange(500, dtype=np.uint16), 4, 8, seed=3)
+    asked = []
+    batch = loader.batch
+    loader.batch = lambda step: asked.append(step) or batch(step)
+    with closing(loader.iterate(range(1000))) as batches:
+        for taken in range(1, 50):
+            next(batches)
+            assert taken <= len(asked) <= taken + _READ_AHEAD
+    assert asked == list(range(len(asked)))
+
+
+def test_every_window_is_reached():
+    loader = BatchLoader(np.arange(7, dtype=np.uint16), 64, 4, seed=0)
+    assert set(loader.starts(0).tolist()) == {0, 1, 2}
 
 
 def test_reading_ahead_stops_when_left_and_passes_errors_on():

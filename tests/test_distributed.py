@@ -286,7 +286,7 @@ def test_slices_of_gradients_are_exchanged_in_the_last_round_only(alone, tmp_pat
 
 
 def test_a_signal_to_one_process_stops_all_of_them_at_one_step(tmp_path):
-    config = make_config(tmp_path, steps=1000, eval_every=0, checkpoint_every=0, log_every=3)
+    config = make_config(tmp_path, steps=40, eval_every=0, checkpoint_every=0, log_every=3)
 
     def work(rank):
         trainer = Trainer(config, tmp_path / "run")
@@ -309,7 +309,7 @@ def test_a_signal_to_one_process_stops_all_of_them_at_one_step(tmp_path):
 @pytest.mark.parametrize("mode", ["ddp", "fsdp"])
 def test_a_signal_to_one_process_ends_a_validation_on_all_of_them(tmp_path, mode):
     config = make_config(
-        tmp_path, steps=1000, eval_every=3, eval_batches=4, checkpoint_every=0, log_every=1000
+        tmp_path, steps=40, eval_every=3, eval_batches=4, checkpoint_every=0, log_every=1000
     )
 
     def work(rank):

@@ -139,6 +139,22 @@ def test_impossible_settings_are_refused_by_name(bad):
         AdamW(parameters(), **bad)
 
 
+@pytest.mark.parametrize(
+    ("kind", "bad"),
+    [(SGD, {"lr": -1.0}), (AdaGrad, {"lr": math.nan}), (AdaGrad, {"eps": -1e-9})],
+)
+def test_the_other_optimizers_refuse_them_as_well(kind, bad):
+    with pytest.raises(UsageError, match=f"^{next(iter(bad))} must not be below 0"):
+        kind(parameters(), **bad)
+
+
+def test_settings_that_nobody_names_are_the_handouts():
+    assert SGD(parameters()).defaults == {"lr": 1e-3}
+    assert AdaGrad(parameters()).defaults == {"lr": 1e-2, "eps": 1e-10}
+    settings = {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.01}
+    assert AdamW(parameters()).defaults == settings
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("max_norm", [0.01, 1.0, 1e6])
 def test_clipping_equals_torch(dtype, max_norm):
@@ -163,6 +179,14 @@ def test_clipping_sums_half_precision_in_float32():
     p.grad = torch.full_like(p, 10.0)  # the sum of squares is a million: past float16's range
     assert clip_gradients([p], 1.0).item() == pytest.approx(1000.0)
     assert p.grad.norm(dtype=torch.float32).item() == pytest.approx(1.0, rel=1e-2)
+
+
+def test_a_norm_past_what_half_precision_holds_is_known():
+    p = torch.nn.Parameter(torch.zeros(10_000, dtype=torch.float16))
+    p.grad = torch.full_like(p, 60_000.0)
+    norm = clip_gradients([p], 1.0)
+    assert norm.dtype == torch.float32
+    assert norm.item() == pytest.approx(6e6, rel=1e-3)
 
 
 def test_clipping_takes_a_generator_and_no_gradients_at_all():

@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 from cs336lm.optim.schedules import (
     SCHEDULES,
+    lr_constant_schedule,
     lr_cosine_schedule,
     lr_linear_schedule,
     lr_wsd_schedule,
@@ -34,6 +35,12 @@ def test_linear_and_wsd_by_hand():
     assert rates[10:91] == pytest.approx([1.0] * 81)
     assert rates[91:111] == pytest.approx([1 - i / 20 for i in range(1, 21)], abs=1e-12)
     assert rates[111] == 0.0
+
+
+def test_constant_by_hand():
+    rates = [lr_constant_schedule(it, 2.0, 0.1, 4, 6) for it in range(9)]
+    assert rates == [0, 0.5, 1, 1.5, 2, 2, 2, 2, 2]
+    assert lr_constant_schedule(0, 2.0, 0.1, 0, 6) == 2.0
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
