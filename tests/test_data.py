@@ -147,8 +147,9 @@ def test_refuses_what_is_no_npy(tmp_path, token_file):
     for content in (b"", b"hello, world, this is text", whole[:-1], whole[:40], whole[:3]):
         bad = tmp_path / "bad.npy"
         bad.write_bytes(content)
-        with pytest.raises(ValueError, match=r"bad\.npy.*cs336lm tokenize"):
+        with pytest.raises(ValueError, match=r"bad\.npy.*cs336lm tokenize") as refused:
             TokenDataset(bad)
+        assert "pickle" not in str(refused.value)  # no advice to load it unsafely
     np.savez(tmp_path / "many.npz", a=np.arange(3))
     with pytest.raises(ValueError, match="archive"):
         TokenDataset(tmp_path / "many.npz")

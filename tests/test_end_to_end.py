@@ -96,7 +96,7 @@ def test_an_earlier_demo_is_replaced_and_nothing_else(told, capsys):
     demo._clear(out)
     assert "replaces" in capsys.readouterr().out
     assert [path.name for path in out.iterdir()] == ["notes.txt"]
-    with pytest.raises(UsageError, match="no earlier demo"):
+    with pytest.raises(UsageError, match="not from an earlier demo"):
         demo._clear(out)
     assert (out / "notes.txt").read_text() == "mine"
 

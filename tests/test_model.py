@@ -1,12 +1,16 @@
 """The whole model: its names, its values, its causality, and that it learns."""
 
 import math
+from typing import get_args, get_type_hints
 
 import pytest
 import torch
 from cs336lm.errors import UsageError
 from cs336lm.model import ModelConfig, TransformerLM
+from cs336lm.model.blocks import BLOCKS
+from cs336lm.model.feed_forward import FEED_FORWARDS
 from cs336lm.model.kv_cache import KVCache
+from cs336lm.model.positions import POSITIONS
 from cs336lm.optim import AdamW
 from torch import Tensor
 
@@ -182,6 +186,26 @@ def test_cached_steps_equal_the_whole(cut):
             positions += 1
 
 
+@pytest.mark.parametrize("first", ["compiled", "eager"])
+@torch.no_grad()
+def test_a_cache_is_the_same_compiled_and_eager(first):
+    """What one of them has written the other reads: RoPE's pairs lie alike in both."""
+    torch._dynamo.reset()
+    model = model_in_float64()
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    prefill, step = (compiled, model) if first == "compiled" else (model, compiled)
+    ids = torch.randint(0, 50, (2, 12))
+    cache = KVCache(CONFIG, batch_size=2, length=12, dtype=torch.float64)
+    prefill(ids[:, :8], token_positions=torch.arange(8).expand(2, -1), cache=cache)
+    for position in range(8, 12):
+        logits = step(
+            ids[:, position : position + 1],
+            token_positions=torch.full((2, 1), position),
+            cache=cache,
+        )
+        torch.testing.assert_close(logits[:, 0], model(ids)[:, position], **EXACT)
+
+
 def test_builds_on_meta_and_draws_its_weights_later():
     model = TransformerLM(CONFIG, device="meta").to_empty(device="cpu")
     torch.manual_seed(3)
@@ -211,11 +235,21 @@ def test_too_many_tokens_are_refused():
         ("rope_theta", 0.0),
         ("rope_theta", math.nan),
         ("rms_norm_eps", -1e-5),
+        ("norm", "layer"),
+        ("positions", "alibi"),
+        ("ffn", "gelu"),
     ],
 )
 def test_impossible_shapes_are_refused_by_name(field, value):
     with pytest.raises(UsageError, match=f"model.{field}"):
         ModelConfig(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "table"), [("norm", BLOCKS), ("positions", POSITIONS), ("ffn", FEED_FORWARDS)]
+)
+def test_the_tables_have_what_the_configuration_knows(field, table):
+    assert set(get_args(get_type_hints(ModelConfig)[field])) == set(table)
 
 
 def test_a_model_needs_a_vocabulary():

@@ -117,7 +117,7 @@ def rust_modules() -> dict[tuple[str, ...], Path]:
     found = {}
     for path in sorted(CRATE.rglob("*.rs")):
         parts = path.relative_to(CRATE).with_suffix("").parts
-        if parts[-1] == "tests":
+        if parts[-1].endswith("tests"):
             continue
         found[parts[:-1] if parts[-1] in ("mod", "lib") else parts] = path
     return found

@@ -192,7 +192,7 @@ def test_parquet_columns_are_refused_by_name(tmp_path: Path, tokenizer: Tokenize
     with pytest.raises(ValueError, match=r"a\.parquet: no column \"text\"; it has \"body\", \"id"):
         encode("text")
     for column in ("id", "image"):
-        with pytest.raises(ValueError, match=rf"{column}.*no strings.*\"body\", \"meta\.title\""):
+        with pytest.raises(ValueError, match=rf"{column}.*not strings.*\"body\", \"meta\.title\""):
             encode(column)
     encode("meta.title")
     assert tokenizer.decode(np.load(tmp_path / "tokens.npy")) == "the title"
@@ -317,6 +317,9 @@ def test_numbers_that_make_no_sense_are_refused_by_name(
     for name, value in (("threads", 0), ("shard_tokens", 0), ("shard_tokens", -5), ("seed", -1)):
         with pytest.raises(UsageError, match=f"{name} {value}: "):
             tokenizer.encode_files(source, out, **{name: value})
+    for fraction in (-0.1, 1.5, float("nan")):
+        with pytest.raises(UsageError, match=f"val_fraction {fraction}: "):
+            tokenizer.encode_files(source, out, val_fraction=fraction)
     for pattern in ("(", "[a"):
         with pytest.raises(UsageError, match="pattern"):
             train_bpe(source, 300, pattern=pattern)

@@ -76,7 +76,7 @@ def test_counts_files_of_another_pattern_are_refused(tmp_path: Path, shards: lis
     count_pretokens(shards, tmp_path / "b.bin", pattern="gpt4")
     with pytest.raises(ValueError, match=r"b\.bin: was counted with the pattern \"gpt4\""):
         Tokenizer.train_counts([tmp_path / "a.bin", tmp_path / "b.bin"], 300)
-    with pytest.raises(ValueError, match=r"0\.txt: is no counts file"):
+    with pytest.raises(ValueError, match=r"0\.txt: is not a counts file"):
         Tokenizer.train_counts(shards[0], 300)
 
 

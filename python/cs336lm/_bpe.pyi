@@ -1,15 +1,16 @@
-"""The Rust crate ``bpe`` as Python sees it: use :mod:`cs336lm.tokenizer`, which documents it."""
+"""The Rust crate ``bpe`` as Python sees it: use :mod:`cs336lm.text`, which documents it."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from os import PathLike
 from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cs336lm.text.options import EncodeOptions, Resources, TextSource
+
 _Path = str | PathLike[str]
 _Counts = tuple[int, int, int]
-_Progress = Callable[[str, int, int], object]
 
 @final
 class Tokenizer:
@@ -23,16 +24,12 @@ class Tokenizer:
     ) -> Tokenizer: ...
     @staticmethod
     def train(
-        paths: Sequence[_Path],
+        source: TextSource,
         vocab_size: int,
         special_tokens: Sequence[str],
         pattern: str,
-        threads: int | None,
-        max_memory: int | None,
         min_count: int,
-        text_field: str | None,
-        text_column: str,
-        progress: _Progress | None,
+        resources: Resources,
     ) -> Tokenizer: ...
     @staticmethod
     def load(path: _Path, special_tokens: Sequence[str], pattern: str | None) -> Tokenizer: ...
@@ -47,29 +44,9 @@ class Tokenizer:
         self, texts: Sequence[str | bytes], threads: int | None
     ) -> list[NDArray[np.uint32]]: ...
     def encode_files(
-        self,
-        paths: Sequence[_Path],
-        out: _Path,
-        threads: int | None,
-        progress: _Progress | None,
-        *,
-        text_field: str | None = None,
-        text_column: str = "text",
-        append_eot: bool = False,
-        val_fraction: float = 0.0,
-        seed: int = 0,
-        shard_tokens: int | None = None,
-        resume: bool = False,
-        skip_errors: bool = False,
+        self, source: TextSource, out: _Path, options: EncodeOptions, resources: Resources
     ) -> tuple[str, _Counts, _Counts | None, list[str]]: ...
-    def count_tokens(
-        self,
-        paths: Sequence[_Path],
-        threads: int | None,
-        text_field: str | None,
-        text_column: str,
-        progress: _Progress | None,
-    ) -> tuple[int, int]: ...
+    def count_tokens(self, source: TextSource, resources: Resources) -> tuple[int, int]: ...
     def encode_stream(self) -> EncodeStream: ...
     def decode(self, ids: Any) -> str: ...
     def decode_bytes(self, ids: Any) -> bytes: ...
@@ -93,21 +70,12 @@ class EncodeStream:
     def finish(self) -> list[int]: ...
 
 def count_pretokens(
-    paths: Sequence[_Path],
+    source: TextSource,
     out: _Path,
     special_tokens: Sequence[str],
     pattern: str,
-    threads: int | None,
-    max_memory: int | None,
-    text_field: str | None,
-    text_column: str,
-    progress: _Progress | None,
+    resources: Resources,
 ) -> int: ...
 def train_counts(
-    paths: Sequence[_Path],
-    vocab_size: int,
-    min_count: int,
-    max_memory: int | None,
-    threads: int | None,
-    progress: _Progress | None,
+    paths: Sequence[_Path], vocab_size: int, min_count: int, resources: Resources
 ) -> Tokenizer: ...

@@ -26,22 +26,22 @@ MOVED: dict[str, tuple[str, ...]] = {
         "files",
     ),
     "chunked_loss": ("model.kernels.cross_entropy",),
-    "config": ("training.config",),
+    "config": ("training.config", "training.config.tree", "training.config.toml"),
     "decoding": ("generation.decoder",),
     "devices": ("training.devices", "training.device_events"),
     "distributed": ("training.distributed", "training.parallel"),
     "fp8": ("model.kernels.fp8",),
     "functional": ("model.functional",),
-    "fused": ("model.kernels.rms_norm", "model.kernels.gated_silu", "model.kernels.rope"),
+    "fused": ("model.kernels.rms_norm", "model.kernels.gated_silu"),
     "inputs": ("text.inputs",),
     "kv_cache": ("model.kv_cache",),
     "layers": (
         "model.linear",
         "model.embedding",
         "model.norm",
+        "model.feed_forward",
         "model.positions",
         "model.attention",
-        "model.feed_forward",
         "model.initial",
     ),
     "model_config": ("model.config",),
@@ -62,8 +62,8 @@ MOVED: dict[str, tuple[str, ...]] = {
     "token_files": ("data.token_files",),
     "tokenizer": ("text.tokenizer", "text.training", "text.options"),
     "tracking": (
-        "training.trackers.table",
         "training.trackers.tracker",
+        "training.trackers.table",
         "training.trackers.jsonl",
         "training.trackers.console",
         "training.trackers.tensorboard",
@@ -71,6 +71,14 @@ MOVED: dict[str, tuple[str, ...]] = {
     ),
     "trainer": ("training.trainer", "training.progress", "optim.build"),
     "training_data": ("training.data",),
+}
+
+# Names that have changed on the way.
+RENAMED = {
+    "decoding.Decoder": "FastDecoder",
+    "decoding.SEQUENCES_BY_SUMS": "MOST_SEQUENCES_FOR_REDUCTIONS",
+    "devices.LateValues": "PendingScalars",
+    "devices.Mark": "DeviceEvent",
 }
 
 
@@ -91,13 +99,15 @@ class _MovedModules:
         """An ordinary empty module will do."""
 
     def exec_module(self, module: ModuleType) -> None:
-        homes = MOVED[module.__name__.partition(".")[2]]
+        old = module.__name__.partition(".")[2]
+        homes = MOVED[old]
         module.__doc__ = f"Moved to {', '.join(f'cs336lm.{home}' for home in homes)}."
 
         def find(name: str) -> Any:
             if not name.startswith("__"):
+                new = RENAMED.get(f"{old}.{name}", name)
                 for home in homes:
-                    value = getattr(import_module(f"cs336lm.{home}"), name, _MISSING)
+                    value = getattr(import_module(f"cs336lm.{home}"), new, _MISSING)
                     if value is not _MISSING:
                         return value
             raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")

@@ -9,11 +9,9 @@
 
 mod corpus;
 
-use bpe::files::input::{DEFAULT_CHUNK_BYTES, Source};
-use bpe::progress::Progress;
-use bpe::text::pattern::Pattern;
-use bpe::text::special::SpecialTokens;
+use bpe::files::input::{Source, SourceOptions};
 use bpe::train::count::{CountOptions, Counts, count_pretokens};
+use bpe::{Pattern, Progress, SpecialTokens};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 fn counting(criterion: &mut Criterion) {
@@ -22,9 +20,9 @@ fn counting(criterion: &mut Criterion) {
     let (pattern, special) = (Pattern::Gpt2, SpecialTokens::default());
     let count = |options: &CountOptions| -> Counts {
         let paths = [corpus.path.clone()];
-        let source = Source::open(&paths, &pattern, &special, DEFAULT_CHUNK_BYTES);
+        let source = Source::open(&paths, &pattern, &special, &SourceOptions::default());
         let source = source.expect("the file can be read");
-        count_pretokens(&source, &pattern, &special, options, &Progress::new()).expect("counts")
+        count_pretokens(&source, options, &Progress::new()).expect("counts")
     };
     let mut group = criterion.benchmark_group("counting");
     group.throughput(Throughput::Bytes(bytes)).sample_size(10);

@@ -6,23 +6,19 @@
 //!     cargo bench --package bpe --bench encode
 //! ```
 //!
-//! Without files, the text is made of the sentences in `samples` and the tokenizer is trained on them,
-//! so every word is in the cache and most are tokens: an upper bound.
+//! Without files, the text is made of the sentences in `samples` and the tokenizer is trained on
+//! them, so every word is in the cache and most are tokens: an upper bound.
 
 mod samples;
 
 use std::io::Write;
 use std::path::Path;
 
-use bpe::encode::encoder::Tokenizer;
-use bpe::files::input::{DEFAULT_CHUNK_BYTES, Source};
+use bpe::files::input::{Source, SourceOptions};
 use bpe::formats;
-use bpe::progress::Progress;
-use bpe::text::pattern::Pattern;
-use bpe::text::special::SpecialTokens;
 use bpe::train::count::{CountOptions, count_pretokens};
 use bpe::train::train_merges;
-use bpe::vocab::Vocab;
+use bpe::{Pattern, Progress, SpecialTokens, Tokenizer, Vocab};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use samples::{SAMPLES, texts};
 
@@ -43,10 +39,10 @@ fn trained() -> Vocab {
     SAMPLES.iter().for_each(|(_, text)| file.write_all(text.as_bytes()).expect("written"));
     let (pattern, special) = (Pattern::Gpt2, SpecialTokens::default());
     let paths = [file.path().to_path_buf()];
-    let source = Source::open(&paths, &pattern, &special, DEFAULT_CHUNK_BYTES).expect("opened");
+    let source =
+        Source::open(&paths, &pattern, &special, &SourceOptions::default()).expect("opened");
     let progress = Progress::new();
-    let counts = count_pretokens(&source, &pattern, &special, &CountOptions::new(1), &progress)
-        .expect("counted");
+    let counts = count_pretokens(&source, &CountOptions::new(1), &progress).expect("counted");
     let words = counts.ranked(None, &progress).expect("in memory");
     let merges = train_merges(words, 200, 1, None, &progress).expect("trained");
     Vocab::from_merges(&merges, &[] as &[&str]).expect("merges of a training")

@@ -9,21 +9,19 @@
 
 mod corpus;
 
-use bpe::files::input::{DEFAULT_CHUNK_BYTES, Source};
-use bpe::progress::Progress;
-use bpe::text::pattern::Pattern;
-use bpe::text::special::SpecialTokens;
+use bpe::files::input::{Source, SourceOptions};
 use bpe::train::count::{CountOptions, Counts, PretokenCounts, Ranked, count_pretokens};
 use bpe::train::train_merges;
+use bpe::{Pattern, Progress, SpecialTokens};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 fn counts() -> PretokenCounts {
     let corpus = corpus::file();
     let (pattern, special) = (Pattern::Gpt2, SpecialTokens::default());
-    let source = Source::open(&[corpus.path], &pattern, &special, DEFAULT_CHUNK_BYTES);
+    let source = Source::open(&[corpus.path], &pattern, &special, &SourceOptions::default());
     let source = source.expect("the file can be read");
     let options = CountOptions::new(1);
-    match count_pretokens(&source, &pattern, &special, &options, &Progress::new()) {
+    match count_pretokens(&source, &options, &Progress::new()) {
         Ok(Counts::Memory(counts)) => counts,
         _ => panic!("the counts of the benchmark fit into memory"),
     }

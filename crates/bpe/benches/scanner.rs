@@ -11,8 +11,7 @@ mod samples;
 
 use std::hint::black_box;
 
-use bpe::text::custom::CustomPattern;
-use bpe::text::pattern::Pattern;
+use bpe::{CustomPattern, Pattern};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use samples::texts;
 

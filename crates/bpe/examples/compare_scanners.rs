@@ -11,8 +11,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use bpe::text::custom::CustomPattern;
-use bpe::text::pattern::Pattern;
+use bpe::{CustomPattern, Pattern};
 
 /// What both ways are compared by: a place in the text where they part is found again with it.
 #[derive(PartialEq, Eq)]

@@ -1,4 +1,5 @@
-//! Times the steps of encoding apart: load the tokenizer, encode in memory, encode into a file.
+//! Times the steps of encoding one by one: load the tokenizer, encode in memory, encode into a
+//! file.
 //!
 //! ```text
 //! cargo run --release --example encode -- TOKENIZER THREADS FILE...
@@ -10,11 +11,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
-use bpe::encode::encoder::Tokenizer;
-use bpe::files::input::{DEFAULT_CHUNK_BYTES, Source};
+use bpe::files::input::{Source, SourceOptions};
 use bpe::files::tokens::{EncodeOptions, encode_files};
 use bpe::formats;
-use bpe::progress::Progress;
+use bpe::{Progress, Tokenizer};
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
@@ -61,7 +61,7 @@ fn ms(since: Instant) -> f64 {
 /// Encodes all chunks and forgets the ids; returns how many there were.
 fn in_memory(tokenizer: &Tokenizer, paths: &[PathBuf], threads: usize) -> u64 {
     let (pattern, special) = (tokenizer.pattern(), tokenizer.special_tokens());
-    let source = Source::open(paths, pattern, special, DEFAULT_CHUNK_BYTES).unwrap();
+    let source = Source::open(paths, pattern, special, &SourceOptions::default()).unwrap();
     let count = AtomicU64::new(0);
     std::thread::scope(|scope| {
         for _ in 0..threads {

@@ -7,17 +7,14 @@
 //!
 //! A case is a small random vocabulary (trained, or of merges that no training would make), a
 //! pattern, a few special tokens that overlap, and a number of texts: all classes of Unicode, mixed
-//! scripts, long runs, bytes that are no UTF-8, special tokens whole and broken. Of each text:
+//! scripts, long runs, bytes that are not UTF-8, special tokens whole and broken. Of each text:
 //! the ids are the oracle's, they decode to its bytes, and pushed in pieces it has the same ids.
 
 use std::collections::HashSet;
 use std::error::Error;
 use std::time::{Duration, Instant};
 
-use bpe::encode::encoder::Tokenizer;
-use bpe::encode::stream::StreamEncoder;
-use bpe::text::pattern::Pattern;
-use bpe::vocab::{TokenId, Vocab};
+use bpe::{Pattern, StreamEncoder, TokenId, Tokenizer, Vocab};
 
 #[path = "../tests/oracle/mod.rs"]
 mod oracle;
@@ -235,7 +232,7 @@ fn check(random: &mut Random, words: &Words, text: &[u8]) -> Result<(), Failure>
     Ok(())
 }
 
-/// The oracle, for bytes: one that is no UTF-8 is shown to it as a character of its own.
+/// The oracle, for bytes: one that is not UTF-8 is shown to it as a character of its own.
 struct Words<'w> {
     tokenizer: &'w Tokenizer,
     oracle: Oracle<'w>,
@@ -243,8 +240,8 @@ struct Words<'w> {
     whole_words: bool,
 }
 
-/// Stands for an invalid byte, `STAND_IN + byte`: for private use, so no letter, number or space;
-/// no text has it otherwise.
+/// Stands for an invalid byte, `STAND_IN + byte`: a private-use character, so not a letter, number
+/// or space; no text has it otherwise.
 const STAND_IN: u32 = 0xF_0000;
 
 impl Words<'_> {
@@ -304,7 +301,7 @@ fn trained_vocab(
     let distinct: HashSet<&Vec<u8>> = tokens.iter().collect();
     match distinct.len() == tokens.len() {
         true => Ok(Vocab::from_merges(&merges, special)?),
-        // One text twice: two merges made it, or it is special.
+        // A merge made what is also a special token, which this training takes for text.
         false => weird_vocab(random, sample, special),
     }
 }

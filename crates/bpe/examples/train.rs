@@ -9,14 +9,10 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use bpe::encode::encoder::Tokenizer;
-use bpe::files::input::{DEFAULT_CHUNK_BYTES, Source};
-use bpe::progress::Progress;
-use bpe::text::pattern::Pattern;
-use bpe::text::special::SpecialTokens;
+use bpe::files::input::{Source, SourceOptions};
 use bpe::train::count::{CountOptions, Counts, PretokenCounts, Ranked, count_pretokens};
 use bpe::train::{Merge, num_merges, train_merges};
-use bpe::vocab::Vocab;
+use bpe::{Pattern, Progress, SpecialTokens, Tokenizer, Vocab};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -29,9 +25,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let progress = Progress::new();
 
     let start = Instant::now();
-    let source = Source::open(&paths, &pattern, &special, DEFAULT_CHUNK_BYTES)?;
-    let counts =
-        count_pretokens(&source, &pattern, &special, &CountOptions::new(threads), &progress)?;
+    let source = Source::open(&paths, &pattern, &special, &SourceOptions::default())?;
+    let counts = count_pretokens(&source, &CountOptions::new(threads), &progress)?;
     let counting = start.elapsed().as_secs_f64();
     let megabytes = source.total_bytes() as f64 / 1e6;
     let distinct = counts.len();

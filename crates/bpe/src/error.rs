@@ -4,24 +4,33 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// A result whose error is an [`Error`](enum@Error) unless said otherwise.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// Why a call failed. Shown, it is one line for the person who made it.
 #[derive(Debug)]
 pub enum Error {
     /// A file could not be read or written.
-    Io { path: PathBuf, source: io::Error },
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
     /// The caller asked for something impossible, or a file holds something it should not.
     Invalid(String),
-    /// The caller asked to stop ([`crate::progress::Progress::cancel`]).
+    /// The caller asked to stop ([`Progress::cancel`](crate::Progress::cancel)).
     Cancelled,
 }
 
 impl Error {
+    /// The failure to read or write `path`.
     pub fn io(path: impl AsRef<Path>, source: io::Error) -> Self {
         let path = path.as_ref().to_path_buf();
         Error::Io { path, source }
     }
 
+    /// The refusal that `message` explains.
     pub fn invalid(message: impl Into<String>) -> Self {
         Error::Invalid(message.into())
     }

@@ -1,14 +1,15 @@
-//! How far a long job is, and the wish that it stop: a few atomics that workers touch once per
-//! chunk of work (never once per word) and that any other thread may read at any time.
+//! How far a long job has come, and whether it should stop: a few atomics that workers touch once
+//! per chunk of work (never once per word) and that any other thread may read at any time.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 
 use crate::error::{Error, Result};
 
+/// What a job is doing, and so the unit that its progress is counted in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Phase {
-    /// Nothing has begun.
+    /// Nothing has started.
     Waiting,
     /// Counting pretokens; the unit is bytes of input.
     Counting,
@@ -19,6 +20,7 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// In lower case, for a line of progress.
     pub fn name(self) -> &'static str {
         match self {
             Phase::Waiting => "waiting",
@@ -48,23 +50,31 @@ pub struct Progress {
 }
 
 impl Progress {
+    /// The progress of a job that has not started.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Starts a phase. `total` is 0 where nobody can know it (a pipe).
+    /// Starts a phase. `total` is 0 where it cannot be known (a pipe).
     pub fn begin(&self, phase: Phase, total: u64) {
         self.done.store(0, Relaxed);
         self.total.store(total, Relaxed);
         self.phase.store(phase as u8, Relaxed);
     }
 
-    /// Reports `amount` more units done, and says whether to go on: [`Error::Cancelled`] if not.
+    /// Reports `amount` more units done.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`] if the job is to stop.
     pub fn advance(&self, amount: u64) -> Result<()> {
         self.done.fetch_add(amount, Relaxed);
         self.check()
     }
 
+    /// Whether to go on.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`] if the job is to stop.
     pub fn check(&self) -> Result<()> {
         if self.cancelled.load(Relaxed) {
             return Err(Error::Cancelled);
@@ -72,11 +82,12 @@ impl Progress {
         Ok(())
     }
 
+    /// Asks the job to stop: it fails with [`Error::Cancelled`] at its next step.
     pub fn cancel(&self) {
         self.cancelled.store(true, Relaxed);
     }
 
-    /// (phase, units done, units in all)
+    /// The phase, the units done in it, and the units in all (0 where nobody knows).
     pub fn snapshot(&self) -> (Phase, u64, u64) {
         let phase = Phase::from_u8(self.phase.load(Relaxed));
         (phase, self.done.load(Relaxed), self.total.load(Relaxed))

@@ -4,9 +4,7 @@
 
 mod oracle;
 
-use bpe::encode::encoder::Tokenizer;
-use bpe::text::pattern::Pattern;
-use bpe::vocab::{TokenId, Vocab};
+use bpe::{Pattern, TokenId, Tokenizer, Vocab};
 use proptest::prelude::*;
 
 /// Overlapping ones, one inside the other, one with a space, one in the vocabulary's own bytes.
@@ -84,6 +82,17 @@ proptest! {
         let mut back = b"before ".to_vec();
         tokenizer.decode(&encode(&tokenizer, &bytes), &mut back).unwrap();
         prop_assert_eq!(back, [b"before ", bytes.as_slice()].concat());
+    }
+
+    #[test]
+    fn training_never_makes_the_same_bytes_twice(
+        words in prop::collection::vec("[ab]{1,16}", 1..12),
+        num_merges in 0usize..80,
+    ) {
+        let words: Vec<&[u8]> = words.iter().map(String::as_bytes).collect();
+        let merges = oracle::train(&words, num_merges);
+        let vocab = Vocab::from_merges(&merges, &[] as &[&str]);
+        prop_assert_eq!(vocab.map(|vocab| vocab.len()).ok(), Some(256 + merges.len()));
     }
 
     #[test]

@@ -9,13 +9,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use arrays::read_npy;
-use bpe::Error;
-use bpe::encode::encoder::Tokenizer;
-use bpe::encode::stream::StreamEncoder;
 use bpe::files::tokens::{EncodeOptions, EncodeStats, encode_files};
-use bpe::progress::Progress;
-use bpe::text::pattern::Pattern;
-use bpe::vocab::{TokenId, Vocab};
+use bpe::{Error, Pattern, Progress, StreamEncoder, TokenId, Tokenizer, Vocab};
 use proptest::prelude::*;
 
 const EOT: &str = "<|endoftext|>";
@@ -39,7 +34,7 @@ fn encode(tokenizer: &Tokenizer, text: &[u8]) -> Vec<TokenId> {
     ids
 }
 
-/// Text with special tokens whole and broken, long runs, wide characters, bytes that are no UTF-8.
+/// Text with special tokens whole and broken, long runs, wide characters, bytes that are not UTF-8.
 fn text() -> impl Strategy<Value = Vec<u8>> {
     let words: Vec<String> = CORPUS.split_inclusive(' ').map(str::to_owned).collect();
     let piece = prop_oneof![

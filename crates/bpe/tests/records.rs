@@ -1,4 +1,4 @@
-//! Files of records: each record is a document, encoded apart from its neighbours.
+//! Files of records: each record is a document, encoded on its own.
 
 #![allow(clippy::unwrap_used)] // in a test a panic is the report
 
@@ -10,12 +10,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use arrays::read_npy;
-use bpe::encode::encoder::Tokenizer;
 use bpe::files::input::TextFields;
 use bpe::files::tokens::{EncodeOptions, EncodeStats, encode_files};
-use bpe::progress::Progress;
-use bpe::text::pattern::Pattern;
-use bpe::vocab::{TokenId, Vocab};
+use bpe::{Pattern, Progress, TokenId, Tokenizer, Vocab};
 use folder::contents;
 use proptest::prelude::*;
 use serde_json::json;
@@ -113,11 +110,10 @@ proptest! {
     ) {
         let tokenizer = tokenizer();
         let eot = tokenizer.special_ids()[0];
-        // No two alike, so that it is seen which went where.
-        let records: Vec<String> =
-            records.iter().enumerate().map(|(i, text)| text.replace(EOT, " ") + &format!("{i};")).collect();
-        let (input, whole, parts) =
-            (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        // No two alike, so that each can be found.
+        let numbered = |(i, text): (usize, &String)| text.replace(EOT, " ") + &format!("{i};");
+        let records: Vec<String> = records.iter().enumerate().map(numbered).collect();
+        let [input, whole, parts] = [(); 3].map(|()| tempfile::tempdir().unwrap());
         let (paths, files) = write(input.path(), &records);
         let options = EncodeOptions {
             threads, chunk_bytes, val_fraction: 0.4, append_eot: Some(eot), ..Default::default()
@@ -129,14 +125,14 @@ proptest! {
             let mut ids = oracle::encode(tokenizer.vocab(), &[EOT], GPT2, text);
             ids.push(eot);
             let side = left.iter().position(|side| side.starts_with(&ids));
-            prop_assert!(side.is_some(), "{text:?} is torn apart");
+            prop_assert!(side.is_some(), "{text:?} is split");
             left[side.unwrap()] = &left[side.unwrap()][ids.len()..];
         }
         prop_assert_eq!(left, [&[] as &[TokenId]; 2]);
         let documents = stats.documents + stats.val.as_ref().unwrap().documents;
         prop_assert_eq!(documents, files.iter().flatten().count() as u64);
 
-        // In shards, interrupted by a folder that stands where one is to go, and resumed.
+        // In shards, interrupted by a folder where one is to go, and resumed.
         fs::remove_file(whole.path().join("tokens.npy")).unwrap();
         fs::remove_file(whole.path().join("tokens.val.npy")).unwrap();
         let options = EncodeOptions { shard_tokens: Some(shard_tokens), ..options };
@@ -158,7 +154,7 @@ proptest! {
 }
 
 #[test]
-fn records_without_text_are_skipped_and_named_if_wished() {
+fn records_without_text_are_skipped_and_named_if_asked() {
     let tokenizer = tokenizer();
     let eot = tokenizer.special_ids()[0];
     let folder = tempfile::tempdir().unwrap();

@@ -10,12 +10,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use arrays::read_npy;
-use bpe::Result;
-use bpe::encode::encoder::Tokenizer;
 use bpe::files::tokens::{EncodeOptions, EncodeStats, encode_files};
-use bpe::progress::Progress;
-use bpe::text::pattern::Pattern;
-use bpe::vocab::{TokenId, Vocab};
+use bpe::{Pattern, Progress, Result, TokenId, Tokenizer, Vocab};
 use folder::contents;
 use proptest::prelude::*;
 
@@ -56,7 +52,7 @@ fn run(
     encode_files(tokenizer, paths, out, &options, &Progress::new())
 }
 
-/// All ids that a sidecar speaks of, in order.
+/// All ids that a sidecar is about, in order.
 fn read_set(sidecar: &Path) -> Vec<TokenId> {
     let json: serde_json::Value = serde_json::from_slice(&fs::read(sidecar).unwrap()).unwrap();
     let ids: Vec<TokenId> = match json.get("shards") {
@@ -116,7 +112,7 @@ proptest! {
                 let mut ids = Vec::new();
                 tokenizer.encode(document.as_bytes(), &mut ids).unwrap();
                 let side = left.iter().position(|side| side.starts_with(&ids));
-                prop_assert!(side.is_some(), "{document:?} is torn apart");
+                prop_assert!(side.is_some(), "{document:?} is split");
                 left[side.unwrap()] = &left[side.unwrap()][ids.len()..];
             }
         }
@@ -145,12 +141,16 @@ proptest! {
         let input = tempfile::tempdir().unwrap();
         let paths = write_all(input.path(), &texts);
         let options = EncodeOptions {
-            threads, chunk_bytes, val_fraction, shard_tokens: Some(shard_tokens), ..Default::default()
+            threads,
+            chunk_bytes,
+            val_fraction,
+            shard_tokens: Some(shard_tokens),
+            ..Default::default()
         };
         let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         run(&tokenizer, &paths, &whole.path().join("tokens.npy"), options.clone()).unwrap();
 
-        // A folder stands where the shard is to go.
+        // A folder is where the shard is to go.
         let out = parts.path().join("tokens.npy");
         let obstacle = parts.path().join(format!("tokens-{fails_at:05}.npy"));
         fs::create_dir(&obstacle).unwrap();
@@ -187,13 +187,13 @@ fn finished_shards_are_not_written_again_and_another_job_is_refused() {
 
     let other = EncodeOptions { shard_tokens: Some(301), ..options.clone() };
     let error = run(&tokenizer, &paths, &out, other).unwrap_err().to_string();
-    assert!(error.contains("another shard tokens"), "{error}");
+    assert!(error.contains("a different shard_tokens"), "{error}");
     run(&tokenizer, &paths, &out, options).unwrap();
     assert_eq!(inode(), before);
 }
 
 #[test]
-fn what_cannot_be_encoded_or_read_is_skipped_and_named_if_wished() {
+fn what_cannot_be_encoded_or_read_is_skipped_and_named_if_asked() {
     let tokenizer = tokenizer(r"(x+x+)+(?=y)|[^x]");
     let folder = tempfile::tempdir().unwrap();
     let bad = "x".repeat(60);

@@ -46,17 +46,41 @@ _BANDWIDTH = {
 }
 
 
+def attention_parameters(config: ModelConfig) -> int:
+    """Weights of a block's query, key, value and output projections."""
+    return 4 * config.d_model**2
+
+
+FEED_FORWARD_MATRICES = {"swiglu": 3}
+"""Matrices of d_model by d_ff, by ``ModelConfig.ffn``."""
+
+
+def feed_forward_parameters(config: ModelConfig) -> int:
+    """Weights of a block's feed-forward network."""
+    return FEED_FORWARD_MATRICES[config.ffn] * config.d_model * config.ffn_width
+
+
+def head_parameters(config: ModelConfig) -> int:
+    """Weights of the last projection."""
+    assert config.vocab_size is not None
+    return config.d_model * config.vocab_size
+
+
 def matmul_parameters(config: ModelConfig) -> int:
     """Weights that take part in matrix products: all but the embedding and the gains."""
-    assert config.vocab_size is not None
-    block = 4 * config.d_model**2 + 3 * config.d_model * config.ffn_width
-    return config.num_layers * block + config.d_model * config.vocab_size
+    block = attention_parameters(config) + feed_forward_parameters(config)
+    return config.num_layers * block + head_parameters(config)
+
+
+def attention_flops_per_token(config: ModelConfig) -> float:
+    """Operations of a block's scores and of its weighted values, for a full context."""
+    return 4.0 * config.context_length * config.d_model
 
 
 def training_flops_per_token(config: ModelConfig) -> float:
     """Operations of forward and backward for a token of a full-length sequence."""
-    scores_and_values = 4 * config.context_length * config.d_model * config.num_layers
-    return 3.0 * (2 * matmul_parameters(config) + scores_and_values)
+    attention = config.num_layers * attention_flops_per_token(config)
+    return 3.0 * (2 * matmul_parameters(config) + attention)
 
 
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:

@@ -46,7 +46,7 @@ def cross_entropy(
     the loss of an unlikely target.
 
     Raises ValueError if the shapes do not fit, and an IndexError or RuntimeError of PyTorch's if
-    a target is no index of the vocabulary.
+    a target is not an index of the vocabulary.
     """
     if targets.shape != logits.shape[:-1]:
         raise ValueError(

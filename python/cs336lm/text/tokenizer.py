@@ -132,16 +132,7 @@ class Tokenizer:
             )
         source, resources = train_arguments(input_path, **options)
         core = _bpe.Tokenizer.train(
-            source.paths,
-            vocab_size,
-            names,
-            pattern,
-            resources.threads,
-            resources.max_memory,
-            at_least("min_count", min_count),
-            source.text_field,
-            source.text_column,
-            resources.progress,
+            source, vocab_size, names, pattern, at_least("min_count", min_count), resources
         )
         return cls._trained(core, vocab_size)
 
@@ -171,12 +162,7 @@ class Tokenizer:
         """
         resources = Resources(threads, max_memory, progress)
         core = _bpe.train_counts(
-            _paths(counts_path),
-            vocab_size,
-            at_least("min_count", min_count),
-            resources.max_memory,
-            resources.threads,
-            resources.progress,
+            _paths(counts_path), vocab_size, at_least("min_count", min_count), resources
         )
         return cls._trained(core, vocab_size)
 
@@ -351,20 +337,8 @@ class Tokenizer:
         """
         source, resources = read_arguments(paths, **options)
         encode = EncodeOptions(append_eot, val_fraction, seed, shard_tokens, resume, skip_errors)
-        dtype, counts, val_counts, skipped = self._core.encode_files(
-            source.paths,
-            out,
-            resources.threads,
-            resources.progress,
-            text_field=source.text_field,
-            text_column=source.text_column,
-            append_eot=encode.append_eot,
-            val_fraction=encode.val_fraction,
-            seed=encode.seed,
-            shard_tokens=encode.shard_tokens,
-            resume=encode.resume,
-            skip_errors=encode.skip_errors,
-        )
+        written = self._core.encode_files(source, out, encode, resources)
+        dtype, counts, val_counts, skipped = written
         path = os.fspath(out)
         val_path = path.removesuffix(".npy") + ".val.npy"
         val = None if val_counts is None else EncodedFile(*val_counts, dtype, val_path)
@@ -378,14 +352,7 @@ class Tokenizer:
         Args:
             paths, text_field, text_column, threads, progress: as for :meth:`encode_files`.
         """
-        source, resources = read_arguments(paths, **options)
-        return self._core.count_tokens(
-            source.paths,
-            resources.threads,
-            source.text_field,
-            source.text_column,
-            resources.progress,
-        )
+        return self._core.count_tokens(*read_arguments(paths, **options))
 
     def decode(self, ids: Iterable[int] | NDArray[np.integer[Any]]) -> str:
         """The text of ``ids``; bytes that are not UTF-8 (ids cut inside a character) become U+FFFD.

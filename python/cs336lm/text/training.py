@@ -93,14 +93,4 @@ def count_pretokens(
     """
     names = special_token_list(special_tokens)
     source, resources = train_arguments(input_path, **options)
-    return _bpe.count_pretokens(
-        source.paths,
-        out,
-        names,
-        pattern,
-        resources.threads,
-        resources.max_memory,
-        source.text_field,
-        source.text_column,
-        resources.progress,
-    )
+    return _bpe.count_pretokens(source, out, names, pattern, resources)

@@ -1,66 +1,39 @@
 //! Text -> ids.
 //!
 //! Special tokens are found first; the text between them is pretokenized; a pretoken's ids come
-//! from a cache ([`super::cache`]) or, the first time, from merging
-//! ([`crate::vocab::merge`]). One with bytes beyond ASCII, or a long one, is first cut where no merge
-//! reaches across ([`super::cut_table`]). The loop that does it is in [`super::words`].
+//! from a cache ([`super::short_cache`]) or, the first time, from merging
+//! ([`crate::vocab::merge`]). A long pretoken, or one with bytes beyond ASCII, is first cut where
+//! no merge reaches across ([`super::cut_table`]). The loop that does all this is in
+//! [`super::words`].
 //!
-//! A [`Tokenizer`] is shared by threads. What an encoding thread writes to (its caches, its
-//! buffers) is a [`WordEncoder`], taken from a pool for the length of a call, so that nothing is
-//! locked while text is read and the next call finds the caches warm.
+//! A [`Tokenizer`] is shared by threads. What an encoding thread writes to (its caches and buffers)
+//! is a [`WordEncoder`], taken from a pool for the length of a call, so that nothing is locked
+//! while text is read and the next call finds the caches warm.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use super::cut_table::CutTable;
-use super::words::{Rules, WordEncoder};
+use super::bpe::Bpe;
+use super::output::Output;
+use super::words::WordEncoder;
 use crate::error::{Error, Result};
 use crate::store::token_table::WIDE;
 use crate::text::pattern::Pattern;
 use crate::text::special::{Segment, SpecialTokens};
-use crate::vocab::merge::{MergeScratch, merge};
 use crate::vocab::{TokenId, Vocab};
 
-/// What ids are appended to.
-pub trait Output {
-    fn append(&mut self, ids: &[TokenId]);
-
-    /// How many ids there are.
-    fn len(&self) -> usize;
-
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    fn truncate(&mut self, len: usize);
-}
-
-impl Output for Vec<TokenId> {
-    #[inline]
-    fn append(&mut self, ids: &[TokenId]) {
-        self.extend_from_slice(ids);
-    }
-
-    fn len(&self) -> usize {
-        Vec::len(self)
-    }
-
-    fn truncate(&mut self, len: usize) {
-        Vec::truncate(self, len);
-    }
-}
-
-/// A vocabulary, its special tokens and its pattern: all that turns text into ids and back.
+/// A vocabulary, its special tokens and its pattern: all that it takes to turn text into ids and
+/// back. Threads share one; it is safe to encode with it from all of them at once.
 pub struct Tokenizer {
-    rules: Rules,
+    bpe: Bpe,
     special: SpecialTokens,
     pattern: Pattern,
     pool: Mutex<Vec<WordEncoder>>,
 }
 
 impl Tokenizer {
-    /// Special tokens that the vocabulary holds keep their id; the others are appended after the
-    /// largest id, in the order given.
+    /// A tokenizer. Special tokens that the vocabulary holds keep their id; the others get ids
+    /// after the largest one, in the order given.
     ///
     /// # Errors
     /// An empty special token or one given twice.
@@ -75,27 +48,26 @@ impl Tokenizer {
             let known = vocab.id(token.as_bytes());
             special_ids.push(known.map_or_else(|| vocab.add_token(token.as_bytes()), Ok)?);
         }
-        let whole_words_first =
-            vocab.whole_words_first() && has_words_that_merges_miss(&vocab, &special_ids)?;
-        // A part of a word is no word: where whole words count, nothing may be cut.
-        let cuts = if whole_words_first { CutTable::uncut() } else { CutTable::new(&vocab) };
-        let rules = Rules { vocab, cuts, whole_words_first, special_ids };
-        Ok(Self { rules, special, pattern, pool: Mutex::default() })
+        let bpe = Bpe::new(vocab, special_ids)?;
+        Ok(Self { bpe, special, pattern, pool: Mutex::default() })
     }
 
+    /// The vocabulary, special tokens included.
     pub fn vocab(&self) -> &Vocab {
-        &self.rules.vocab
+        &self.bpe.vocab
     }
 
+    /// The special tokens, in the order given.
     pub fn special_tokens(&self) -> &SpecialTokens {
         &self.special
     }
 
     /// The ids of [`special_tokens`](Self::special_tokens), in their order.
     pub fn special_ids(&self) -> &[TokenId] {
-        &self.rules.special_ids
+        &self.bpe.special_ids
     }
 
+    /// The pattern that cuts text into pretokens.
     pub fn pattern(&self) -> &Pattern {
         &self.pattern
     }
@@ -108,14 +80,14 @@ impl Tokenizer {
         self.with_words(|words| self.encode_with(words, text, out))
     }
 
-    /// Appends the ids of `text` to `out`, special tokens taken as plain text: for input that is
+    /// Appends the ids of `text` to `out`, treating special tokens as plain text: for input that is
     /// not trusted.
     ///
     /// # Errors
     /// As [`encode`](Self::encode).
     pub fn encode_ordinary(&self, text: &[u8], out: &mut Vec<TokenId>) -> Result<()> {
         let before = out.len();
-        let encode = |words: &mut WordEncoder| words.encode(&self.rules, &self.pattern, text, out);
+        let encode = |words: &mut WordEncoder| words.encode(&self.bpe, &self.pattern, text, out);
         let result = self.with_words(encode);
         if result.is_err() {
             out.truncate(before);
@@ -163,12 +135,12 @@ impl Tokenizer {
         Ok(batch)
     }
 
-    /// The bytes that `ids` stand for, appended to `out`.
+    /// Appends the bytes that `ids` stand for to `out`.
     ///
     /// # Errors
     /// An id that the vocabulary does not hold; `out` is then as before.
     pub fn decode(&self, ids: &[TokenId], out: &mut Vec<u8>) -> Result<()> {
-        let vocab = &self.rules.vocab;
+        let vocab = &self.bpe.vocab;
         let before = out.len();
         let mut end = before;
         for (i, &id) in ids.iter().enumerate() {
@@ -209,9 +181,9 @@ impl Tokenizer {
     ) -> Result<()> {
         let before = out.len();
         let result = self.special.for_each_segment(text, |segment| match segment {
-            Segment::Text(text) => words.encode(&self.rules, &self.pattern, text, out),
+            Segment::Text(text) => words.encode(&self.bpe, &self.pattern, text, out),
             Segment::Special(index) => {
-                out.append(&[self.rules.special_ids[index]]);
+                out.append(&[self.bpe.special_ids[index]]);
                 Ok(())
             }
         });
@@ -221,7 +193,7 @@ impl Tokenizer {
         result
     }
 
-    /// Lends a word encoder out of the pool, or a new one if all are lent out.
+    /// Calls `work` with a word encoder from the pool, or a new one if all are in use.
     pub(crate) fn with_words<R>(&self, work: impl FnOnce(&mut WordEncoder) -> R) -> R {
         let pooled = self.pool.lock().ok().and_then(|mut pool| pool.pop());
         let mut words = pooled.unwrap_or_default();
@@ -233,22 +205,7 @@ impl Tokenizer {
     }
 }
 
-/// Whether some token, other than special ones, is not what its bytes merge to.
-fn has_words_that_merges_miss(vocab: &Vocab, special_ids: &[TokenId]) -> Result<bool> {
-    let mut symbols = Vec::new();
-    let mut scratch = MergeScratch::default();
-    for (id, token) in vocab.tokens() {
-        symbols.clear();
-        symbols.extend(token.iter().map(|&byte| vocab.byte_ids()[usize::from(byte)]));
-        let len = merge(vocab.pairs(), &mut symbols, &mut scratch)?;
-        if symbols[..len] != [id] && !special_ids.contains(&id) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-/// A worker's panic goes on in the thread that waits for it.
+/// Carries a worker's panic on in the thread that waits for it.
 fn resume<R>(panic: Box<dyn std::any::Any + Send>) -> R {
     std::panic::resume_unwind(panic)
 }

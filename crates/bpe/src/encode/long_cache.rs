@@ -1,14 +1,14 @@
-//! What does not fit a slot of [`super::cache`]: pretokens of 16 bytes and more, or of many ids.
+//! What does not fit in a slot of [`super::short_cache`]: pretokens of 16 bytes and more, or with
+//! many ids.
 //!
-//! One in a hundred words is such, and merging it costs as much as looking up the other
-//! ninety-nine. Bytes and ids lie in two arenas; a slot holds a hash and where they are. When an
-//! arena is full everything is forgotten and begins anew, so memory is bounded and nothing is
-//! ever moved.
+//! One word in a hundred is like that, and merging it costs as much as looking up the other
+//! ninety-nine. Bytes and ids are kept in two arenas; a slot holds a hash and where they are. When
+//! an arena is full, everything is forgotten, so memory is bounded and nothing is ever moved.
 
 use crate::store::hash::hash_bytes;
 use crate::store::token_table::TokenId;
 
-/// Longer words are merged each time they come: they hardly come twice.
+/// In bytes. Longer words are merged each time: they hardly ever come twice.
 const MAX_WORD: usize = 256;
 
 const SLOTS: usize = 1 << 15;
@@ -16,7 +16,7 @@ const ARENA_BYTES: usize = 1 << 20;
 const ARENA_IDS: usize = 1 << 18;
 
 #[derive(Clone, Copy, Default)]
-struct Slot {
+struct LongSlot {
     /// 0 where the slot is empty; a word whose hash is 0 is never stored.
     hash: u64,
     bytes_start: u32,
@@ -25,15 +25,17 @@ struct Slot {
     ids_len: u16,
 }
 
+/// The cache for words that are long or have many ids.
 #[derive(Default)]
 pub struct LongCache {
     /// Empty until the first word.
-    slots: Vec<Slot>,
+    slots: Vec<LongSlot>,
     bytes: Vec<u8>,
     ids: Vec<TokenId>,
 }
 
 impl LongCache {
+    /// The ids of a word, if they are known.
     #[inline]
     pub fn get(&self, word: &[u8]) -> Option<&[TokenId]> {
         if word.len() > MAX_WORD {
@@ -52,6 +54,7 @@ impl LongCache {
         Some(&self.ids[start..start + usize::from(slot.ids_len)])
     }
 
+    /// Remembers the ids of a word.
     pub fn insert(&mut self, word: &[u8], ids: &[TokenId]) {
         if word.len() > MAX_WORD {
             return;
@@ -60,12 +63,12 @@ impl LongCache {
             self.bytes.len() + word.len() > ARENA_BYTES || self.ids.len() + ids.len() > ARENA_IDS;
         if is_full || self.slots.is_empty() {
             self.slots.clear();
-            self.slots.resize(SLOTS, Slot::default());
+            self.slots.resize(SLOTS, LongSlot::default());
             self.bytes.clear();
             self.ids.clear();
         }
         let hash = hash_bytes(word);
-        self.slots[hash as usize % SLOTS] = Slot {
+        self.slots[hash as usize % SLOTS] = LongSlot {
             hash,
             bytes_start: self.bytes.len() as u32,
             ids_start: self.ids.len() as u32,

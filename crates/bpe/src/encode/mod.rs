@@ -1,9 +1,12 @@
 //! Text -> ids: the tokenizer, the loop over pretokens with its caches and tables, streams.
 
-pub mod cache;
+mod bpe;
 mod char_table;
-pub mod cut_table;
-pub mod encoder;
-pub mod long_cache;
-pub mod stream;
+mod cut_table;
+pub(crate) mod encoder;
+mod id_buffer;
+mod long_cache;
+pub(crate) mod output;
+mod short_cache;
+pub(crate) mod stream;
 pub(crate) mod words;

@@ -1,37 +1,38 @@
-//! Text -> ids, fed piece by piece: any cut of the bytes, inside a character or a special token
-//! too, gives the ids of the whole.
+//! Text -> ids, piece by piece: however the bytes are cut, inside a character or a special token
+//! too, the ids are those of the whole.
 //!
-//! Pieces are gathered until there is a batch, and the batch is encoded up to its last safe cut
-//! ([`crate::text::cut::last_cut_from`]); what follows the cut waits for more. A run without a cut
-//! is kept whole and looked at again only when it has doubled, and only where it was not searched
-//! before, so memory is bounded by the longest such run and time stays linear.
+//! Pieces are gathered into a batch, and the batch is encoded up to its last safe cut
+//! ([`crate::text::cut::last_cut`]); what follows the cut waits for more. A stretch without a cut
+//! is kept whole and searched again only when it has doubled, and only where it was not searched
+//! before, so memory is bounded by the longest such stretch and time stays linear.
 
 use std::borrow::Borrow;
 
 use super::encoder::Tokenizer;
 use crate::error::Result;
-use crate::text::cut::{last_cut_from, reach};
+use crate::text::cut::{last_cut, reach};
 use crate::vocab::TokenId;
 
-/// Less than this is not worth a search for a cut.
+/// In bytes: less is not worth a search for a cut.
 const BATCH: usize = 16 * 1024;
 
-/// Encodes a text that comes in pieces. `T` is a [`Tokenizer`], borrowed or shared.
+/// Encodes text that comes in pieces. `T` is a [`Tokenizer`], borrowed or shared.
 pub struct StreamEncoder<T: Borrow<Tokenizer>> {
     tokenizer: T,
     pending: Vec<u8>,
     /// In `pending`: where the next search for a cut begins.
     searched: usize,
-    /// The length of `pending` that makes a search worth while.
+    /// The length of `pending` that makes a search worthwhile.
     wanted: usize,
 }
 
 impl<T: Borrow<Tokenizer>> StreamEncoder<T> {
+    /// An encoder at the start of a text.
     pub fn new(tokenizer: T) -> Self {
         Self { tokenizer, pending: Vec::new(), searched: 1, wanted: BATCH }
     }
 
-    /// Takes the next piece and appends to `out` the ids that are certain by now.
+    /// Takes the next piece of the text and appends the ids that are certain by now to `out`.
     ///
     /// # Errors
     /// As [`Tokenizer::encode`]; the stream is then of no further use.
@@ -46,7 +47,7 @@ impl<T: Borrow<Tokenizer>> StreamEncoder<T> {
         Ok(())
     }
 
-    /// Appends the last ids to `out`. The text is at its end; another may begin.
+    /// Ends the text: appends the last ids to `out`. Another text may follow.
     ///
     /// # Errors
     /// As [`Tokenizer::encode`].
@@ -64,11 +65,11 @@ impl<T: Borrow<Tokenizer>> StreamEncoder<T> {
     fn encode_batch(&mut self, out: &mut Vec<TokenId>) -> Result<()> {
         let tokenizer = self.tokenizer.borrow();
         let (pattern, special) = (tokenizer.pattern(), tokenizer.special_tokens());
-        if let Some(cut) = last_cut_from(&self.pending, self.searched, pattern, special) {
+        if let Some(cut) = last_cut(&self.pending, self.searched, pattern, special) {
             tokenizer.encode(&self.pending[..cut], out)?;
             self.pending.drain(..cut);
         }
-        // The first place that stood too near the end to be decided.
+        // The first place that was too near the end to be decided.
         self.searched = (self.pending.len() + 1).saturating_sub(reach(special));
         self.wanted = BATCH.max(2 * self.pending.len());
         Ok(())

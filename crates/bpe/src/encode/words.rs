@@ -1,44 +1,39 @@
 //! The inner loop of encoding: one thread's way from pretokens to ids.
 //!
 //! Work is done in batches of words, in two passes. The first runs inside the scanner: it cuts a
-//! pretoken where it may be cut and notes each part's [`Key`], sixteen bytes. The second looks
-//! the keys up. The scanner's branches are hard to predict and a look-up waits for memory; apart,
-//! the processor runs many look-ups at once, which it cannot across a mispredicted branch.
+//! pretoken where it may be cut and collects each part's [`ShortKey`], sixteen bytes. The second
+//! looks the keys up. The scanner's branches are hard to predict and a look-up waits for memory;
+//! separated, many look-ups run at once, which the processor cannot do across a mispredicted
+//! branch.
 
-use super::cache::{Cache, Ids, Key, MAX_IDS, MAX_KEY};
-use super::char_table::{CHAR_LEN, CharTable, Entry, Known};
-use super::cut_table::CutTable;
-use super::encoder::Output;
+use super::bpe::Bpe;
+use super::char_table::{CHAR_LEN, CharEntry, CharIds, CharTable};
+use super::id_buffer::{IdBuffer, MAX_PUSHES};
 use super::long_cache::LongCache;
+use super::output::Output;
+use super::short_cache::{MAX_IDS, PackedIds, ShortCache};
 use crate::error::Result;
-use crate::text::pattern::{Pattern, Visitor};
-use crate::vocab::merge::{MergeScratch, merge};
-use crate::vocab::{TokenId, Vocab};
+use crate::store::short_key::ShortKey;
+use crate::text::pattern::Pattern;
+use crate::text::utf8::{char_len, leads_three};
+use crate::text::visitor::Visitor;
+use crate::vocab::TokenId;
+use crate::vocab::merge::MergeScratch;
 
 /// How many words are looked up at a time: few enough for keys and ids to stay in the first-level
 /// cache.
-const BATCH: usize = 256;
-
-/// What decides a word's ids; the same for all threads.
-pub(crate) struct Rules {
-    pub vocab: Vocab,
-    pub cuts: CutTable,
-    /// Whether a pretoken that is one of the vocabulary's tokens is taken whole.
-    pub whole_words_first: bool,
-    /// Tokens that are no words.
-    pub special_ids: Vec<TokenId>,
-}
+const BATCH: usize = MAX_PUSHES;
 
 /// What a thread writes to while it encodes, kept warm from call to call.
-pub(crate) struct WordEncoder {
-    keys: Box<[Key; BATCH]>,
+pub struct WordEncoder {
+    keys: Box<[ShortKey; BATCH]>,
     len: usize,
-    ready: Ready,
-    short: Cache,
+    ids: IdBuffer,
+    short: ShortCache,
     long: LongCache,
     characters: CharTable,
     symbols: Vec<TokenId>,
-    merge: MergeScratch,
+    scratch: MergeScratch,
 }
 
 /// 131,072 lines, 262,144 pretokens, 8 MiB a thread: room for the words of a language. Half of it
@@ -48,14 +43,14 @@ const LOG_CACHE_LINES: u32 = 17;
 impl Default for WordEncoder {
     fn default() -> Self {
         Self {
-            keys: Box::new([Key::NONE; BATCH]),
+            keys: Box::new([ShortKey::NONE; BATCH]),
             len: 0,
-            ready: Ready::default(),
-            short: Cache::new(LOG_CACHE_LINES),
+            ids: IdBuffer::default(),
+            short: ShortCache::new(LOG_CACHE_LINES),
             long: LongCache::default(),
             characters: CharTable::default(),
             symbols: Vec::new(),
-            merge: MergeScratch::default(),
+            scratch: MergeScratch::default(),
         }
     }
 }
@@ -64,108 +59,61 @@ impl WordEncoder {
     /// Appends the ids of one segment of text without special tokens.
     pub fn encode<O: Output>(
         &mut self,
-        rules: &Rules,
+        bpe: &Bpe,
         pattern: &Pattern,
         text: &[u8],
         out: &mut O,
     ) -> Result<()> {
-        (self.len, self.ready.len) = (0, 0);
-        let mut encoding = Encoding { words: self, rules, text, out, result: Ok(()) };
+        self.len = 0;
+        self.ids.clear();
+        let mut encoding = Encoding { words: self, bpe, text, out, result: Ok(()) };
         pattern.scan(text, &mut encoding)?;
         encoding.look_up();
-        encoding.words.ready.flush(encoding.out);
+        encoding.words.ids.flush(encoding.out);
         encoding.result
-    }
-}
-
-/// How many ids are gathered before they are appended to the output.
-const READY: usize = 1024;
-
-/// Ids on their way to the output: a place to copy [`MAX_IDS`] to and count fewer.
-struct Ready {
-    ids: Box<[TokenId; READY + BATCH * MAX_IDS]>,
-    len: usize,
-}
-
-impl Default for Ready {
-    fn default() -> Self {
-        Self { ids: Box::new([0; READY + BATCH * MAX_IDS]), len: 0 }
-    }
-}
-
-impl Ready {
-    /// Room for the ids of [`BATCH`] words.
-    #[inline(always)]
-    fn room(&mut self, out: &mut impl Output) -> Room<'_> {
-        if self.len > READY {
-            self.flush(out);
-        }
-        Room { len: self.len, ready: self }
-    }
-
-    #[inline(never)]
-    fn flush(&mut self, out: &mut impl Output) {
-        out.append(&self.ids[..self.len]);
-        self.len = 0;
-    }
-}
-
-/// Where the next ids go, which depends on how many came before: kept in a register. In memory that
-/// would be a store and a load for every word, one waiting for the other.
-struct Room<'a> {
-    ready: &'a mut Ready,
-    len: usize,
-}
-
-impl Room<'_> {
-    /// Appends the first `count` of `ids`.
-    #[inline(always)]
-    fn push(&mut self, ids: [TokenId; MAX_IDS], count: usize) {
-        self.ready.ids[self.len..self.len + MAX_IDS].copy_from_slice(&ids);
-        self.len += count;
-    }
-}
-
-impl Drop for Room<'_> {
-    #[inline(always)]
-    fn drop(&mut self) {
-        self.ready.len = self.len;
     }
 }
 
 /// One text on its way.
 struct Encoding<'a, O> {
     words: &'a mut WordEncoder,
-    rules: &'a Rules,
+    bpe: &'a Bpe,
     text: &'a [u8],
     out: &'a mut O,
-    /// The last error: nobody between the scanner and here passes one on.
+    /// The last error: nothing between the scanner and here passes one on.
     result: Result<()>,
 }
 
 impl<O: Output> Visitor for Encoding<'_, O> {
     #[inline(always)]
     fn pretoken(&mut self, start: usize, end: usize) {
-        let key = Key::at(self.text, start, end - start);
+        let key = key_at(self.text, start, end - start);
         if key.is_short() && key.is_ascii() {
-            self.note(key);
+            self.push_key(key);
         } else {
             self.cut(start, end);
         }
     }
 
     #[inline(always)]
-    fn pass(&mut self, start: usize) -> usize {
-        match self.text[start] {
-            0xE0..=0xEF => self.pass_characters(start),
-            _ => start,
-        }
+    fn consume(&mut self, start: usize) -> usize {
+        if leads_three(self.text[start]) { self.consume_characters(start) } else { start }
     }
+}
+
+/// The key of the word `text[start..start + len]`, which is not empty. A long word's says where in
+/// the text it is; the short cache never holds one.
+#[inline(always)]
+fn key_at(text: &[u8], start: usize, len: usize) -> ShortKey {
+    if len > ShortKey::MAX_LEN {
+        return ShortKey::long(start as u64, len as u64);
+    }
+    ShortKey::short(text, start, len)
 }
 
 impl<O: Output> Encoding<'_, O> {
     #[inline(always)]
-    fn note(&mut self, key: Key) {
+    fn push_key(&mut self, key: ShortKey) {
         self.words.short.prefetch(key);
         self.words.keys[self.words.len] = key;
         self.words.len += 1;
@@ -177,7 +125,7 @@ impl<O: Output> Encoding<'_, O> {
     /// A word that is long or not ASCII: its parts one by one.
     #[inline(never)]
     fn cut(&mut self, start: usize, end: usize) {
-        let (text, cuts) = (self.text, &self.rules.cuts);
+        let (text, cuts) = (self.text, &self.bpe.cuts);
         let (mut from, mut at) = (start, start);
         while from < end {
             // Between the bytes of a character there is hardly ever a cut: from one to the next.
@@ -186,22 +134,22 @@ impl<O: Output> Encoding<'_, O> {
                 continue;
             }
             let to = at.min(end);
-            self.note(Key::at(text, from, to - from));
+            self.push_key(key_at(text, from, to - from));
             from = to;
         }
     }
 
-    /// Encodes characters of three bytes from `start` on, as far as cuts and [`dense`] allow;
+    /// Encodes characters of three bytes from `start` on, as far as cuts and [`unspaced`] allow;
     /// returns where it stopped.
     ///
-    /// [`dense`]: crate::text::dense
+    /// [`unspaced`]: crate::text::unspaced
     #[inline(never)]
-    fn pass_characters(&mut self, start: usize) -> usize {
+    fn consume_characters(&mut self, start: usize) -> usize {
         self.look_up();
         let mut at = start;
         loop {
-            at = self.pass_single(at);
-            match self.pass_part(at) {
+            at = self.consume_single(at);
+            match self.consume_part(at) {
                 Some(end) => at = end,
                 None => return at,
             }
@@ -211,9 +159,9 @@ impl<O: Output> Encoding<'_, O> {
     /// Encodes characters from `start` on as long as each is known and is a part by itself; returns
     /// where it stopped.
     #[inline(always)]
-    fn pass_single(&mut self, start: usize) -> usize {
-        let WordEncoder { characters, ready, .. } = &mut *self.words;
-        let mut ready = ready.room(self.out);
+    fn consume_single(&mut self, start: usize) -> usize {
+        let WordEncoder { characters, ids, .. } = &mut *self.words;
+        let mut ids = ids.writer(self.out);
         let mut at = start;
         let Some(mut last) = characters.peek(self.text, at).filter(|(entry, _)| entry.has_ids())
         else {
@@ -222,10 +170,10 @@ impl<O: Output> Encoding<'_, O> {
         for _ in 0..BATCH {
             let Some(next) = characters.peek(self.text, at + CHAR_LEN) else { break };
             let fits = next.0.has_ids() && (last.0.is_letter() || next.0.is_letter());
-            if !fits || !self.rules.cuts.is_cut_before(last.0.cut_row(), next.1 >> 6) {
+            if !fits || !self.bpe.cuts.is_cut_before(last.0.cut_row(), next.1 >> 6) {
                 break;
             }
-            ready.push(last.0.padded(), last.0.count());
+            ids.push(last.0.padded(), last.0.count());
             last = next;
             at += CHAR_LEN;
         }
@@ -234,24 +182,24 @@ impl<O: Output> Encoding<'_, O> {
 
     /// Encodes the characters from `start` to the next cut; returns where it is, or `None` if they
     /// must be left to the scanner.
-    fn pass_part(&mut self, start: usize) -> Option<usize> {
+    fn consume_part(&mut self, start: usize) -> Option<usize> {
         let text = self.text;
         let mut at = start;
         let mut last = self.character(at)?;
         loop {
             let end = at + CHAR_LEN;
             let next = self.character(end)?;
-            if self.rules.cuts.is_cut(text, end) {
+            if self.bpe.cuts.is_cut(text, end) {
                 if at != start {
-                    self.look_up_one(Key::at(text, start, end - start));
+                    self.look_up_one(key_at(text, start, end - start));
                 } else if last.is_letter() || next.is_letter() {
-                    self.push(last.padded(), last.count());
+                    self.push_ids(last.padded(), last.count());
                 } else {
                     return None;
                 }
                 return Some(end);
             }
-            if !(last.is_letter() && next.is_letter() && end - start <= MAX_KEY) {
+            if !(last.is_letter() && next.is_letter() && end - start <= ShortKey::MAX_LEN) {
                 return None;
             }
             (at, last) = (end, next);
@@ -260,28 +208,28 @@ impl<O: Output> Encoding<'_, O> {
 
     /// What is known of the character at `at`.
     #[inline(always)]
-    fn character(&mut self, at: usize) -> Option<Entry> {
-        let WordEncoder { characters, symbols, merge, .. } = &mut *self.words;
+    fn character(&mut self, at: usize) -> Option<CharEntry> {
+        let WordEncoder { characters, symbols, scratch, .. } = &mut *self.words;
         characters.get(self.text, at, |character| {
-            self.rules.encode_word(character, symbols, merge).ok()?;
-            let cut_row = self.rules.cuts.row(character[1], character[2]);
-            Some(Known { ids: symbols.clone(), cut_row })
+            self.bpe.encode_word(character, symbols, scratch).ok()?;
+            let cut_row = self.bpe.cuts.row(character[1], character[2]);
+            Some(CharIds { ids: symbols.clone(), cut_row })
         })
     }
 
-    /// Appends the ids of the words noted, and forgets them.
+    /// Appends the ids of the words collected, and forgets them.
     #[inline(never)]
     fn look_up(&mut self) {
         let count = std::mem::take(&mut self.words.len);
         let mut done = 0;
         while done < count {
-            let WordEncoder { keys, short, ready, .. } = &mut *self.words;
-            let mut room = ready.room(self.out);
-            for ids in keys[done..count].iter().map_while(|&key| short.get(key)) {
-                room.push(ids.padded(), ids.count());
+            let WordEncoder { keys, short, ids, .. } = &mut *self.words;
+            let mut writer = ids.writer(self.out);
+            for found in keys[done..count].iter().map_while(|&key| short.get(key)) {
+                writer.push(found.padded(), found.count());
                 done += 1;
             }
-            drop(room);
+            drop(writer);
             if done < count {
                 self.encode_new(self.words.keys[done]);
                 done += 1;
@@ -289,78 +237,56 @@ impl<O: Output> Encoding<'_, O> {
         }
     }
 
-    fn look_up_one(&mut self, key: Key) {
+    fn look_up_one(&mut self, key: ShortKey) {
         match self.words.short.get(key) {
-            Some(ids) => self.push(ids.padded(), ids.count()),
+            Some(ids) => self.push_ids(ids.padded(), ids.count()),
             None => self.encode_new(key),
         }
     }
 
     #[inline(always)]
-    fn push(&mut self, ids: [TokenId; MAX_IDS], count: usize) {
-        self.words.ready.room(self.out).push(ids, count);
+    fn push_ids(&mut self, ids: [TokenId; MAX_IDS], count: usize) {
+        self.words.ids.writer(self.out).push(ids, count);
     }
 
     /// A word that the short cache does not know.
     #[inline(never)]
-    fn encode_new(&mut self, key: Key) {
-        let block;
-        let word = match key.range() {
-            Some(range) => &self.text[range],
+    fn encode_new(&mut self, key: ShortKey) {
+        let bytes;
+        let word = match key.long_parts() {
+            Some((start, len)) => &self.text[start as usize..][..len as usize],
             None => {
-                block = key.bytes();
-                &block.0[..block.1]
+                bytes = key.bytes();
+                &bytes[..key.len()]
             }
         };
         let words = &mut *self.words;
-        words.ready.flush(self.out);
+        words.ids.flush(self.out);
         if let Some(ids) = words.long.get(word) {
             self.out.append(ids);
             return;
         }
-        if let Err(error) = self.rules.encode_word(word, &mut words.symbols, &mut words.merge) {
+        if let Err(error) = self.bpe.encode_word(word, &mut words.symbols, &mut words.scratch) {
             self.result = Err(error);
             return;
         }
         self.out.append(&words.symbols);
-        match Ids::new(&words.symbols).filter(|_| key.is_short()) {
+        match PackedIds::new(&words.symbols).filter(|_| key.is_short()) {
             Some(ids) => words.short.insert(key, ids),
             None => words.long.insert(word, &words.symbols),
         }
     }
 }
 
-/// How long a character is that begins with `first`; 1 where none does.
-#[inline(always)]
-fn char_len(first: u8) -> usize {
-    match first {
-        0xE0..=0xEF => 3,
-        0xC0..=0xDF => 2,
-        0xF0..=0xFF => 4,
-        _ => 1,
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Rules {
-    /// The ids of one word, into `symbols`.
-    pub fn encode_word(
-        &self,
-        word: &[u8],
-        symbols: &mut Vec<TokenId>,
-        scratch: &mut MergeScratch,
-    ) -> Result<()> {
-        symbols.clear();
-        if self.whole_words_first
-            && let Some(id) = self.vocab.id(word)
-            && !self.special_ids.contains(&id)
-        {
-            symbols.push(id);
-            return Ok(());
-        }
-        let byte_ids = self.vocab.byte_ids();
-        symbols.extend(word.iter().map(|&byte| byte_ids[usize::from(byte)]));
-        let len = merge(self.vocab.pairs(), symbols, scratch)?;
-        symbols.truncate(len);
-        Ok(())
+    #[test]
+    fn a_long_pretoken_is_where_it_is() {
+        let text = [b'x'; 100];
+        assert_eq!(key_at(&text, 0, 16).long_parts(), Some((0, 16)));
+        assert_eq!(key_at(&text, 70, 30).long_parts(), Some((70, 30)));
+        assert!(ShortCache::new(3).get(key_at(&text, 0, 16)).is_none());
     }
 }

@@ -1,5 +1,5 @@
 //! Files -> chunks of text, ids -> token files, and files that appear whole or not at all.
 
-pub mod atomic_file;
+pub(crate) mod atomic_file;
 pub mod input;
 pub mod tokens;

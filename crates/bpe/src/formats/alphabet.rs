@@ -1,6 +1,6 @@
-//! GPT-2's alphabet: one printable character for each byte, so that tokens can stand in JSON and
-//! in lines of text. Printable Latin-1 characters stand for their own byte; the other 68 bytes, in
-//! order, are U+0100 and on (a space is `Ġ`).
+//! GPT-2's alphabet: one printable character for each byte, so that tokens can be written in JSON
+//! and in lines of text. Printable Latin-1 characters stand for their own byte; the other 68 bytes,
+//! in order, are U+0100 and on (a space is `Ġ`).
 //!
 //! Source: `bytes_to_unicode` in the encoder that came with Radford et al. 2019.
 

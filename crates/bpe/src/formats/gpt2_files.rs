@@ -1,15 +1,18 @@
 //! `vocab.json` + `merges.txt`, as GPT-2 was published.
 //!
-//! The one maps tokens to ids, the other lists the merges in rank order, a line each, after a
+//! The first maps tokens to ids, the second lists the merges in rank order, a line each, after a
 //! line `#version: 0.2` that may be missing. Both write tokens in GPT-2's alphabet, except for
-//! special tokens, which stand in `vocab.json` as they are. Neither says which those are, nor the
+//! special tokens, which are literal in `vocab.json`. Neither says which those are, nor the
 //! pattern, but a token that no merge makes can only be a special one.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use super::alphabet;
 use super::json::{Merges, Tokens};
-use super::{Files, alphabet, blame, read_text, unspell_tokens};
+use super::parts::TokenizerParts;
+use super::spelling::unspell_tokens;
+use super::text_file::{in_file, read_text};
 use crate::error::{Error, Result};
 use crate::text::pattern::Pattern;
 use crate::vocab::{TokenId, Vocab};
@@ -17,10 +20,14 @@ use crate::vocab::{TokenId, Vocab};
 const HEADER: &str = "#version";
 
 /// `special_tokens` are tokens that the caller knows to be special; they need not be in the files.
-pub fn load(vocab_path: &Path, merges_path: &Path, special_tokens: &[String]) -> Result<Files> {
+pub fn load(
+    vocab_path: &Path,
+    merges_path: &Path,
+    special_tokens: &[String],
+) -> Result<TokenizerParts> {
     let text = read_text(vocab_path)?;
     let written: Tokens = serde_json::from_str(&text).map_err(|error| {
-        Error::invalid(format!("{}: no vocab.json: {error}", vocab_path.display()))
+        Error::invalid(format!("{}: is not a vocab.json: {error}", vocab_path.display()))
     })?;
     let merges = read_merges(merges_path)?;
     let tokens = unspell_tokens(&written, |token, bytes| {
@@ -29,16 +36,16 @@ pub fn load(vocab_path: &Path, merges_path: &Path, special_tokens: &[String]) ->
             && !merges.iter().any(|(left, right)| bytes == [left, right].concat())
     });
     let vocab = Vocab::new(written.ids.iter().copied().zip(tokens.iter()), merges.iter())
-        .map_err(|error| blame(vocab_path, error))?;
+        .map_err(|error| in_file(vocab_path, error))?;
     let mut special = made_by_no_merge(&vocab, &written);
     special.sort_unstable();
     special.dedup();
     let special_tokens = special.into_iter().map(|(_, token)| token.to_owned()).collect();
-    Ok(Files { vocab, special_tokens, pattern: Pattern::Gpt2 })
+    Ok(TokenizerParts { vocab, special_tokens, pattern: Pattern::Gpt2 })
 }
 
-/// Tokens that stand in the file as they are (not in the alphabet, or alike in both) and are
-/// neither a byte nor the result of a merge.
+/// Tokens that are literal in the file (not in the alphabet, or the same in both) and are neither a
+/// byte nor the result of a merge.
 fn made_by_no_merge<'t>(vocab: &Vocab, written: &'t Tokens) -> Vec<(TokenId, &'t str)> {
     let mut made = vec![false; vocab.max_id() as usize + 1];
     for rule in vocab.merges() {
@@ -47,10 +54,10 @@ fn made_by_no_merge<'t>(vocab: &Vocab, written: &'t Tokens) -> Vec<(TokenId, &'t
     for &id in vocab.byte_ids() {
         made[id as usize] = true;
     }
-    let stands_as_it_is = |id, token: &[u8]| vocab.token(id) == Some(token);
+    let is_literal = |id, token: &[u8]| vocab.token(id) == Some(token);
     written
         .iter()
-        .filter(|&(id, token)| !made[id as usize] && stands_as_it_is(id, token))
+        .filter(|&(id, token)| !made[id as usize] && is_literal(id, token))
         .filter_map(|(id, token)| Some((id, str::from_utf8(token).ok()?)))
         .collect()
 }
@@ -81,6 +88,7 @@ pub fn pair_of(path: &Path) -> Option<(PathBuf, PathBuf)> {
     Some((path.with_file_name(vocab), path.with_file_name(merges)))
 }
 
+/// Writes `vocab.json`, a line for each token.
 pub fn write_vocab(out: &mut impl Write, tokens: &[(TokenId, String)]) -> io::Result<()> {
     for (place, (id, token)) in tokens.iter().enumerate() {
         out.write_all(if place == 0 { b"{\n" } else { b",\n" })?;
@@ -90,6 +98,7 @@ pub fn write_vocab(out: &mut impl Write, tokens: &[(TokenId, String)]) -> io::Re
     out.write_all(b"\n}\n")
 }
 
+/// Writes `merges.txt`.
 pub fn write_merges(out: &mut impl Write, vocab: &Vocab) -> io::Result<()> {
     writeln!(out, "{HEADER}: 0.2")?;
     for (left, right) in vocab.merge_bytes() {

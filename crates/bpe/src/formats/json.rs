@@ -1,5 +1,5 @@
-//! What `vocab.json` and `tokenizer.json` share: a map of tokens to ids and a list of merges,
-//! streamed into flat arrays without an allocation per entry.
+//! What `vocab.json` and `tokenizer.json` have in common: a map of tokens to ids and a list of
+//! merges, streamed into flat arrays without an allocation per entry.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use super::alphabet;
 use crate::store::byte_strings::ByteStrings;
 use crate::vocab::TokenId;
 
-/// The tokens of a vocabulary as they are written in the file, with their ids.
+/// The tokens of a vocabulary as the file spells them, with their ids.
 #[derive(Debug, Default)]
 pub struct Tokens {
     pub ids: Vec<TokenId>,
@@ -17,16 +17,17 @@ pub struct Tokens {
 }
 
 impl Tokens {
+    /// In the order of the file.
     pub fn iter(&self) -> impl Iterator<Item = (TokenId, &[u8])> {
         self.ids.iter().copied().zip(self.spelled.iter())
     }
 }
 
-/// Merges in rank order: the bytes of left and right by turns.
+/// Merges in rank order: the bytes of left and right in turn.
 #[derive(Debug, Default)]
 pub struct Merges {
     parts: ByteStrings,
-    /// The part at hand.
+    /// The part that is being read.
     bytes: Vec<u8>,
 }
 
@@ -37,8 +38,7 @@ impl Merges {
             self.bytes.clear();
             if !alphabet::unspell(part.as_bytes(), &mut self.bytes) {
                 return Err(format!(
-                    "merge {} ({left:?} {right:?}): {part:?} is not written in GPT-2's alphabet of \
-                     bytes",
+                    "merge {} ({left:?} {right:?}): {part:?} is not in GPT-2's alphabet of bytes",
                     self.parts.len() / 2 + 1
                 ));
             }
@@ -52,12 +52,13 @@ impl Merges {
         match line.split_once(' ') {
             Some((left, right)) if !left.is_empty() && !right.is_empty() => self.push(left, right),
             _ => Err(format!(
-                "merge {} ({line:?}): two tokens with one space between them are expected",
+                "merge {} ({line:?}): expected two tokens with one space between them",
                 self.parts.len() / 2 + 1
             )),
         }
     }
 
+    /// (left, right) in rank order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&[u8], &[u8])> {
         (0..self.parts.len() / 2)
             .map(|rank| (self.parts.get(2 * rank), self.parts.get(2 * rank + 1)))
@@ -86,7 +87,7 @@ impl<'de> Deserialize<'de> for Tokens {
     }
 }
 
-/// Takes a string without keeping one of its own.
+/// Takes a string without building another.
 struct Push<'a>(&'a mut ByteStrings);
 
 impl<'de> DeserializeSeed<'de> for Push<'_> {

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::text::special::SpecialTokens;
+use crate::vocab::TokenId;
 
 /// A vocabulary with merges over ASCII, CJK and single bytes, `special` at its end.
 fn small(special: &[&str]) -> Vocab {
@@ -22,7 +23,7 @@ fn tokens_of(vocab: &Vocab) -> Vec<(TokenId, Vec<u8>)> {
     vocab.tokens().map(|(id, token)| (id, token.to_vec())).collect()
 }
 
-fn assert_same(read: &Files, vocab: &Vocab, special: &[String], pattern: &Pattern) {
+fn assert_same(read: &TokenizerParts, vocab: &Vocab, special: &[String], pattern: &Pattern) {
     assert_eq!(tokens_of(&read.vocab), tokens_of(vocab));
     assert_eq!(read.vocab.merges(), vocab.merges());
     assert_eq!(read.special_tokens, special);
@@ -34,7 +35,7 @@ fn assert_same(read: &Files, vocab: &Vocab, special: &[String], pattern: &Patter
 }
 
 /// Writes `content` to `name` in a folder of its own and loads it.
-fn load_text(name: &str, content: &str) -> Result<Files> {
+fn load_text(name: &str, content: &str) -> Result<TokenizerParts> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(name);
     fs::write(&path, content).unwrap();
@@ -47,7 +48,7 @@ fn load_text(name: &str, content: &str) -> Result<Files> {
     result
 }
 
-fn load_json(tokenizer: &Value) -> Result<Files> {
+fn load_json(tokenizer: &Value) -> Result<TokenizerParts> {
     load_text("tokenizer.json", &tokenizer.to_string())
 }
 
@@ -223,7 +224,9 @@ fn refuses_by_name_what_it_cannot_honour() {
         let message = refusal(&file);
         assert!(message.contains(word), "{place}: {message}");
     }
-    let overlapping = |content: &str, normalized: bool| json!({"id": 300, "content": content, "normalized": normalized});
+    let overlapping = |content: &str, normalized: bool| -> Value {
+        json!({"id": 300, "content": content, "normalized": normalized})
+    };
     let mut file = valid();
     file["added_tokens"] = json!([overlapping("<|a", true), overlapping("a|>", false)]);
     assert!(refusal(&file).contains("overlap"));
@@ -299,11 +302,14 @@ proptest! {
     /// kind of file.
     #[test]
     fn any_tokenizer_comes_back(
-        picks in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 0..40),
+        picks in prop::collection::vec(
+            (any::<prop::sample::Index>(), any::<prop::sample::Index>()), 0..40,
+        ),
         special in prop::collection::btree_set("<[a-z中 |]{0,6}>", 0..4),
     ) {
         let mut merges: Vec<(TokenId, TokenId)> = Vec::new();
-        let mut known: std::collections::HashSet<Vec<u8>> = (0..=255).map(|byte| vec![byte]).collect();
+        let mut known: std::collections::HashSet<Vec<u8>> =
+            (0..=255).map(|byte| vec![byte]).collect();
         let mut tokens: Vec<Vec<u8>> = (0..=255).map(|byte| vec![byte]).collect();
         for (left, right) in picks {
             let (left, right) = (left.index(tokens.len()), right.index(tokens.len()));
@@ -327,7 +333,9 @@ proptest! {
     #[test]
     fn no_file_makes_it_panic(
         at in any::<prop::sample::Index>(),
-        with in prop::sample::select(vec!["", "\"", "[", "{", "}", "1", "null", "\\u0000", "é", ","]),
+        with in prop::sample::select(
+            vec!["", "\"", "[", "{", "}", "1", "null", "\\u0000", "é", ","],
+        ),
         len in 0usize..40,
     ) {
         let text = valid().to_string();

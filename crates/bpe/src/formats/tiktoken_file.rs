@@ -1,20 +1,22 @@
-//! `.tiktoken`: a line for each token, its bytes in base64 and its rank, which is its id.
+//! `.tiktoken`: a line for each token, with its bytes in base64 and its rank, which is its id.
 //!
-//! The file holds neither special tokens nor the pattern. The pattern is known for the files that
-//! OpenAI published, by their names; for others it is GPT-2's. Special tokens are not guessed.
+//! The file has neither special tokens nor the pattern. The pattern is known, by name, for files
+//! that OpenAI published; for others it is GPT-2's. Special tokens are not guessed.
 
 use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::{Files, blame, read_text};
+use super::parts::TokenizerParts;
+use super::text_file::{in_file, read_text};
 use crate::error::{Error, Result};
 use crate::store::byte_strings::ByteStrings;
 use crate::text::pattern::Pattern;
 use crate::vocab::{TokenId, Vocab};
 
-pub fn load(path: &Path) -> Result<Files> {
+/// Reads a `.tiktoken` file.
+pub fn load(path: &Path) -> Result<TokenizerParts> {
     let text = read_text(path)?;
     let mut ids: Vec<TokenId> = Vec::new();
     let mut tokens = ByteStrings::with_capacity(text.len() / 16, text.len() / 2);
@@ -30,7 +32,7 @@ pub fn load(path: &Path) -> Result<Files> {
         });
         let Some(rank) = entry else {
             return Err(Error::invalid(format!(
-                "{} line {}: a token in base64, a space and its rank are expected",
+                "{} line {}: expected a token in base64, a space and its rank",
                 path.display(),
                 number + 1
             )));
@@ -39,8 +41,8 @@ pub fn load(path: &Path) -> Result<Files> {
         tokens.push(&token);
     }
     let vocab = Vocab::from_ranks(ids.into_iter().zip(tokens.iter()))
-        .map_err(|error| blame(path, error))?;
-    Ok(Files { vocab, special_tokens: Vec::new(), pattern: pattern_by_name(path) })
+        .map_err(|error| in_file(path, error))?;
+    Ok(TokenizerParts { vocab, special_tokens: Vec::new(), pattern: pattern_by_name(path) })
 }
 
 fn pattern_by_name(path: &Path) -> Pattern {

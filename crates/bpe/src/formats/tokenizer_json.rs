@@ -1,9 +1,9 @@
 //! Reads Hugging Face's `tokenizer.json`, as far as it holds a byte-level BPE tokenizer.
 //!
-//! What would change the ids and cannot be honoured is refused by name: normalizers, other
-//! pre-tokenizers than one split by a regular expression, dropout, affixes, byte fallback, added
-//! tokens that swallow white space. Post-processors (which add tokens around a text), truncation
-//! and padding are not part of a tokenizer here and are passed over.
+//! What would change the ids and is not supported is refused by name: normalizers, pre-tokenizers
+//! other than one split by a regular expression, dropout, affixes, byte fallback, added tokens that
+//! strip white space. Post-processors (which add tokens around a text), truncation and padding are
+//! not part of a tokenizer here and are ignored.
 //!
 //! Source: the serialized form of the library `tokenizers`.
 
@@ -13,7 +13,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::json::{Merges, Tokens};
-use super::{Files, blame, read_text, unspell_tokens};
+use super::parts::TokenizerParts;
+use super::spelling::unspell_tokens;
+use super::text_file::{in_file, read_text};
 use crate::error::{Error, Result};
 use crate::text::pattern::Pattern;
 use crate::vocab::{TokenId, Vocab};
@@ -62,13 +64,15 @@ struct Model {
     merges: Merges,
 }
 
-pub fn load(path: &Path) -> Result<Files> {
-    read(&read_text(path)?).map_err(|error| blame(path, error))
+/// Reads a `tokenizer.json`.
+pub fn load(path: &Path) -> Result<TokenizerParts> {
+    read(&read_text(path)?).map_err(|error| in_file(path, error))
 }
 
-fn read(text: &str) -> Result<Files> {
-    let file: TokenizerJson = serde_json::from_str(text)
-        .map_err(|error| Error::invalid(format!("no byte-level BPE tokenizer.json: {error}")))?;
+fn read(text: &str) -> Result<TokenizerParts> {
+    let file: TokenizerJson = serde_json::from_str(text).map_err(|error| {
+        Error::invalid(format!("is not a byte-level BPE tokenizer.json: {error}"))
+    })?;
     check_model(&file.model)?;
     check_normalizer(&file.normalizer)?;
     check_added_tokens(&file.added_tokens)?;
@@ -76,7 +80,7 @@ fn read(text: &str) -> Result<Files> {
     let mut vocab = read_vocab(&file)?;
     vocab.set_whole_words_first(file.model.ignore_merges);
     let special_tokens = file.added_tokens.into_iter().map(|token| token.content).collect();
-    Ok(Files { vocab, special_tokens, pattern })
+    Ok(TokenizerParts { vocab, special_tokens, pattern })
 }
 
 /// Added tokens may or may not be listed in the model's vocabulary; if so, that id counts.
@@ -137,8 +141,8 @@ fn check_added_tokens(tokens: &[AddedToken]) -> Result<()> {
         return refuse(format!("added token {:?}: {flag} is not supported", token.content));
     }
     // `tokenizers` looks for all tokens that are not "normalized" first, and for the others in
-    // what is left; here the leftmost and longest of all wins. It comes to the same thing unless
-    // one of the first kind can begin inside one of the second.
+    // what is left; here the leftmost and longest of all wins. The result is the same unless one of
+    // the first kind can begin inside one of the second.
     for late in tokens.iter().filter(|token| token.normalized) {
         for early in tokens.iter().filter(|token| !token.normalized) {
             let late_bytes = late.content.as_bytes();
@@ -161,7 +165,7 @@ fn check_added_tokens(tokens: &[AddedToken]) -> Result<()> {
     Ok(())
 }
 
-/// The regular expression that cuts text into pretokens.
+/// The regular expression that divides text into pretokens.
 fn regex_of(pre_tokenizer: &Value) -> Result<String> {
     let single = std::slice::from_ref(pre_tokenizer);
     let steps = match pre_tokenizer.get("pretokenizers").and_then(Value::as_array) {
@@ -182,15 +186,13 @@ fn regex_of(pre_tokenizer: &Value) -> Result<String> {
             check_byte_level(bytes)?;
             if uses_regex(bytes) {
                 return refuse(
-                    "the pre-tokenizer ByteLevel with use_regex after a Split is not \
-                            supported",
+                    "the pre-tokenizer ByteLevel with use_regex after a Split is not supported",
                 );
             }
             split_regex(split)
         }
         _ => refuse(format!(
-            "the pre-tokenizer ({}) is not supported: ByteLevel, or Split and ByteLevel, are \
-             expected",
+            "the pre-tokenizer ({}) is not supported: expected ByteLevel, or Split and ByteLevel",
             steps.iter().map(kind).collect::<Vec<_>>().join(", ")
         )),
     }
@@ -211,14 +213,13 @@ fn check_byte_level(byte_level: &Value) -> Result<()> {
 fn split_regex(split: &Value) -> Result<String> {
     let text = |key: &str| split.get(key).and_then(Value::as_str).unwrap_or_default();
     let invert = split.get("invert").and_then(Value::as_bool).unwrap_or(false);
-    // "Removed" and inverted drops what lies between the matches. Patterns written that way leave
+    // "Removed" and inverted drops what is between the matches. Patterns written that way leave
     // nothing between them; if one does, it is kept here.
     if (text("behavior"), invert) != ("Isolated", false)
         && (text("behavior"), invert) != ("Removed", true)
     {
         return refuse(format!(
-            "the pre-tokenizer Split with behavior {:?}{} is not supported: \"Isolated\" is \
-             expected",
+            "the pre-tokenizer Split with behavior {:?}{} is not supported: expected \"Isolated\"",
             text("behavior"),
             if invert { ", inverted," } else { "" }
         ));

@@ -1,7 +1,7 @@
 //! Writes `tokenizer.json` so that `tokenizers` and `transformers` load it as it is and give the
-//! same ids, and the few lines of `tokenizer_config.json` by which `AutoTokenizer` knows what it
-//! has before it. (A custom regular expression is read by Oniguruma there; where the engines
-//! disagree, as on whether `½` is a `\w`, so do the ids.)
+//! same ids, and the few lines of `tokenizer_config.json` by which `AutoTokenizer` recognizes it.
+//! (They match a custom regular expression with Oniguruma; where the engines disagree, as on
+//! whether `½` is a `\w`, so do the ids.)
 
 use std::io::{self, Write};
 
@@ -12,10 +12,10 @@ use super::alphabet;
 use crate::text::pattern::Pattern;
 use crate::vocab::{TokenId, Vocab};
 
-/// What ends a document in the tokenizers of GPT-2 and its heirs.
+/// What ends a document in the tokenizers of GPT-2 and its successors.
 const END_OF_TEXT: &str = "<|endoftext|>";
 
-/// `tokens` are all of the vocabulary as they are to be written, by rising id.
+/// Writes `tokenizer.json`. `tokens` are all of the vocabulary as they are spelled, by rising id.
 pub fn write(
     out: &mut impl Write,
     vocab: &Vocab,
@@ -34,7 +34,7 @@ pub fn write(
         post_processor: (),
         decoder: byte_level(true, true),
         model: Model {
-            kind: "BPE",
+            model_type: "BPE",
             dropout: (),
             unk_token: (),
             continuing_subword_prefix: (),
@@ -50,6 +50,7 @@ pub fn write(
     out.write_all(b"\n")
 }
 
+/// Writes `tokenizer_config.json`.
 pub fn write_config(out: &mut impl Write, special_tokens: &[(TokenId, &str)]) -> io::Result<()> {
     let mut config = json!({
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -78,7 +79,7 @@ struct TokenizerJson<'a> {
 #[derive(serde::Serialize)]
 struct Model<'a> {
     #[serde(rename = "type")]
-    kind: &'a str,
+    model_type: &'a str,
     dropout: (),
     unk_token: (),
     continuing_subword_prefix: (),

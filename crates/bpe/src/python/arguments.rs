@@ -1,5 +1,5 @@
-//! What Python passes in, as the crate wants it: texts as bytes without a copy, ids as `Vec<u32>`;
-//! and bytes as the text that Python wants.
+//! Python's values as the crate takes them, texts as bytes without a copy, ids as `Vec<u32>`; and
+//! bytes as Python's text.
 
 use pyo3::buffer::{Element, PyBuffer};
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -20,9 +20,9 @@ pub fn text_bytes<'a>(text: &'a Bound<'_, PyAny>) -> PyResult<&'a [u8]> {
     Err(PyTypeError::new_err(format!("text must be str or bytes, not {}", type_name(text))))
 }
 
-/// The `str` of these bytes; U+FFFD for what is no UTF-8 (each maximal part of a character, as the
-/// Unicode Standard advises and Rust does it). Python decodes and checks in one pass, where going
-/// through `str` of Rust would check first: a tenth of decoding ids.
+/// The `str` of these bytes; U+FFFD for what is not UTF-8 (each maximal part of a character, as the
+/// Unicode Standard recommends and Rust does it). Python decodes and checks in one pass, where
+/// going through Rust's `str` would check first: a tenth of the time of decoding ids.
 pub fn text_of<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyString>> {
     let len = ffi::Py_ssize_t::try_from(bytes.len())?;
     // SAFETY: the bytes are valid for `len` and the error handler's name ends in NUL; what comes
@@ -33,7 +33,7 @@ pub fn text_of<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyStri
     }
 }
 
-/// Surrogates are halves of UTF-16 characters; alone they stand for nothing that has bytes.
+/// Surrogates are halves of UTF-16 characters; a lone one has no bytes.
 fn lone_surrogate(text: &Bound<'_, PyString>) -> PyErr {
     let position = || -> PyResult<usize> {
         let error = text.call_method1("encode", ("utf-8",)).err();
@@ -41,11 +41,20 @@ fn lone_surrogate(text: &Bound<'_, PyString>) -> PyErr {
     };
     match position() {
         Ok(at) => PyValueError::new_err(format!(
-            "the text has a lone surrogate at character {at}, which is no text: decode its source \
-             with errors=\"replace\", or give its bytes"
+            "the text has a lone surrogate at character {at}, which has no UTF-8: decode its \
+             source with errors=\"replace\", or give its bytes"
         )),
         Err(error) => error,
     }
+}
+
+/// Several texts, as special tokens are passed.
+pub fn strings(texts: &[Bound<'_, PyString>]) -> PyResult<Vec<String>> {
+    let owned = |text: &Bound<'_, PyString>| {
+        let bytes = text_bytes(text.as_any())?;
+        Ok(String::from_utf8_lossy(bytes).into_owned())
+    };
+    texts.iter().map(owned).collect()
 }
 
 /// Ids from whatever holds integers: a list, a buffer (NumPy array, `array`, memoryview), a tensor
@@ -77,7 +86,7 @@ pub fn token_ids(ids: &Bound<'_, PyAny>) -> PyResult<Vec<TokenId>> {
     collect(0, ids.try_iter()?)
 }
 
-/// The ids of a list a few thousand at a time: these stay in a near cache.
+/// Calls `work` with a few thousand ids of a list at a time, which stay in the nearest caches.
 pub fn for_each_block(
     list: &Bound<'_, PyList>,
     mut work: impl FnMut(&[TokenId]) -> PyResult<()>,
@@ -89,7 +98,7 @@ pub fn for_each_block(
     })
 }
 
-/// What most callers pass, so it has a path without counting references: decoding a million ids
+/// Most callers pass lists, so there is a path that counts no references: decoding a million ids
 /// takes two thirds of the time.
 fn from_list(list: &Bound<'_, PyList>, from: usize, to: usize) -> PyResult<Vec<TokenId>> {
     let mut ids = Vec::with_capacity(to.saturating_sub(from));
@@ -101,7 +110,7 @@ fn from_list(list: &Bound<'_, PyList>, from: usize, to: usize) -> PyResult<Vec<T
             if item.is_null() || ffi::PyLong_CheckExact(item) == 0 {
                 None
             } else {
-                // What no C long holds comes out as -1, which is no id either.
+                // What does not fit into a C long becomes -1, which is not an id either.
                 let mut overflow = 0;
                 TokenId::try_from(ffi::PyLong_AsLongAndOverflow(item, &mut overflow)).ok()
             }
@@ -118,7 +127,7 @@ fn from_list(list: &Bound<'_, PyList>, from: usize, to: usize) -> PyResult<Vec<T
     Ok(ids)
 }
 
-/// Not `Iterator::collect`, which would not reserve the room: an error may end it early.
+/// Not `Iterator::collect`, which would not reserve memory, as an error may end it early.
 fn collect<'py>(
     expected: usize,
     ids: impl Iterator<Item = PyResult<Bound<'py, PyAny>>>,
@@ -136,14 +145,14 @@ fn token_id(id: &Bound<'_, PyAny>) -> PyResult<TokenId> {
         if id.is_instance_of::<PyList>() {
             PyTypeError::new_err("ids must be one-dimensional: decode one row at a time")
         } else if id.call_method0("__index__").is_ok() {
-            PyValueError::new_err(format!("{id} is no token id: ids are 0 to {}", TokenId::MAX))
+            PyValueError::new_err(format!("{id} is not a token id: ids are 0 to {}", TokenId::MAX))
         } else {
             PyTypeError::new_err(format!("ids must be integers, not {}", type_name(id)))
         }
     })
 }
 
-/// None if `ids` is no buffer of `T`.
+/// None if `ids` is not a buffer of `T`.
 fn from_buffer<T>(ids: &Bound<'_, PyAny>) -> Option<PyResult<Vec<TokenId>>>
 where
     T: Element + TryInto<TokenId> + std::fmt::Display,
@@ -158,7 +167,10 @@ where
     }
     let convert = |value: T| {
         value.try_into().map_err(|_| {
-            PyValueError::new_err(format!("{value} is no token id: ids are 0 to {}", TokenId::MAX))
+            PyValueError::new_err(format!(
+                "{value} is not a token id: ids are 0 to {}",
+                TokenId::MAX
+            ))
         })
     };
     let values = match buffer.to_vec(ids.py()) {
@@ -173,6 +185,7 @@ fn not_one_dimensional(ids: &Bound<'_, PyAny>) -> PyErr {
     PyTypeError::new_err(format!("ids must be one-dimensional, not of shape {shape}"))
 }
 
+/// The name of an object's type, for messages.
 pub fn type_name(object: &Bound<'_, PyAny>) -> String {
     object.get_type().name().map_or_else(|_| "an unnamed type".to_owned(), |name| name.to_string())
 }

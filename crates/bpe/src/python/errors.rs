@@ -21,7 +21,7 @@ pub fn to_python(error: Error) -> PyErr {
     }
 }
 
-/// An argument that makes no sense: Python's `UsageError`, a `ValueError` too.
+/// An argument that makes no sense becomes Python's `UsageError`, which is also a `ValueError`.
 pub fn to_usage_error(error: Error) -> PyErr {
     let message = error.to_string();
     let raise = |py: Python<'_>| -> PyResult<PyErr> {
@@ -31,7 +31,7 @@ pub fn to_usage_error(error: Error) -> PyErr {
     Python::attach(|py| raise(py).unwrap_or_else(|_| PyValueError::new_err(message.clone())))
 }
 
-/// The system's words without the "(os error 2)" that Rust appends.
+/// The system's message without the "(os error 2)" that Rust appends.
 fn strerror(py: Python<'_>, number: i32) -> PyResult<String> {
     py.import("os")?.call_method1("strerror", (number,))?.extract()
 }

@@ -3,6 +3,7 @@
 
 mod arguments;
 mod errors;
+mod options;
 mod stream;
 mod tokenizer;
 mod training;

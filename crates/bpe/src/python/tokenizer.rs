@@ -3,17 +3,16 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
-use std::thread::available_parallelism;
 
 use numpy::PyArray1;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString};
 
-use super::arguments::{for_each_block, text_bytes, text_of, token_ids, type_name};
+use super::arguments::{for_each_block, strings, text_bytes, text_of, token_ids, type_name};
 use super::errors::{to_python, to_usage_error};
+use super::options::{self, Resources, TextSource, threads_or_all};
 use super::stream::EncodeStream;
-use super::training::{text_fields, train_options};
 use super::watch::watch;
 use crate::encode::encoder::Tokenizer;
 use crate::error::Result;
@@ -26,10 +25,10 @@ use crate::train::train;
 use crate::vocab::{TokenId, Vocab};
 
 /// Encoding this many bytes takes so long that other Python threads should run meanwhile; below,
-/// releasing the GIL and taking it again would cost more than it gives.
+/// releasing the GIL and taking it again would cost more than it gains.
 const WORTH_RELEASING: usize = 4096;
 
-/// The special token that separates documents in a text file, by custom of the field.
+/// The special token that separates documents in a text file, by convention.
 const END_OF_TEXT: &str = "<|endoftext|>";
 
 /// Ids, bytes of text, documents.
@@ -62,7 +61,7 @@ impl PyTokenizer {
         let tokens: Vec<(TokenId, Vec<u8>)> = tokens.collect::<PyResult<_>>()?;
         let merges = merges.try_iter()?.map(|merge| merge_parts(&merge?));
         let merges: Vec<(Vec<u8>, Vec<u8>)> = merges.collect::<PyResult<_>>()?;
-        let special_tokens = texts(&special_tokens)?;
+        let special_tokens = strings(&special_tokens)?;
         let pattern = Pattern::parse(pattern).map_err(to_usage_error)?;
         let mut vocab = Vocab::new(tokens, merges).map_err(to_python)?;
         vocab.set_whole_words_first(whole_words_first);
@@ -70,31 +69,25 @@ impl PyTokenizer {
         Ok(tokenizer.into())
     }
 
-    /// A job to watch: counting and merging take seconds to hours.
+    /// A watched job: counting and merging take seconds to hours.
     #[staticmethod]
-    #[expect(clippy::too_many_arguments, reason = "one for each of Python's")]
     fn train(
         py: Python<'_>,
-        paths: Vec<PathBuf>,
+        source: TextSource,
         vocab_size: usize,
         special_tokens: Vec<Bound<'_, PyString>>,
         pattern: &str,
-        threads: Option<usize>,
-        max_memory: Option<u64>,
         min_count: u64,
-        text_field: Option<String>,
-        text_column: String,
-        progress: Option<&Bound<'_, PyAny>>,
+        resources: Resources<'_>,
     ) -> PyResult<Self> {
-        let special = SpecialTokens::new(&texts(&special_tokens)?).map_err(to_usage_error)?;
+        let special = SpecialTokens::new(&strings(&special_tokens)?).map_err(to_usage_error)?;
         let pattern = Pattern::parse(pattern).map_err(to_usage_error)?;
-        let fields = text_fields(text_field, text_column);
-        let options = train_options(threads, max_memory, min_count, fields);
+        let (paths, options) = (&source.paths, resources.training(&source, min_count));
         let job = |progress: &Progress| {
-            let trained = train(&paths, vocab_size, &special, &pattern, &options, progress)?;
+            let trained = train(paths, vocab_size, &special, &pattern, &options, progress)?;
             Tokenizer::new(trained.vocab()?, special.tokens(), pattern.clone())
         };
-        watch(py, progress, job).map(Self::from)
+        watch(py, resources.progress.as_ref(), job).map(Self::from)
     }
 
     #[staticmethod]
@@ -104,11 +97,11 @@ impl PyTokenizer {
         special_tokens: Vec<Bound<'_, PyString>>,
         pattern: Option<&str>,
     ) -> PyResult<Self> {
-        let special_tokens = texts(&special_tokens)?;
+        let special_tokens = strings(&special_tokens)?;
         let pattern = pattern.map(Pattern::parse).transpose().map_err(to_usage_error)?;
         let tokenizer = py.detach(|| {
-            let files = formats::load(&path)?;
-            from_parts(files, &special_tokens, pattern)
+            let parts = formats::load(&path)?;
+            from_parts(parts, &special_tokens, pattern)
         });
         tokenizer.map(Self::from).map_err(to_python)
     }
@@ -121,11 +114,11 @@ impl PyTokenizer {
         special_tokens: Vec<Bound<'_, PyString>>,
         pattern: &str,
     ) -> PyResult<Self> {
-        let special_tokens = texts(&special_tokens)?;
+        let special_tokens = strings(&special_tokens)?;
         let pattern = Pattern::parse(pattern).map_err(to_usage_error)?;
         let tokenizer = py.detach(|| {
-            let files = formats::load_pair(&vocab_path, &merges_path, &special_tokens)?;
-            from_parts(files, &special_tokens, Some(pattern.clone()))
+            let parts = formats::load_pair(&vocab_path, &merges_path, &special_tokens)?;
+            from_parts(parts, &special_tokens, Some(pattern.clone()))
         });
         tokenizer.map(Self::from).map_err(to_python)
     }
@@ -152,7 +145,9 @@ impl PyTokenizer {
         threads: Option<usize>,
     ) -> PyResult<Vec<Bound<'py, PyArray1<TokenId>>>> {
         if texts.is_instance_of::<PyString>() || texts.is_instance_of::<PyBytes>() {
-            return Err(PyTypeError::new_err("a text is no batch of texts: put it in a list"));
+            return Err(PyTypeError::new_err(
+                "a single text is not a batch of texts: put it in a list",
+            ));
         }
         let texts = texts.try_iter()?.collect::<PyResult<Vec<_>>>()?;
         let texts = texts.iter().map(text_bytes).collect::<PyResult<Vec<_>>>()?;
@@ -161,68 +156,54 @@ impl PyTokenizer {
         Ok(batch.into_iter().map(|ids| PyArray1::from_vec(py, ids)).collect())
     }
 
-    /// A job to watch. Returns (dtype, (ids, bytes of text, documents), the same of validation,
-    /// what was skipped).
-    #[pyo3(signature = (paths, out, threads, progress, *, text_field=None,
-                        text_column="text".to_owned(), append_eot=false, val_fraction=0.0, seed=0,
-                        shard_tokens=None, resume=false, skip_errors=false))]
-    #[expect(clippy::too_many_arguments, reason = "they have names in Python")]
+    /// A watched job. Returns (dtype, (ids, bytes of text, documents), the same of validation, what
+    /// was skipped).
     fn encode_files(
         &self,
         py: Python<'_>,
-        paths: Vec<PathBuf>,
+        source: TextSource,
         out: PathBuf,
-        threads: Option<usize>,
-        progress: Option<&Bound<'_, PyAny>>,
-        text_field: Option<String>,
-        text_column: String,
-        append_eot: bool,
-        val_fraction: f64,
-        seed: u64,
-        shard_tokens: Option<u64>,
-        resume: bool,
-        skip_errors: bool,
+        options: options::EncodeOptions,
+        resources: Resources<'_>,
     ) -> PyResult<(&'static str, Counts, Option<Counts>, Vec<String>)> {
         let separator = self.core.vocab().id(END_OF_TEXT.as_bytes());
-        if append_eot && separator.is_none() {
+        if options.append_eot && separator.is_none() {
             return Err(PyValueError::new_err(format!(
                 "append_eot: the tokenizer has no {END_OF_TEXT}; name it as a special token"
             )));
         }
         let options = EncodeOptions {
-            threads: threads_or_all(threads),
-            fields: text_fields(text_field, text_column),
-            append_eot: separator.filter(|_| append_eot),
+            threads: resources.threads(),
+            fields: source.fields(),
+            append_eot: separator.filter(|_| options.append_eot),
             separator,
             fingerprint: self.fingerprint()?.to_owned(),
-            val_fraction,
-            seed,
-            shard_tokens,
-            resume,
-            skip_errors,
+            val_fraction: options.val_fraction,
+            seed: options.seed,
+            shard_tokens: options.shard_tokens,
+            resume: options.resume,
+            skip_errors: options.skip_errors,
             ..EncodeOptions::default()
         };
-        let job = |progress: &Progress| encode_files(&self.core, &paths, &out, &options, progress);
-        let stats = watch(py, progress, job)?;
+        let (core, paths) = (&self.core, &source.paths);
+        let job = |progress: &Progress| encode_files(core, paths, &out, &options, progress);
+        let stats = watch(py, resources.progress.as_ref(), job)?;
         let counts = |stats: &EncodeStats| (stats.tokens, stats.bytes, stats.documents);
         let val = stats.val.as_deref().map(counts);
         Ok((stats.dtype, counts(&stats), val, stats.skipped))
     }
 
-    /// A job to watch. Returns (ids, bytes of text).
+    /// A watched job. Returns (ids, bytes of text).
     fn count_tokens(
         &self,
         py: Python<'_>,
-        paths: Vec<PathBuf>,
-        threads: Option<usize>,
-        text_field: Option<String>,
-        text_column: String,
-        progress: Option<&Bound<'_, PyAny>>,
+        source: TextSource,
+        resources: Resources<'_>,
     ) -> PyResult<(u64, u64)> {
-        let (threads, fields) = (threads_or_all(threads), text_fields(text_field, text_column));
-        let count =
-            |progress: &Progress| count_tokens(&self.core, &paths, &fields, threads, progress);
-        watch(py, progress, count)
+        let (threads, fields) = (resources.threads(), source.fields());
+        let (core, paths) = (&self.core, &source.paths);
+        let job = |progress: &Progress| count_tokens(core, paths, &fields, threads, progress);
+        watch(py, resources.progress.as_ref(), job)
     }
 
     fn encode_stream(&self) -> EncodeStream {
@@ -314,7 +295,7 @@ impl PyTokenizer {
             if for_each_block(list, decode).is_ok() {
                 return Ok(bytes);
             }
-            // A list can be read again: as a whole, so that what is wrong is counted from its start.
+            // The list is decoded again as a whole, so that the error counts from its start.
         }
         let mut bytes = Vec::new();
         self.core.decode(&token_ids(ids)?, &mut bytes).map_err(to_python)?;
@@ -322,34 +303,21 @@ impl PyTokenizer {
     }
 }
 
-/// A tokenizer from files, with special tokens beside the files' own and a pattern instead of it.
+/// A tokenizer from its files, with more special tokens, and a pattern in place of the files' own.
 fn from_parts(
-    files: formats::Files,
+    parts: formats::TokenizerParts,
     special_tokens: &[String],
     pattern: Option<Pattern>,
 ) -> Result<Tokenizer> {
-    let mut all = files.special_tokens;
+    let mut all = parts.special_tokens;
     all.extend(
         special_tokens.iter().filter(|token| !all.contains(token)).cloned().collect::<Vec<_>>(),
     );
-    Tokenizer::new(files.vocab, &all, pattern.unwrap_or(files.pattern))
-}
-
-/// All cores that this process may use, if nothing is said.
-pub fn threads_or_all(threads: Option<usize>) -> usize {
-    threads.unwrap_or_else(|| available_parallelism().map_or(1, usize::from)).max(1)
-}
-
-pub fn texts(texts: &[Bound<'_, PyString>]) -> PyResult<Vec<String>> {
-    let owned = |text: &Bound<'_, PyString>| {
-        let bytes = text_bytes(text.as_any())?;
-        Ok(String::from_utf8_lossy(bytes).into_owned())
-    };
-    texts.iter().map(owned).collect()
+    Tokenizer::new(parts.vocab, &all, pattern.unwrap_or(parts.pattern))
 }
 
 fn vocab_id(id: &Bound<'_, PyAny>) -> PyResult<TokenId> {
-    id.extract().map_err(|_| PyValueError::new_err(format!("vocab: {id} is no token id")))
+    id.extract().map_err(|_| PyValueError::new_err(format!("vocab: {id} is not a token id")))
 }
 
 fn token_bytes(token: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {

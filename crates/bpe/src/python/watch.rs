@@ -1,5 +1,5 @@
 //! Long jobs seen from Python: the job runs on a thread of its own with the GIL released, while the
-//! calling thread looks at its progress, tells a Python callback, and notices Ctrl-C.
+//! calling thread polls its progress, tells a Python callback, and notices Ctrl-C.
 
 use std::any::Any;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
@@ -13,7 +13,7 @@ use super::errors::to_python;
 use crate::error::Result;
 use crate::progress::{Phase, Progress};
 
-/// How often the calling thread looks: Ctrl-C is noticed within this time.
+/// How often the calling thread polls: Ctrl-C is noticed within this time.
 const INTERVAL: Duration = Duration::from_millis(50);
 
 /// Runs `job` and returns what it returns, as soon as it does. `callback` is called with (phase,
@@ -28,25 +28,26 @@ pub fn watch<T: Send>(
     let (sender, receiver) = sync_channel(1);
     thread::scope(|scope| {
         let worker = scope.spawn(move || {
-            // Nobody hears it only if the watching has failed already.
+            // Nobody receives it only if polling has failed already.
             let _ = sender.send(job(progress));
         });
-        let watched = look_on(py, callback, progress, receiver);
-        if watched.is_err() {
+        let polled = poll_until_done(py, callback, progress, receiver);
+        if polled.is_err() {
             progress.cancel();
         }
         if let Err(panic) = py.detach(|| worker.join()) {
             return Err(PyRuntimeError::new_err(describe(&*panic)));
         }
-        let result = watched?.ok_or_else(|| PyRuntimeError::new_err("a job ended unheard"))?;
+        let ended = || PyRuntimeError::new_err("internal error: a job ended without a result");
+        let result = polled?.ok_or_else(ended)?;
         let value = result.map_err(to_python)?;
         report(callback, progress)?;
         Ok(value)
     })
 }
 
-/// Waits for the job's result; None if the job ended without one (it panicked).
-fn look_on<T: Send>(
+/// Waits for the job's result; `None` if the job ended without one (it panicked).
+fn poll_until_done<T: Send>(
     py: Python<'_>,
     callback: Option<&Bound<'_, PyAny>>,
     progress: &Progress,

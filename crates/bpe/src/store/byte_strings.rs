@@ -10,37 +10,45 @@ pub struct ByteStrings {
 }
 
 impl ByteStrings {
+    /// An empty list.
     pub fn new() -> Self {
         Self::default()
     }
 
+    /// An empty list with room for `strings` strings of `bytes` bytes in all.
     pub fn with_capacity(strings: usize, bytes: usize) -> Self {
         Self { bytes: Vec::with_capacity(bytes), ends: Vec::with_capacity(strings) }
     }
 
+    /// Adds a string at the end.
     pub fn push(&mut self, string: &[u8]) {
         self.bytes.extend_from_slice(string);
         self.ends.push(self.bytes.len());
     }
 
-    /// Pushes all strings of another list.
+    /// Adds all strings of another list.
     pub fn append(&mut self, other: &ByteStrings) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(&other.bytes);
         self.ends.extend(other.ends.iter().map(|end| start + end));
     }
 
-    /// Panics if `index` is not below [`len`](Self::len), like a slice.
+    /// The string at `index`.
+    ///
+    /// # Panics
+    /// If `index` is not below [`len`](Self::len), as for a slice.
     #[inline]
     pub fn get(&self, index: usize) -> &[u8] {
         let start = if index == 0 { 0 } else { self.ends[index - 1] };
         &self.bytes[start..self.ends[index]]
     }
 
+    /// How many strings there are.
     pub fn len(&self) -> usize {
         self.ends.len()
     }
 
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
@@ -50,6 +58,7 @@ impl ByteStrings {
         self.bytes.len()
     }
 
+    /// The strings, in the order of pushing.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &[u8]> {
         (0..self.len()).map(|index| self.get(index))
     }

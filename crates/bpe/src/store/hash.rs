@@ -1,8 +1,8 @@
-//! Hashing for the tables that every word goes through: one wide multiplication per 16 bytes,
+//! The one hash of the crate's tables of words and pairs: one wide multiplication per 16 bytes,
 //! folded, so that high and low bits of the input reach all bits of the output.
 //!
-//! It is no defence against someone who chooses keys to collide. The tables on a hot path are
-//! therefore bounded: a collision there costs a repeated merge, never a long probe.
+//! It does not resist someone who chooses keys to collide. The caches of the encoder are therefore
+//! bounded: a collision there costs a repeated merge, never a long probe.
 
 const SEED_LOW: u64 = 0x9e37_79b9_7f4a_7c15; // 2^64 / golden ratio
 const SEED_HIGH: u64 = 0xd1b5_4a32_d192_ed03; // 2^64 / the plastic number, made odd
@@ -42,7 +42,7 @@ mod tests {
     #[test]
     fn short_strings_spread() {
         // All strings of one and two bytes: 65,792 hashes, and they must also differ in the
-        // 20 bits that a table of a million slots uses (a random function fills 64 k of them).
+        // 20 bits that a table of a million slots uses (a random function fills 64,000 of them).
         let mut strings: Vec<Vec<u8>> = (0..=255).map(|a| vec![a]).collect();
         strings.extend((0..=255).flat_map(|a| (0..=255).map(move |b| vec![a, b])));
         let hashes: HashSet<u64> = strings.iter().map(|s| hash_bytes(s)).collect();

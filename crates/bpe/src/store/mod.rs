@@ -1,7 +1,8 @@
 //! Flat tables, keys and hashes: what the rooms after this one keep their bytes and ids in.
 
-pub mod byte_strings;
-pub mod hash;
+pub(crate) mod byte_strings;
+pub(crate) mod hash;
 pub(crate) mod pages;
-pub mod pair_table;
-pub mod token_table;
+pub(crate) mod pair_table;
+pub(crate) mod short_key;
+pub(crate) mod token_table;

@@ -1,21 +1,21 @@
-//! Memory that is there before it is used: its pages, and its cache lines.
+//! Memory made ready before it is used: its pages, and its cache lines.
 
 use std::hint::black_box;
 
 /// `len` copies of `value`, every page of them written to.
 ///
-/// `vec![0; len]` gets pages lazily. One that is read before it is written is mapped to a shared
-/// page of zeros first and replaced later, and for the replacement the kernel interrupts every
-/// other core that runs a thread of the process. Tables that look before they write meet that at
-/// every page; it took a quarter of the time of training on two cores.
+/// `vec![0; len]` gets its pages lazily. A page that is read before it is written is mapped to a
+/// shared page of zeros first and replaced later, and to replace it the kernel interrupts every
+/// other core that runs a thread of the process. Tables that look before they write pay that for
+/// every page: a quarter of the time of training on two cores.
 pub fn filled<T: Copy>(value: T, len: usize) -> Vec<T> {
     let mut filled = Vec::with_capacity(len);
-    // The compiler may not see zeros, or it makes `vec![0; len]` of it.
+    // If the compiler saw zeros, it would turn this into `vec![0; len]`.
     filled.resize(len, black_box(value));
     filled
 }
 
-/// Asks the processor to bring what is at `place` near, without waiting for it: for tables larger
+/// Asks the processor to load `place` into its caches, without waiting for it: for tables larger
 /// than the caches, when it is known early which entry will be read. It made encoding on one core
 /// 15 to 25 % faster, where look-ups waited for the third-level cache.
 #[inline(always)]

@@ -1,5 +1,5 @@
-//! (left id, right id) -> merge: the table asked most often while a word is merged, mostly for
-//! pairs that it does not hold. Open addressing, at most half full, 16 bytes a slot.
+//! (left id, right id) -> merge: what is asked most often while a word is merged, mostly about
+//! pairs that do not merge. Open addressing, at most half full, 16 bytes a slot.
 
 use super::hash::fold;
 use super::token_table::TokenId;
@@ -13,6 +13,7 @@ impl PairMerge {
     /// The pair does not merge: greater than every merge.
     pub const NONE: Self = Self(u64::MAX);
 
+    /// The merge of this rank.
     pub fn new(rank: u32, result: TokenId) -> Self {
         Self(u64::from(rank) << 32 | u64::from(result))
     }
@@ -29,23 +30,25 @@ impl PairMerge {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Slot {
+struct PairSlot {
     pair: u64,
     merge: PairMerge,
 }
 
-/// No pair of ids: they end at [`super::token_table::MAX_TOKEN_ID`].
-const EMPTY: Slot = Slot { pair: u64::MAX, merge: PairMerge::NONE };
+/// Not a pair of ids: they end at [`super::token_table::MAX_TOKEN_ID`].
+const EMPTY: PairSlot = PairSlot { pair: u64::MAX, merge: PairMerge::NONE };
 
+/// Which pairs of adjacent tokens merge, at which rank, and into what.
 #[derive(Clone, Debug)]
 pub struct PairTable {
-    slots: Vec<Slot>,
+    slots: Vec<PairSlot>,
     len: usize,
     /// How far a hash is shifted right to become a slot's number.
     shift: u32,
 }
 
 impl PairTable {
+    /// An empty table with room for `pairs` pairs.
     pub fn with_capacity(pairs: usize) -> Self {
         let slots = (pairs * 2).next_power_of_two().max(64);
         Self { slots: vec![EMPTY; slots], len: 0, shift: 64 - slots.trailing_zeros() }
@@ -67,17 +70,14 @@ impl PairTable {
         if self.slots[slot].pair == pair {
             return false;
         }
-        self.slots[slot] = Slot { pair, merge };
+        self.slots[slot] = PairSlot { pair, merge };
         self.len += 1;
         true
     }
 
+    /// How many pairs merge.
     pub fn len(&self) -> usize {
         self.len
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
     }
 
     #[inline(always)]

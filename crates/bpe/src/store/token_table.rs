@@ -5,16 +5,17 @@ use super::hash::hash_bytes;
 use super::pages::filled;
 use crate::error::{Error, Result};
 
+/// A token's number in a vocabulary.
 pub type TokenId = u32;
 
-/// The largest id a vocabulary may hold. Eighty times the largest vocabulary in use, and small
-/// enough for a table indexed by id, and for an id and a count to share 32 bits.
+/// The largest id that a vocabulary may hold: far beyond any vocabulary in use, small enough for a
+/// table indexed by id, and for an id and a count to share 32 bits.
 pub const MAX_TOKEN_ID: TokenId = (1 << 24) - 1;
 
 /// Most tokens are shorter: copying this many bytes at once is quicker than copying just enough.
 pub const WIDE: usize = 16;
 
-/// No id: an empty slot of the index.
+/// Not an id: an empty slot of the index.
 const EMPTY: TokenId = TokenId::MAX;
 
 #[derive(Clone, Copy, Debug)]
@@ -25,25 +26,27 @@ struct Span {
 }
 
 /// A slot of the index: an id, or [`EMPTY`], and half of its bytes' hash. A look-up that meets
-/// another token is mostly told so without a look at that token's bytes.
+/// another token mostly sees that without reading that token's bytes.
 #[derive(Clone, Copy, Debug)]
-struct Slot {
+struct IndexSlot {
     tag: u32,
     id: TokenId,
 }
 
 const ABSENT: Span = Span { start: 0, len: u32::MAX };
 
+/// The tokens of a vocabulary, by id and by bytes.
 #[derive(Clone, Debug, Default)]
 pub struct TokenTable {
     bytes: Vec<u8>,
     spans: Vec<Span>,
     len: usize,
     /// A power of two slots, at most half of them taken; linear probing.
-    index: Vec<Slot>,
+    index: Vec<IndexSlot>,
 }
 
 impl TokenTable {
+    /// An empty table with room for `tokens` tokens.
     pub fn with_capacity(tokens: usize) -> Self {
         let mut table = Self::default();
         table.bytes.reserve(tokens * 8);
@@ -52,8 +55,11 @@ impl TokenTable {
         table
     }
 
-    /// Adds a token. The same token with the same id may come twice; anything else that would
-    /// make ids or bytes ambiguous is refused.
+    /// Adds a token. The same token with the same id may come twice.
+    ///
+    /// # Errors
+    /// Anything else that would make ids or bytes ambiguous, an empty token, or an id above
+    /// [`MAX_TOKEN_ID`].
     pub fn insert(&mut self, id: TokenId, token: &[u8]) -> Result<()> {
         if id > MAX_TOKEN_ID {
             return Err(Error::invalid(format!(
@@ -62,7 +68,9 @@ impl TokenTable {
             )));
         }
         if token.is_empty() {
-            return Err(Error::invalid(format!("token {id} is empty: every token needs a byte")));
+            return Err(Error::invalid(format!(
+                "token {id} is empty: every token needs at least one byte"
+            )));
         }
         match self.get(id) {
             Some(known) if known == token => return Ok(()),
@@ -94,11 +102,12 @@ impl TokenTable {
         }
         self.bytes.extend_from_slice(token);
         self.spans[id as usize] = Span { start, len: token.len() as u32 };
-        self.index[slot] = Slot { tag, id };
+        self.index[slot] = IndexSlot { tag, id };
         self.len += 1;
         Ok(())
     }
 
+    /// The bytes of a token.
     #[inline]
     pub fn get(&self, id: TokenId) -> Option<&[u8]> {
         let span = self.spans.get(id as usize)?;
@@ -106,8 +115,8 @@ impl TokenTable {
         self.bytes.get(span.start as usize..span.start as usize + span.len as usize)
     }
 
-    /// A token's length and [`WIDE`] bytes of which it is the first (all of it, if it is no longer);
-    /// None for an unknown id, and for the few tokens that stand too near the end of the store.
+    /// A token's length, and [`WIDE`] bytes that begin with it (or with its start, if it is
+    /// longer); `None` for an unknown id, and for the few tokens too near the end of the store.
     #[inline]
     pub fn get_wide(&self, id: TokenId) -> Option<(usize, &[u8; WIDE])> {
         let span = self.spans.get(id as usize)?;
@@ -115,6 +124,7 @@ impl TokenTable {
         Some((span.len as usize, bytes))
     }
 
+    /// The id of a token.
     #[inline]
     pub fn id(&self, token: &[u8]) -> Option<TokenId> {
         if self.index.is_empty() {
@@ -129,10 +139,12 @@ impl TokenTable {
         self.len
     }
 
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
+    /// The largest id.
     pub fn max_id(&self) -> Option<TokenId> {
         self.spans.len().checked_sub(1).map(|id| id as TokenId)
     }
@@ -158,11 +170,11 @@ impl TokenTable {
     }
 
     fn grow_index(&mut self, slots: usize) {
-        self.index = filled(Slot { tag: 0, id: EMPTY }, slots);
+        self.index = filled(IndexSlot { tag: 0, id: EMPTY }, slots);
         for id in 0..self.spans.len() as TokenId {
             if let Some(token) = self.get(id) {
                 let (slot, tag) = self.slot_of(token);
-                self.index[slot] = Slot { tag, id };
+                self.index[slot] = IndexSlot { tag, id };
             }
         }
     }

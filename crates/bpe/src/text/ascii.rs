@@ -1,33 +1,36 @@
-//! Runs of ASCII, eight bytes a step: a word of 64 bits taken as eight lanes.
+//! ASCII classes without branches or tables, and the end of a run of letters, eight bytes a step.
 //!
-//! Source: Mycroft's and Lamport's "SIMD within a register"; the range test is a carry into the
-//! lane's top bit.
+//! Source: SIMD within a register (Lamport, *Multiple byte processing with full-word instructions*,
+//! 1975): 64 bits are taken as eight lanes; the range test is a carry into a lane's top bit.
 
 const ONES: u64 = 0x0101_0101_0101_0101;
 const TOPS: u64 = 0x80 * ONES;
 
+/// A letter of either case.
 #[inline(always)]
 pub fn is_letter(byte: u8) -> bool {
     (byte | 0x20).wrapping_sub(b'a') < 26
 }
 
+/// A digit.
 #[inline(always)]
 pub fn is_digit(byte: u8) -> bool {
     byte.wrapping_sub(b'0') < 10
 }
 
-/// White_Space below U+0080.
+/// White space: White_Space below U+0080.
 #[inline(always)]
 pub fn is_space(byte: u8) -> bool {
     (byte == b' ') | (byte.wrapping_sub(b'\t') < 5)
 }
 
+/// A line end.
 #[inline(always)]
 pub fn is_newline(byte: u8) -> bool {
     (byte == b'\n') | (byte == b'\r')
 }
 
-/// The first place at or after `at` where no ASCII letter stands.
+/// Where the run of ASCII letters ends that starts at `at`: the first place without one.
 #[inline(always)]
 pub fn letters_end(text: &[u8], mut at: usize) -> usize {
     while let Some(lanes) = text.get(at..).and_then(|rest| rest.first_chunk::<8>()) {

@@ -11,11 +11,13 @@ use std::sync::LazyLock;
 
 use regex_syntax::hir::{Class, HirKind};
 
+use super::utf8::{char_len, decode, is_continuation};
+
 /// Lu and Lt.
 pub const UPPER: u8 = 1;
 /// Ll.
 pub const LOWER: u8 = 2;
-/// Lm and Lo: letters that are neither upper nor lower.
+/// Lm and Lo: letters that are neither upper nor lower case.
 pub const CASELESS: u8 = 4;
 /// M: combining marks.
 pub const MARK: u8 = 8;
@@ -25,16 +27,18 @@ pub const NUMBER: u8 = 16;
 pub const BLANK: u8 = 32;
 /// `\r` and `\n`.
 pub const NEWLINE: u8 = 64;
-/// Everything else, and every byte that belongs to no valid UTF-8.
+/// Everything else, and every byte that is not part of valid UTF-8.
 pub const OTHER: u8 = 128;
 
+/// L: letters of any case, or of none.
 pub const LETTER: u8 = UPPER | LOWER | CASELESS;
+/// White_Space: what `\s` matches.
 pub const SPACE: u8 = BLANK | NEWLINE;
 
 const BLOCK: usize = 64;
 const CODE_POINTS: usize = 0x11_0000;
 
-/// code point -> class: `blocks[index[code point / 64]][code point % 64]`. Most blocks are alike,
+/// Code point -> class: `blocks[index[code point / 64]][code point % 64]`. Most blocks are alike,
 /// so what a text touches stays in the first-level cache.
 pub struct Classes {
     ascii: [u8; 128],
@@ -100,22 +104,22 @@ impl Classes {
         self.wide_at(text, at)
     }
 
-    /// The same where no ASCII character stands at `at`.
+    /// The same where the character at `at` is not ASCII.
     #[inline(always)]
     pub fn wide_at(&self, text: &[u8], at: usize) -> (u8, usize) {
-        match code_point(&text[at..]) {
+        match decode(&text[at..]) {
             Some((code_point, len)) => (self.of(code_point), len),
             None => (OTHER, 1),
         }
     }
 
     /// The class of the character that ends right before `at`, and where it starts; `None` where
-    /// what stands further left could make it another one.
+    /// what comes before could make it another one.
     pub fn before(&self, text: &[u8], at: usize) -> Option<(u8, usize)> {
         let last = at.checked_sub(1)?;
         if !is_continuation(text[last]) {
-            // A lead byte that nothing follows before `at` is invalid if `at` is a character's
-            // start, which is for the caller to know.
+            // A lead byte that nothing follows before `at` is invalid if a character starts at
+            // `at`, which the caller has to know.
             return Some((self.at(&text[..at], last).0, last));
         }
         for start in (at.saturating_sub(4)..last).rev() {
@@ -138,7 +142,7 @@ impl Classes {
             return None;
         }
         let (class, len) = self.at(text, at);
-        let unfinished = len == 1 && byte >= 0xC2 && at + sequence_len(byte) > text.len();
+        let unfinished = len == 1 && byte >= 0xC2 && at + char_len(byte) > text.len();
         (!unfinished).then_some(class)
     }
 }
@@ -156,53 +160,4 @@ fn ranges(set: &str) -> Vec<(u32, u32)> {
         }
         other => unreachable!("{set} is a class, not {other:?}"),
     }
-}
-
-#[inline(always)]
-pub fn is_continuation(byte: u8) -> bool {
-    byte & 0xC0 == 0x80
-}
-
-/// How many bytes the character that starts with this lead byte (0xC2 or above) would have.
-fn sequence_len(lead: u8) -> usize {
-    match lead {
-        ..=0xDF => 2,
-        0xE0..=0xEF => 3,
-        _ => 4,
-    }
-}
-
-/// The first character of `text`, which starts with a byte above 0x7F, and its length; `None` if
-/// the bytes are no valid UTF-8 (truncated, overlong, a surrogate, above U+10FFFF).
-#[inline(always)]
-fn code_point(text: &[u8]) -> Option<(u32, usize)> {
-    // Most are three bytes long, and stand where a fourth byte can be read with them.
-    if let Some(four) = text.first_chunk::<4>() {
-        let bytes = u32::from_be_bytes(*four);
-        if bytes & 0xF0C0_C000 == 0xE080_8000 {
-            let point = (bytes >> 12 & 0xF000) | (bytes >> 10 & 0x0FC0) | (bytes >> 8 & 0x003F);
-            return is_three_bytes_long(point).then_some((point, 3));
-        }
-    }
-    let tail = |at: usize| text.get(at).filter(|byte| is_continuation(**byte)).map(|b| *b & 0x3F);
-    let lead = u32::from(text[0]);
-    match lead {
-        0xC2..0xE0 => Some(((lead & 0x1F) << 6 | u32::from(tail(1)?), 2)),
-        0xE0..0xF0 => {
-            let point = (lead & 0x0F) << 12 | u32::from(tail(1)?) << 6 | u32::from(tail(2)?);
-            is_three_bytes_long(point).then_some((point, 3))
-        }
-        0xF0..0xF5 => {
-            let point = (lead & 0x07) << 18 | u32::from(tail(1)?) << 12;
-            let point = point | u32::from(tail(2)?) << 6 | u32::from(tail(3)?);
-            (0x1_0000..0x11_0000).contains(&point).then_some((point, 4))
-        }
-        _ => None,
-    }
-}
-
-/// Of the code points that three bytes can hold, those that need three and are no surrogates.
-#[inline(always)]
-fn is_three_bytes_long(point: u32) -> bool {
-    point >= 0x800 && point & 0xF800 != 0xD800
 }

@@ -1,14 +1,15 @@
-//! Any regular expression, by the engine of fancy-regex.
+//! Any regular expression, matched by the engine of fancy-regex.
 //!
-//! A pretoken is what a match covers, or what lies between two matches. A match of nothing is a
-//! place to cut, as it is for Hugging Face's `Split`. The engine reads text, not bytes: where the
-//! bytes are no valid UTF-8, it is shown a copy in which each invalid byte is U+FFFD (no letter,
-//! number or space), and what it finds is carried back to the bytes.
+//! A pretoken is what a match covers, or what lies between two matches. An empty match is a place
+//! to cut, as it is for Hugging Face's `Split`. The engine reads text, not bytes: where the bytes
+//! are not valid UTF-8, it is given a copy in which each invalid byte is U+FFFD (not a letter,
+//! number or space), and the places it finds are translated back.
 
 use std::sync::Arc;
 
 use fancy_regex::Regex;
 
+use super::utf8::replace_invalid;
 use crate::error::{Error, Result};
 
 /// A compiled regular expression; cloning shares it.
@@ -18,24 +19,35 @@ pub struct CustomPattern {
 }
 
 impl CustomPattern {
+    /// Compiles `regex`, in the syntax of fancy-regex.
+    ///
+    /// # Errors
+    /// It is empty, or not a valid regular expression; the message says where.
     pub fn new(regex: &str) -> Result<Self> {
         if regex.is_empty() {
-            return Err(Error::invalid("pattern: an empty regular expression splits nothing"));
+            return Err(Error::invalid(
+                "pattern: an empty regular expression splits nothing; leave it out or give another",
+            ));
         }
         let compiled = Regex::new(regex).map_err(|error| {
-            // The engine's message may draw the place on several lines; one is enough.
+            // The engine's message may point at the place over several lines; ours takes one.
             let reason = error.to_string();
             let reason = reason.lines().map(str::trim).filter(|line| !line.is_empty());
             let reason = reason.collect::<Vec<_>>().join(" ");
-            Error::invalid(format!("pattern {regex:?}: no valid regular expression: {reason}"))
+            Error::invalid(format!("pattern {regex:?}: not a valid regular expression: {reason}"))
         })?;
         Ok(Self { regex: Arc::new(compiled) })
     }
 
+    /// The regular expression.
     pub fn as_str(&self) -> &str {
         self.regex.as_str()
     }
 
+    /// Calls `visit` with each pretoken of `text` in order; joined they are `text`.
+    ///
+    /// # Errors
+    /// The engine gives up backtracking.
     pub fn for_each<'t>(&self, text: &'t [u8], mut visit: impl FnMut(&'t [u8])) -> Result<()> {
         let mut from = 0;
         let mut edge = |to: usize| {
@@ -47,8 +59,8 @@ impl CustomPattern {
         match std::str::from_utf8(text) {
             Ok(valid) => self.for_each_edge(valid, &mut edge)?,
             Err(_) => {
-                let (repaired, mut offsets) = repair(text);
-                self.for_each_edge(&repaired, &mut |at| edge(offsets.original(at)))?;
+                let (replaced, mut offsets) = replace_invalid(text);
+                self.for_each_edge(&replaced, &mut |at| edge(offsets.original(at)))?;
             }
         }
         edge(text.len());
@@ -66,35 +78,6 @@ impl CustomPattern {
         }
         Ok(())
     }
-}
-
-/// From offsets in a repaired text to those in the original, asked in ascending order.
-struct Offsets {
-    /// Where in the repaired text the characters stand that replace one byte each.
-    replaced: Vec<usize>,
-    passed: usize,
-}
-
-impl Offsets {
-    fn original(&mut self, at: usize) -> usize {
-        while self.replaced.get(self.passed).is_some_and(|&place| place < at) {
-            self.passed += 1;
-        }
-        at - self.passed * (char::REPLACEMENT_CHARACTER.len_utf8() - 1)
-    }
-}
-
-fn repair(text: &[u8]) -> (String, Offsets) {
-    let mut repaired = String::with_capacity(text.len() + 64);
-    let mut replaced = Vec::new();
-    for chunk in text.utf8_chunks() {
-        repaired.push_str(chunk.valid());
-        for _ in chunk.invalid() {
-            replaced.push(repaired.len());
-            repaired.push(char::REPLACEMENT_CHARACTER);
-        }
-    }
-    (repaired, Offsets { replaced, passed: 0 })
 }
 
 #[cfg(test)]
@@ -116,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_match_of_nothing_is_a_cut() {
+    fn an_empty_match_is_a_cut() {
         assert_eq!(split("b*", b"abbc"), [b"a".as_slice(), b"bb", b"c"]);
         assert_eq!(split(r"(?=\p{Lu})", b"oneTwoThree"), [b"one".as_slice(), b"Two", b"Three"]);
     }

@@ -1,32 +1,33 @@
-//! Safe cuts: places where text may be parted, and its parts pretokenized alone, without changing
-//! a single pretoken.
+//! Safe cuts: places where text may be split, and its parts pretokenized separately, without
+//! changing a single pretoken.
 //!
 //! A place is safe if no occurrence of a special token straddles it, and either a special token
-//! starts there (the matcher cannot be inside another one, so this one is matched and its start
-//! is the edge of a segment) or the pattern is certain of a pretoken's end and no special token
-//! stands so near that it could end the segment within what the pattern looked at. Conservative
-//! throughout: a place that is not understood is no cut, and some other place will be.
+//! starts there (the search cannot be inside another one, so this one is found, and a segment ends
+//! where it starts) or the pattern is certain that a pretoken ends there and no special token is so
+//! near that it could end the segment within what the pattern looked at. The test is conservative:
+//! a place that it cannot decide is not a cut, and some other place will be.
 
 use std::ops::Range;
 
 use super::pattern::Pattern;
 use super::special::{Segment, SpecialTokens};
 
-/// How far to either side of a place a pattern may look, in bytes. Enforced: it is shown no more.
+/// How far to either side of a place a pattern may look, in bytes. It is given no more.
 const LOOK_AROUND: usize = 16;
 
 /// How many places are tried against the pattern before special tokens are searched for.
 const STRIDE: usize = 4096;
 
 /// How many bytes on either side decide whether a place is a safe cut. Nearer than this to the end
-/// of a text that may go on, nothing is; with this much before it, the text's start does not count.
+/// of a text that may go on, no place is one; this far from the text's start, the start does not
+/// matter.
 pub fn reach(special: &SpecialTokens) -> usize {
     LOOK_AROUND + special.max_len()
 }
 
-/// A safe cut at or after `from`, near the first there is, or `None`. Looks only at what is in
-/// `text`, which may go on to the right; to the left it must have started at a safe cut, or
-/// [`reach`] bytes before `from`.
+/// A safe cut at or after `from`, the first or not far from it, or `None` if there is none. `text`
+/// may go on to the right; on the left it must have started at a safe cut, or [`reach`] bytes
+/// before `from`.
 pub fn next_cut(
     text: &[u8],
     from: usize,
@@ -48,14 +49,9 @@ pub fn next_cut(
     None
 }
 
-/// The last safe cut in `text` that stays one whatever is appended, near enough; `None` if there
-/// is none. `text` must have started at a safe cut.
-pub fn last_cut(text: &[u8], pattern: &Pattern, special: &SpecialTokens) -> Option<usize> {
-    last_cut_from(text, 1, pattern, special)
-}
-
-/// [`last_cut`], but only at or after `from`: what stands before was searched already.
-pub fn last_cut_from(
+/// The last safe cut in `text` at or after `from` that stays one whatever is appended, or one not
+/// far from it; `None` if there is none. `text` must have started at a safe cut.
+pub fn last_cut(
     text: &[u8],
     from: usize,
     pattern: &Pattern,
@@ -96,7 +92,7 @@ fn has_special(text: &[u8], range: Range<usize>, special: &SpecialTokens) -> boo
     found
 }
 
-/// The places in `range` where a special token starts that no other one straddles, in order.
+/// The places in `range` where a special token starts and that no other one straddles, in order.
 fn special_cuts(text: &[u8], range: Range<usize>, special: &SpecialTokens) -> Vec<usize> {
     let mut cuts = Vec::new();
     if special.is_empty() {
@@ -112,7 +108,7 @@ fn special_cuts(text: &[u8], range: Range<usize>, special: &SpecialTokens) -> Ve
     cuts
 }
 
-/// Calls `visit` with the start of each special token matched in `text`.
+/// Calls `visit` with the start of each special token found in `text`.
 fn for_each_special(text: &[u8], special: &SpecialTokens, mut visit: impl FnMut(usize)) {
     let mut at = 0;
     let walked = special.for_each_segment(text, |segment| {

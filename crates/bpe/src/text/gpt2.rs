@@ -1,4 +1,8 @@
-//! GPT-2's pattern by hand: `'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`.
+//! GPT-2's pattern by hand:
+//!
+//! ```text
+//! '(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
+//! ```
 //!
 //! A pretoken is a contraction, a run of one kind (letters, numbers, other) with one space before
 //! it, or white space: all of a run but the last character if something follows, which is then a
@@ -6,9 +10,9 @@
 
 use super::ascii;
 use super::classes::{self, Classes};
-use super::window::{Lane, Rules, Verdict, has, kind_if};
+use super::window::{Boundary, Lane, Scanner, has, kind_if};
 
-/// Kinds: runs are of letters, of numbers or of anything else (marks too) that is no white space.
+/// Kinds: runs are of letters, of numbers or of anything else (marks too) but white space.
 const LETTER: u8 = 1;
 const NUMBER: u8 = 2;
 const OTHER: u8 = 4;
@@ -21,7 +25,7 @@ const APOSTROPHE: u8 = 32;
 /// The scanner of this pattern.
 pub struct Gpt2;
 
-impl Rules for Gpt2 {
+impl Scanner for Gpt2 {
     #[inline(always)]
     fn ascii_kind(byte: u8) -> u8 {
         let kind = kind_if(ascii::is_letter(byte), LETTER)
@@ -34,14 +38,14 @@ impl Rules for Gpt2 {
 
     #[inline(always)]
     fn wide_kind(class: u8, _last: u8) -> (u8, bool) {
-        // The last of several white spaces starts a pretoken: found by its only byte, if it has
-        // but one.
+        // The last of several white spaces starts a pretoken, and is found by its only byte, if it
+        // has only one.
         let kind = kind(class);
         (kind, kind == SPACE)
     }
 
     #[inline(always)]
-    fn judge(lane: Lane) -> Verdict {
+    fn boundary(lane: Lane) -> Boundary {
         let Lane { last, this, next, .. } = lane;
         let joins = has(last, JOINS);
         let letter = has(this, LETTER) & !has(last, LETTER);
@@ -50,11 +54,11 @@ impl Rules for Gpt2 {
         let run = (letter | number | other) & !joins;
         let space = has(this, SPACE) & !(has(last, SPACE) & has(next, SPACE));
         let contraction = other & !joins & has(this, APOSTROPHE) & has(next, LETTER);
-        Verdict { start: run | space, care: contraction }
+        Boundary { start: run | space, unsure: contraction }
     }
 
     #[inline]
-    fn settle(text: &[u8], at: usize, _last: u8) -> Option<usize> {
+    fn resolve(text: &[u8], at: usize, _last: u8) -> Option<usize> {
         match contraction_len(&text[at + 1..]) {
             0 => Some(at),
             len => Some(at + 1 + len),
@@ -128,7 +132,7 @@ fn run_end(classes: &Classes, text: &[u8], mut at: usize, run: u8) -> usize {
     at
 }
 
-/// `\s+(?!\S)|\s+`, where white space stands at `start`.
+/// `\s+(?!\S)|\s+`, where white space is at `start`.
 fn space_end(classes: &Classes, text: &[u8], start: usize) -> usize {
     let (mut last, mut at) = (start, start);
     while at < text.len() {
@@ -151,7 +155,7 @@ fn contraction_len(rest: &[u8]) -> usize {
     }
 }
 
-/// No pretoken goes from one kind into another but for a space at its start and for contractions;
+/// No pretoken goes from one kind into another, except for a space at its start and contractions;
 /// and only white space looks ahead.
 pub fn is_certain_boundary(text: &[u8], at: usize) -> bool {
     let classes = Classes::get();

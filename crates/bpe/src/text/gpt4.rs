@@ -11,7 +11,7 @@
 
 use super::ascii;
 use super::classes::{self, Classes};
-use super::window::{Lane, Rules, Verdict, has, kind_if};
+use super::window::{Boundary, Lane, Scanner, has, kind_if};
 
 const LETTER: u8 = 1;
 const NUMBER: u8 = 2;
@@ -27,7 +27,7 @@ const LONE: u8 = 32;
 /// The scanner of this pattern.
 pub struct Gpt4;
 
-impl Rules for Gpt4 {
+impl Scanner for Gpt4 {
     #[inline(always)]
     fn ascii_kind(byte: u8) -> u8 {
         let kind = kind_if(ascii::is_letter(byte), LETTER)
@@ -55,7 +55,7 @@ impl Rules for Gpt4 {
     }
 
     #[inline(always)]
-    fn judge(lane: Lane) -> Verdict {
+    fn boundary(lane: Lane) -> Boundary {
         let Lane { before_last, last, this, next } = lane;
         let newline = has(this, SPACE) & has(this, LONE);
         let after_newline = has(last, SPACE) & has(last, LONE);
@@ -67,17 +67,17 @@ impl Rules for Gpt4 {
         let line_end = newline & !(has(last, SPACE) | has(last, OTHER));
         let space = has(this, SPACE) & !newline & !(has(last, SPACE) & has(next, SPACE));
         // A line end alone is a pretoken, or the end of one of others.
-        let unsure = newline & (has(last, SPACE) | has(next, SPACE));
+        let unsure_newline = newline & (has(last, SPACE) | has(next, SPACE));
         let contraction = other & has(this, JOINS) & has(next, LETTER);
         let many_digits = has(before_last & last & this & next, NUMBER);
-        Verdict {
+        Boundary {
             start: letter | number | other | line_end | space,
-            care: unsure | contraction | many_digits,
+            unsure: unsure_newline | contraction | many_digits,
         }
     }
 
     #[inline]
-    fn settle(text: &[u8], at: usize, last: u8) -> Option<usize> {
+    fn resolve(text: &[u8], at: usize, last: u8) -> Option<usize> {
         match text[at] {
             b'\'' => match contraction_len(&text[at + 1..]) {
                 0 => Some(at),
@@ -166,7 +166,7 @@ fn newlines_end(text: &[u8], at: usize) -> usize {
     at + newlines.count()
 }
 
-/// `\s++$|\s*[\r\n]|\s+(?!\S)|\s`, where white space stands at `start`.
+/// `\s++$|\s*[\r\n]|\s+(?!\S)|\s`, where white space is at `start`.
 fn space_end(classes: &Classes, text: &[u8], start: usize) -> usize {
     let run = SpaceRun::at(classes, text, start);
     if run.end == text.len() { run.end } else { run.end_before_others(start) }
@@ -208,8 +208,8 @@ impl SpaceRun {
     }
 }
 
-/// Where the pretoken ends that the line end at `at` is part of, if ASCII tells: `[\r\n]*` after
-/// others, else `\s*[\r\n]`, with something to follow.
+/// Where the pretoken ends that the line end at `at` is part of, if ASCII decides it: `[\r\n]*`
+/// after others, else `\s*[\r\n]`, with something after it.
 pub fn line_end_end(text: &[u8], at: usize, after_others: bool) -> Option<usize> {
     let mut end = at;
     for (place, &byte) in text.iter().enumerate().skip(at) {
@@ -236,8 +236,8 @@ pub fn contraction_len(rest: &[u8]) -> usize {
     }
 }
 
-/// Nothing joins letters or digits to what follows them in another kind, a line end to what is no
-/// white space, or others to digits and blanks; others join letters only one at a time.
+/// Nothing joins letters or digits to a different kind after them, a line end to anything but white
+/// space, or others to digits and blanks; others join letters only one at a time.
 pub fn is_certain_boundary(text: &[u8], at: usize) -> bool {
     let classes = Classes::get();
     let Some(right) = classes.after(text, at) else { return false };

@@ -9,13 +9,13 @@
 //!
 //! A word is upper case and then lower case, with one character of another kind before it and a
 //! contraction after it. Letters without case, and marks, are both; where upper case follows them
-//! and no lower case follows that, the word ends at the last of them. Marks are no letters to the
-//! other parts of the pattern: alone they are "other".
+//! and no lower case follows that, the word ends at the last of them. To the other parts of the
+//! pattern marks are not letters: alone they are "other".
 
 use super::ascii;
 use super::classes::{self, Classes, MARK};
 use super::gpt4::{SpaceRun, contraction_len, digits_end, is_other, line_end_end, others_end};
-use super::window::{Lane, Rules, Verdict, has, kind_if};
+use super::window::{Boundary, Lane, Scanner, has, kind_if};
 
 const UPPER: u8 = 1;
 const LOWER: u8 = 2;
@@ -35,7 +35,7 @@ const WORD: u8 = UPPER | LOWER | BOTH;
 /// The scanner of this pattern.
 pub struct Gpt4o;
 
-impl Rules for Gpt4o {
+impl Scanner for Gpt4o {
     #[inline(always)]
     fn ascii_kind(byte: u8) -> u8 {
         let kind = kind_if(byte.wrapping_sub(b'a') < 26, LOWER)
@@ -63,7 +63,7 @@ impl Rules for Gpt4o {
     }
 
     #[inline(always)]
-    fn judge(lane: Lane) -> Verdict {
+    fn boundary(lane: Lane) -> Boundary {
         let Lane { before_last, last, this, next } = lane;
         let word = |kind| has(kind, UPPER) | has(kind, LOWER) | has(kind, BOTH);
         let newline = has(this, SPACE) & has(this, LONE);
@@ -81,19 +81,19 @@ impl Rules for Gpt4o {
         let upper_after_both = has(this, UPPER) & has(last, BOTH);
         // A line end alone is a pretoken, or the end of one of others, which a slash prolongs.
         let slash = has(last, OTHER) & has(next, OTHER);
-        let unsure = newline & (has(last, SPACE) | has(next, SPACE) | slash);
-        Verdict {
+        let unsure_newline = newline & (has(last, SPACE) | has(next, SPACE) | slash);
+        Boundary {
             start: new_word | hump | number | other | line_end | space,
-            care: suffix | many_digits | upper_after_both | unsure,
+            unsure: suffix | many_digits | upper_after_both | unsure_newline,
         }
     }
 
     #[inline]
-    fn settle(text: &[u8], at: usize, last: u8) -> Option<usize> {
+    fn resolve(text: &[u8], at: usize, last: u8) -> Option<usize> {
         match text[at] {
             b'\'' => match contraction_len(&text[at + 1..]) {
                 0 => Some(at),
-                // An apostrophe behind it is no second suffix.
+                // An apostrophe after it does not start a second suffix.
                 len => Some(at + 1 + len).filter(|&end| text.get(end) != Some(&b'\'')),
             },
             b'\r' | b'\n' if last & SPACE == 0 => line_end_end(text, at, last & OTHER != 0),
@@ -136,7 +136,7 @@ fn pretoken_end(classes: &Classes, text: &[u8], start: usize) -> usize {
     }
 }
 
-/// `U*l+` or else `U+l*`, and the contraction after it, where a letter or mark stands at `start`.
+/// `U*l+` or else `U+l*`, and the contraction after it, where a letter or mark is at `start`.
 fn word_end(classes: &Classes, text: &[u8], start: usize) -> usize {
     // U*, and the end of the last character in it that could be l as well.
     let (mut at, mut both_end) = (start, None);

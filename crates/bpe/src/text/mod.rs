@@ -3,15 +3,19 @@
 
 mod ascii;
 mod classes;
-pub mod custom;
-pub mod cut;
-pub mod dense;
+pub(crate) mod custom;
+pub(crate) mod cut;
 mod gpt2;
 mod gpt4;
 mod gpt4o;
-pub mod pattern;
-pub mod special;
+pub(crate) mod pattern;
+pub(crate) mod special;
+pub(crate) mod unspaced;
+pub(crate) mod utf8;
+pub(crate) mod visitor;
 mod window;
 
+#[cfg(test)]
+pub(crate) mod cut_tests;
 #[cfg(test)]
 mod tests;

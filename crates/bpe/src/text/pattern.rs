@@ -1,32 +1,46 @@
-//! Text -> pretokens: the pieces that merges never reach across.
+//! Text -> pretokens: the pieces that merges never cross.
 //!
 //! Each known pattern has a scanner written by hand, equal to its regular expression on every
 //! input; any other regular expression goes through the engine ([`super::custom`]). The text is one
 //! segment between special tokens, so its end is the end of text to a look-ahead. Bytes that are
-//! no valid UTF-8 are text too: each is one character that is no letter, number or space.
+//! not valid UTF-8 are text too: each is one character that is not a letter, number or space.
 //!
 //! The patterns are those of tiktoken's `gpt2`, `cl100k_base` and `o200k_base`.
 
 use super::custom::CustomPattern;
+use super::visitor::Visitor;
 use super::{gpt2, gpt4, gpt4o, window};
 use crate::error::Result;
 
 /// A way to cut text into pretokens. Cloning is cheap.
 #[derive(Clone, Debug)]
 pub enum Pattern {
+    /// The pattern of GPT-2.
     Gpt2,
-    /// cl100k_base
+    /// The pattern of GPT-4: cl100k_base.
     Gpt4,
-    /// o200k_base
+    /// The pattern of GPT-4o: o200k_base.
     Gpt4o,
+    /// Any other regular expression.
     Custom(CustomPattern),
 }
 
 /// The regular expressions, in the syntax that fancy-regex and Oniguruma (Hugging Face) read
-/// alike: to the latter `$` is the end of a line and `{1,3}+` is no possessive quantifier.
-const GPT2: &str = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
-const GPT4: &str = r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++\z|\s*[\r\n]|\s+(?!\S)|\s";
-const GPT4O: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// alike: to the latter, `$` is the end of a line and `{1,3}+` is not a possessive quantifier.
+const GPT2: &str =
+    concat!(r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+", r"|\s+(?!\S)|\s+");
+const GPT4: &str = concat!(
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*+",
+    r"|\s++\z|\s*[\r\n]|\s+(?!\S)|\s"
+);
+const GPT4O: &str = concat!(
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+",
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*",
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*",
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+);
 
 /// Other spellings of the known patterns, as published files have them: the same pretokens on
 /// every input.
@@ -34,12 +48,18 @@ const SPELLINGS: [(&str, Pattern); 6] = [
     (GPT2, Pattern::Gpt2),
     (r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+", Pattern::Gpt2),
     (
-        r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s",
+        concat!(
+            r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++",
+            r"|\s++$|\s+(?!\S)|\s"
+        ),
         Pattern::Gpt2,
     ),
     (GPT4, Pattern::Gpt4),
     (
-        r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s",
+        concat!(
+            r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+",
+            r"| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s"
+        ),
         Pattern::Gpt4,
     ),
     (GPT4O, Pattern::Gpt4o),
@@ -47,7 +67,10 @@ const SPELLINGS: [(&str, Pattern); 6] = [
 
 impl Pattern {
     /// `gpt2`, `gpt4`, `gpt4o`, or a regular expression; one that is a known pattern's is that
-    /// pattern. Errors say what is wrong with the expression.
+    /// pattern.
+    ///
+    /// # Errors
+    /// Any other regular expression that is empty or not valid; the message says why.
     pub fn parse(name_or_regex: &str) -> Result<Pattern> {
         let known = match name_or_regex {
             "gpt2" => Some(Pattern::Gpt2),
@@ -64,7 +87,7 @@ impl Pattern {
         }
     }
 
-    /// What [`parse`](Self::parse) makes this pattern of again.
+    /// What [`parse`](Self::parse) makes this pattern from.
     pub fn name(&self) -> &str {
         match self {
             Pattern::Gpt2 => "gpt2",
@@ -85,15 +108,17 @@ impl Pattern {
     }
 
     /// Calls `visit` with each pretoken of `text` in order; joined they are `text`. What a custom
-    /// regular expression leaves unmatched is a pretoken too, and only such an expression can
-    /// fail, where the engine gives up backtracking.
+    /// regular expression leaves unmatched is a pretoken too.
+    ///
+    /// # Errors
+    /// The engine gives up backtracking, which only a custom regular expression can make it do.
     pub fn for_each<'t>(&self, text: &'t [u8], visit: impl FnMut(&'t [u8])) -> Result<()> {
         self.scan(text, &mut Each { text, visit })
     }
 
-    /// The same for a [`Visitor`], which is told places instead of bytes.
+    /// The same for a [`Visitor`], which gets places instead of bytes.
     #[inline]
-    pub fn scan(&self, text: &[u8], visitor: &mut impl Visitor) -> Result<()> {
+    pub(crate) fn scan(&self, text: &[u8], visitor: &mut impl Visitor) -> Result<()> {
         match self {
             Pattern::Gpt2 => window::scan::<gpt2::Gpt2>(text, visitor),
             Pattern::Gpt4 => window::scan::<gpt4::Gpt4>(text, visitor),
@@ -110,10 +135,10 @@ impl Pattern {
         Ok(())
     }
 
-    /// Whether a pretoken certainly ends at `at`, whatever else stands left or right of the few
-    /// bytes around it, so that `text[..at]` and `text[at..]` may be pretokenized apart. `false`
-    /// means unknown; so do the ends of `text`, and every place for a custom pattern.
-    pub fn is_certain_boundary(&self, text: &[u8], at: usize) -> bool {
+    /// Whether a pretoken certainly ends at `at`, whatever comes before or after the few bytes
+    /// around it, so that `text[..at]` and `text[at..]` may be pretokenized separately. `false`
+    /// means unknown, as it is at the ends of `text`, and everywhere for a custom pattern.
+    pub(crate) fn is_certain_boundary(&self, text: &[u8], at: usize) -> bool {
         match self {
             Pattern::Gpt2 => gpt2::is_certain_boundary(text, at),
             Pattern::Gpt4 => gpt4::is_certain_boundary(text, at),
@@ -123,20 +148,7 @@ impl Pattern {
     }
 }
 
-/// What is done with the pretokens of a text as they are found.
-pub trait Visitor {
-    /// The next pretoken is `text[start..end]`.
-    fn pretoken(&mut self, start: usize, end: usize);
-
-    /// The next pretoken starts at `start`, in text with little ASCII. A visitor may deal with
-    /// what comes there by itself and say where it stopped; pretokens are told again from there
-    /// on. [`super::dense`] tells where it may stop.
-    fn pass(&mut self, start: usize) -> usize {
-        start
-    }
-}
-
-/// Calls `visit` with each pretoken's bytes.
+/// A visitor that calls `visit` with each pretoken's bytes.
 struct Each<'t, F> {
     text: &'t [u8],
     visit: F,

@@ -1,7 +1,7 @@
-//! Special tokens: find them in text, leftmost first, of several at one place the longest.
+//! Special tokens: finds them in text, leftmost first, the longest of those at one place.
 //!
-//! One pass of an Aho-Corasick automaton, whatever their number. Between them lies text, which
-//! is pretokenized apart: special tokens bound pretokens and never enter the counts.
+//! One pass of an Aho-Corasick automaton, however many they are. The text between them is
+//! pretokenized by itself: special tokens bound pretokens and never enter the counts.
 
 use aho_corasick::{AhoCorasick, MatchKind};
 
@@ -17,17 +17,20 @@ pub struct SpecialTokens {
     max_len: usize,
 }
 
-/// A piece of text, as [`SpecialTokens::for_each_segment`] cuts it.
+/// A piece of text: a special token, or what lies between two of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Segment<'t> {
-    /// Never empty, with no special token in it.
+pub(crate) enum Segment<'t> {
+    /// Text without a special token in it, never empty.
     Text(&'t [u8]),
-    /// An index in [`SpecialTokens::tokens`].
+    /// A special token, by its index in [`SpecialTokens::tokens`].
     Special(usize),
 }
 
 impl SpecialTokens {
-    /// Refuses empty tokens and duplicates.
+    /// The special tokens of a tokenizer, in the order of their ids.
+    ///
+    /// # Errors
+    /// A token that is empty or given twice.
     pub fn new<S: AsRef<str>>(tokens: &[S]) -> Result<Self> {
         let tokens: Vec<String> = tokens.iter().map(|token| token.as_ref().to_owned()).collect();
         let mut seen = std::collections::HashSet::new();
@@ -52,11 +55,12 @@ impl SpecialTokens {
         Ok(Self { tokens, finder, max_len })
     }
 
-    /// In the order given.
+    /// The tokens, in the order given.
     pub fn tokens(&self) -> &[String] {
         &self.tokens
     }
 
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.tokens.is_empty()
     }
@@ -68,7 +72,7 @@ impl SpecialTokens {
 
     /// Calls `visit` with each special token of `text` and with what lies between, in order, and
     /// stops at the first error of `visit`.
-    pub fn for_each_segment<'t>(
+    pub(crate) fn for_each_segment<'t>(
         &self,
         text: &'t [u8],
         mut visit: impl FnMut(Segment<'t>) -> Result<()>,
@@ -86,11 +90,11 @@ impl SpecialTokens {
         if from < text.len() { visit(Segment::Text(&text[from..])) } else { Ok(()) }
     }
 
-    /// Whether some special token stands in `text` that starts before `at` and ends after it, even
-    /// if another one that overlaps it would be taken in its place.
-    pub fn straddles(&self, text: &[u8], at: usize) -> bool {
+    /// Whether some special token in `text` starts before `at` and ends after it, even if another
+    /// one that overlaps it would be taken in its place.
+    pub(crate) fn straddles(&self, text: &[u8], at: usize) -> bool {
         self.tokens.iter().map(String::as_bytes).any(|token| {
-            // The token's first byte stands at one of the `token.len() - 1` places before `at`.
+            // The token's first byte is at one of the `token.len() - 1` places before `at`.
             let window = at.saturating_sub(token.len() - 1)..text.len().min(at + token.len() - 1);
             window.len() >= token.len() && memchr::memmem::find(&text[window], token).is_some()
         })

@@ -1,46 +1,49 @@
 //! The engine of the scanners: where pretokens start, for 64 bytes at once.
 //!
-//! Each byte gets its kind (letter, number, ...: bits that the pattern's [`Rules`] choose), and
+//! Each byte gets its kind (letter, number, ...: bits that the pattern's [`Scanner`] chooses), and
 //! whether a pretoken starts there is a function of the kinds of that byte and its neighbours,
 //! written without branches so that the compiler makes vector instructions of it. What comes out
 //! is a bit mask, and the loop over its bits is all the branching there is: on English text a
 //! scanner that branches on every word waits for mispredictions more than half of its time.
 //!
 //! What the neighbours do not decide (a contraction, a line's end in the later patterns, four
-//! digits in a row) is marked as needing *care*: if a glance at the text does not settle it,
-//! the pattern's plain scanner makes one step from the last start before such a place, and the
-//! window begins anew behind it. Where much of a window is no ASCII, the plain scanner takes all
-//! of it. That is sound because a pattern remembers nothing: what follows a pretoken does not depend on what precedes
-//! its end.
+//! digits in a row) is marked as *unsure*. If a closer look at the text does not decide it, the
+//! pattern's plain scanner takes one step from the last start before such a place, and the window
+//! starts afresh after it. Where much of a window is not ASCII, the plain scanner takes all of it.
+//! That is sound because a pattern has no memory: what follows a pretoken does not depend on what
+//! precedes its end.
 
 use super::classes::Classes;
-use super::pattern::Visitor;
+use super::visitor::Visitor;
 
 /// How many bytes are looked at together: one for each bit of a mask.
 const WIDTH: usize = 64;
 
-/// With this many bytes in a window that are no ASCII, the plain scanner is faster.
-const DENSE: u32 = 20;
+/// With this many bytes in a window that are not ASCII, the plain scanner is faster.
+const MANY_WIDE: u32 = 20;
 
-/// A byte and what stands around it, in kinds; 0 is the kind of what lies before the place where
-/// the window began anew.
+/// A byte and its neighbours, as kinds; 0 is the kind of what lies before the place where the
+/// window started afresh.
 #[derive(Clone, Copy)]
 pub struct Lane {
-    /// The kinds of the byte, of the two before it and of the one after it.
+    /// The kind of the byte before the last.
     pub before_last: u8,
+    /// The kind of the byte before this one.
     pub last: u8,
+    /// The kind of the byte itself.
     pub this: u8,
+    /// The kind of the byte after it.
     pub next: u8,
 }
 
-/// What a pattern says about one lane.
+/// What a scanner says about one lane.
 #[derive(Clone, Copy)]
-pub struct Verdict {
+pub struct Boundary {
     /// 1: a pretoken starts here.
     pub start: u8,
-    /// 1: what happens at this place or after it takes the plain scanner to say. `start` must
-    /// still be right here, or 0.
-    pub care: u8,
+    /// 1: the neighbours do not decide what happens here or right after. `start` must still be
+    /// right here, or 0.
+    pub unsure: u8,
 }
 
 /// All bits of `kind` or none: with `|` between them, a choice without a branch.
@@ -56,41 +59,41 @@ pub fn has(kind: u8, of: u8) -> u8 {
     (kind >> of.trailing_zeros()) & 1
 }
 
-/// A pattern, as the window and as the plain scanner need it.
-pub trait Rules {
+/// A pattern's scanner: what the window asks about kinds, and the plain scanner beside it.
+pub trait Scanner {
     /// The kind of an ASCII character. No branches, no tables.
     fn ascii_kind(byte: u8) -> u8;
 
-    /// The kind of any other character of this class after one of kind `last`, which all of its
-    /// bytes get, and whether it needs care.
+    /// The kind that all bytes of another character get, of this class and after a byte of kind
+    /// `last`; and whether it is unsure.
     fn wide_kind(class: u8, last: u8) -> (u8, bool);
 
-    /// No branches, no tables.
-    fn judge(lane: Lane) -> Verdict;
+    /// Whether a pretoken starts at the lane. No branches, no tables.
+    fn boundary(lane: Lane) -> Boundary;
 
-    /// A glance at a place of care, after a byte of kind `last`: `Some(end)` if a pretoken starts
-    /// at `end` (`at` or later), none between the two, and all other verdicts hold.
-    fn settle(text: &[u8], at: usize, last: u8) -> Option<usize>;
+    /// A closer look at an unsure place, after a byte of kind `last`: `Some(end)` if a pretoken
+    /// starts at `end` (`at` or later), none between the two, and all other lanes are right.
+    fn resolve(text: &[u8], at: usize, last: u8) -> Option<usize>;
 
     /// The plain scanner: where the pretoken ends that starts at `start`, below `text.len()`.
     fn pretoken_end(classes: &Classes, text: &[u8], start: usize) -> usize;
 }
 
-/// Tells `visitor` each pretoken of `text` in order.
+/// Calls `visitor` with each pretoken of `text` in order.
 #[inline]
-pub fn scan<R: Rules>(text: &[u8], visitor: &mut impl Visitor) {
+pub fn scan<S: Scanner>(text: &[u8], visitor: &mut impl Visitor) {
     let classes = Classes::get();
     let mut window = Window::default();
     // The pretoken at hand starts at `start`; the window has passed `at`.
     let (mut start, mut at) = (0, 0);
     while start < text.len() {
-        // How far the plain scanner goes where the window leaves it the word, and whether the
-        // visitor is asked.
-        let (mut plain_to, mut may_pass) = (text.len(), true);
+        // How far the plain scanner goes when it is its turn, and whether the visitor may consume
+        // text before it.
+        let (mut plain_to, mut may_consume) = (text.len(), true);
         if let Some(block) = text.get(at..).and_then(|rest| rest.first_chunk::<WIDTH>()) {
             let high = high_bits(block);
-            if high.count_ones() < DENSE {
-                let (mut starts, care) = window.look::<R>(classes, text, at, block, high);
+            if high.count_ones() < MANY_WIDE {
+                let (mut starts, unsure) = window.starts::<S>(classes, text, at, block, high);
                 if start == at {
                     starts &= !1;
                 }
@@ -101,30 +104,30 @@ pub fn scan<R: Rules>(text: &[u8], visitor: &mut impl Visitor) {
                     visitor.pretoken(start, end);
                     start = end;
                 }
-                if !care {
+                if !unsure {
                     at += window.passed;
                     continue;
                 }
-                (plain_to, may_pass) = (start + 1, false);
+                (plain_to, may_consume) = (start + 1, false);
             } else {
                 plain_to = at + WIDTH;
             }
         }
         while start < plain_to {
-            if may_pass {
-                start = visitor.pass(start);
+            if may_consume {
+                start = visitor.consume(start);
             }
-            let end = R::pretoken_end(classes, text, start);
+            let end = S::pretoken_end(classes, text, start);
             visitor.pretoken(start, end);
             start = end;
         }
         at = start;
-        window.begin_anew();
+        window.restart();
     }
 }
 
-/// The kinds of two bytes before the window, of the window, and room for a character that begins
-/// at its end.
+/// The kinds of two bytes before the window and of the window, with space for a character that
+/// begins at its end.
 struct Window {
     kinds: [u8; 2 + WIDTH + 4],
     passed: usize,
@@ -137,17 +140,17 @@ impl Default for Window {
 }
 
 impl Window {
-    fn begin_anew(&mut self) {
+    fn restart(&mut self) {
         self.passed = 0;
         self.kinds[..2].fill(0);
     }
 
-    /// Looks at `text[at..at + 64]`, which is `block`, with the bits of
-    /// `high` for bytes that are no ASCII. Returns where
-    /// pretokens start, as far as it is sure, and whether care is needed after the last of them.
-    /// The window's last character only serves as a neighbour: the next window begins with it.
+    /// Where pretokens start in `text[at..at + 64]`, which is `block`, as far as that is sure; and
+    /// whether something is unsure after the last of them. The bits of `high` are the bytes that
+    /// are not ASCII. The window's last character only serves as a neighbour: the next window
+    /// begins with it.
     #[inline(always)]
-    fn look<R: Rules>(
+    fn starts<S: Scanner>(
         &mut self,
         classes: &Classes,
         text: &[u8],
@@ -157,10 +160,10 @@ impl Window {
     ) -> (u64, bool) {
         self.kinds.copy_within(self.passed..self.passed + 2, 0);
         for (kind, &byte) in self.kinds[2..].iter_mut().zip(block) {
-            *kind = R::ascii_kind(byte);
+            *kind = S::ascii_kind(byte);
         }
         self.passed = WIDTH - 1;
-        let wide_care = if high != 0 { self.widen::<R>(classes, text, at, high) } else { 0 };
+        let wide_unsure = if high != 0 { self.widen::<S>(classes, text, at, high) } else { 0 };
 
         let kinds = &self.kinds;
         let lane = |i: usize| Lane {
@@ -169,45 +172,51 @@ impl Window {
             this: kinds[i + 2],
             next: kinds[i + 3],
         };
-        let (mut starts, mut cares) = ([0; WIDTH], [0; WIDTH]);
-        // Two loops: in one, the compiler widens the lanes and is half as fast.
+        let (mut starts, mut unsure) = ([0; WIDTH], [0; WIDTH]);
+        // Two loops: in one, the compiler widens the lanes, and the code is half as fast.
         for (i, start) in starts.iter_mut().enumerate() {
-            *start = R::judge(lane(i)).start;
+            *start = S::boundary(lane(i)).start;
         }
-        for (i, care) in cares.iter_mut().enumerate() {
-            *care = R::judge(lane(i)).care;
+        for (i, lane_unsure) in unsure.iter_mut().enumerate() {
+            *lane_unsure = S::boundary(lane(i)).unsure;
         }
         let passed = (1 << self.passed) - 1;
-        let mut starts = gather(&starts) & !wide_care & passed;
-        let mut cares = (gather(&cares) | wide_care) & passed;
-        while cares != 0 {
-            let i = cares.trailing_zeros() as usize;
-            let settled = match wide_care >> i & 1 {
-                0 => R::settle(text, at + i, self.kinds[i + 1]),
+        let mut starts = gather(&starts) & !wide_unsure & passed;
+        let mut unsure = (gather(&unsure) | wide_unsure) & passed;
+        while unsure != 0 {
+            let i = unsure.trailing_zeros() as usize;
+            let resolved = match wide_unsure >> i & 1 {
+                0 => S::resolve(text, at + i, self.kinds[i + 1]),
                 _ => None,
             };
-            let Some(end) = settled.map(|end| end - at).filter(|end| *end < self.passed) else {
+            let Some(end) = resolved.map(|end| end - at).filter(|end| *end < self.passed) else {
                 // Up to this place, it included.
                 return (starts & ((2 << i) - 1), true);
             };
             let before_end = (1 << end) - 1;
             starts &= !before_end | ((2 << i) - 1);
             starts |= 1 << end;
-            cares &= !(before_end | 1 << i);
+            unsure &= !(before_end | 1 << i);
         }
         (starts, false)
     }
 
-    /// Gives the bytes that are not ASCII (`left`) their kinds; returns the places that need care.
+    /// Gives the bytes that are not ASCII (`left`) their kinds; returns the unsure places.
     #[inline(always)]
-    fn widen<R: Rules>(&mut self, classes: &Classes, text: &[u8], at: usize, mut left: u64) -> u64 {
-        let mut care = 0;
+    fn widen<S: Scanner>(
+        &mut self,
+        classes: &Classes,
+        text: &[u8],
+        at: usize,
+        mut left: u64,
+    ) -> u64 {
+        let mut unsure = 0;
         while left != 0 {
             let i = left.trailing_zeros() as usize % WIDTH;
             let (class, len) = classes.wide_at(text, at + i);
-            let (kind, needs_care) = R::wide_kind(class, self.kinds[i + 1]);
-            care |= u64::from(needs_care) << i;
-            // Written out, for a loop would become a call for these two or three bytes.
+            let (kind, is_unsure) = S::wide_kind(class, self.kinds[i + 1]);
+            unsure |= u64::from(is_unsure) << i;
+            // Written out: a loop would become a call, for these two or three bytes.
             self.kinds[i + 2] = kind;
             if len >= 2 {
                 self.kinds[i + 3] = kind;
@@ -224,11 +233,11 @@ impl Window {
             }
             left &= u64::MAX << (i + len);
         }
-        care
+        unsure
     }
 }
 
-/// One bit for each byte that is no ASCII.
+/// One bit for each byte that is not ASCII.
 #[inline(always)]
 fn high_bits(block: &[u8; WIDTH]) -> u64 {
     let all = block.iter().fold(0, |all, byte| all | byte);

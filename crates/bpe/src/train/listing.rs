@@ -1,24 +1,27 @@
-//! Where memory is bounded, not every pair that is followed has lists of its places: only the most
-//! frequent have, so many as there is room for. When the turn of another comes, the places of the
-//! next so many are looked up in one linear pass.
+//! Where memory is bounded, not every tracked pair has lists of its positions: only as many of the
+//! most frequent as the budget allows. When the turn of another comes, the positions of the next
+//! ones are found in one linear pass.
 
 use std::cmp::Reverse;
 
 use rayon::prelude::*;
 
-use super::pairs::{Pairs, key};
-use super::shard::{Shard, Symbol};
+use super::pairs::{Pairs, pair_key};
+use super::partition::{Partition, Symbol};
 use super::survey::for_each_pair;
 use crate::error::Result;
 use crate::progress::Progress;
 
-/// No pair of those to be listed.
+/// The rank of a pair that is not to be listed.
 const NOT_CHOSEN: u32 = u32::MAX;
 
-/// Lists, in shards that [`Shard::compact`] left, the places of `first` and of the most frequent
-/// pairs beside it, about `max_places` in all. The others have no lists afterwards.
+/// Lists, in partitions after [`Partition::compact`], the positions of `first` and of the most
+/// frequent other pairs, about `max_places` in all. The rest have no lists afterwards.
+///
+/// # Errors
+/// `progress` says stop.
 pub fn list_most_frequent<S: Symbol>(
-    shards: &mut [Shard<S>],
+    partitions: &mut [Partition<S>],
     pairs: &mut Pairs,
     first: u32,
     max_places: u64,
@@ -27,20 +30,20 @@ pub fn list_most_frequent<S: Symbol>(
     let chosen = choose(pairs, first, max_places);
     let mut rank_of = vec![NOT_CHOSEN; pairs.len()];
     chosen.iter().zip(0..).for_each(|(&id, rank)| rank_of[id as usize] = rank);
-    let places = shards
+    let places = partitions
         .par_iter()
-        .map(|shard| find(shard, pairs, &rank_of, progress))
+        .map(|partition| find(partition, pairs, &rank_of, progress))
         .collect::<Result<Vec<_>>>()?;
 
     pairs.unlist();
-    for (number, (shard, places)) in shards.iter_mut().zip(places).enumerate() {
+    for (number, (partition, places)) in partitions.iter_mut().zip(places).enumerate() {
         let mut lengths = vec![0; chosen.len()];
         places.iter().for_each(|&(rank, _)| lengths[rank as usize] += 1);
-        let lists: Vec<_> = lengths.into_iter().map(|len| shard.reserve_list(len)).collect();
+        let lists: Vec<_> = lengths.into_iter().map(|len| partition.reserve_list(len)).collect();
         let mut cursors: Vec<u32> = lists.iter().map(|list| list.start).collect();
         for (rank, position) in places {
             let cursor = &mut cursors[rank as usize];
-            shard.positions[*cursor as usize] = position;
+            partition.positions[*cursor as usize] = position;
             *cursor += 1;
         }
         chosen.iter().zip(lists).for_each(|(&id, list)| *pairs.list_mut(id, number) = list);
@@ -50,31 +53,31 @@ pub fn list_most_frequent<S: Symbol>(
 
 /// `first`, then by falling count.
 fn choose(pairs: &Pairs, first: u32, max_places: u64) -> Vec<u32> {
-    // What is not so frequent has no more places than it is frequent.
+    // A pair has at most as many positions as its count.
     let places = |id: u32| pairs.places(id).min(pairs.get(id).count);
     let others = (0..pairs.len() as u32).filter(|&id| id != first && pairs.get(id).count > 0);
     let mut others: Vec<u32> = others.collect();
     others.sort_unstable_by_key(|&id| (Reverse(pairs.get(id).count), id));
     let mut sum = places(first);
-    let room = others.into_iter().take_while(|&id| {
+    let affordable = others.into_iter().take_while(|&id| {
         sum += places(id);
         sum <= max_places
     });
-    std::iter::once(first).chain(room).collect()
+    std::iter::once(first).chain(affordable).collect()
 }
 
 /// (rank among the chosen, position), ascending by position.
 #[inline(never)] // one name per pass in a profile
 fn find<S: Symbol>(
-    shard: &Shard<S>,
+    partition: &Partition<S>,
     pairs: &Pairs,
     rank_of: &[u32],
     progress: &Progress,
 ) -> Result<Vec<(u32, u32)>> {
     let mut places = Vec::new();
-    for_each_pair(shard, progress, |at, left, right, count| {
+    for_each_pair(partition, progress, |at, left, right, count| {
         if count > 0
-            && let Some(id) = pairs.id_of(key(left, right))
+            && let Some(id) = pairs.id_of(pair_key(left, right))
             && rank_of[id as usize] != NOT_CHOSEN
         {
             places.push((rank_of[id as usize], at as u32));

@@ -1,42 +1,46 @@
-//! The merge loop: take the most frequent pair, merge it everywhere, follow what that changes.
+//! The merge loop: take the most frequent pair, merge it everywhere, update the counts around it.
 //!
-//! Only pairs of at least a threshold are followed: they have an exact count, lists of positions
-//! (in bounded memory only when it is nearly their turn) and a place in the queue. As long as the queue holds one, no other pair can be the most
-//! frequent; when it runs dry, [`survey`] lowers the threshold and finds the pairs again. That
-//! works because a pair's count only falls once both its tokens exist: a pair is at its most
-//! frequent when its younger token is made, and is followed from then on or not at all.
+//! Only pairs of at least a threshold are tracked: they have an exact count, lists of positions (in
+//! bounded memory only when it is nearly their turn) and a place in the queue. As long as the queue
+//! holds one, no other pair can be the most frequent; when it is empty, [`survey`] lowers the
+//! threshold and finds the pairs again. That works because a pair's count only falls once both its
+//! tokens exist: a pair is at its most frequent when its younger token is made, and is tracked from
+//! then on or not at all.
 
 use rayon::prelude::*;
 
-use super::Merge;
 use super::budget::Budget;
 use super::count::{Ranked, too_many_pretokens};
 use super::listing::list_most_frequent;
 use super::pairs::{Pair, Pairs, Queue, TokenBytes};
-use super::shard::{Gather, Join, List, MAX_SLOTS, Neighbour, Shard, Symbol};
+use super::partition::{List, MAX_SYMBOLS, MergeStep, Neighbour, Neighbours, Partition, Symbol};
 use super::survey::survey;
 use crate::error::Result;
 use crate::progress::Progress;
 use crate::vocab::TokenId;
 
-/// Merging at fewer places than this is over before another thread is awake.
+/// The ids of a new token's two parts: 0 to 255 are the bytes, 256 + k is the k-th merge.
+pub type Merge = (TokenId, TokenId);
+
+/// Merging at fewer positions than this is done before another thread is awake.
 const PARALLEL_PLACES: usize = 1 << 13;
 
-/// A survey finds so many pairs, if there are, however few merges are left: to follow one more is
-/// cheaper than to survey again.
+/// A survey finds so many pairs, if there are as many, however few merges are left: tracking one
+/// more is cheaper than another survey.
 const MIN_WANTED: usize = 1 << 16;
 
-/// More shards than this cost more per merge than they give.
-const MAX_SHARDS: usize = 16;
+/// More partitions than this cost more per merge than they save.
+const MAX_PARTITIONS: usize = 16;
 
+/// The state of the merge loop.
 pub struct Merging<'p, S> {
-    shards: Vec<Shard<S>>,
+    partitions: Vec<Partition<S>>,
     pairs: Pairs,
     queue: Queue,
     tokens: TokenBytes,
-    /// Each token's length in slots.
-    slots: Vec<u32>,
-    /// Every pair that is not followed is less frequent than this.
+    /// How many symbols each token spans.
+    spans: Vec<u32>,
+    /// Every pair that is not tracked is less frequent than this.
     threshold: u64,
     totals: Totals,
     budget: Budget,
@@ -44,6 +48,10 @@ pub struct Merging<'p, S> {
 }
 
 impl<'p, S: Symbol> Merging<'p, S> {
+    /// Lays out the words, each byte a token.
+    ///
+    /// # Errors
+    /// There are too many words, they cannot be read, or `progress` says stop.
     pub fn new(
         words: Ranked,
         threads: usize,
@@ -52,20 +60,24 @@ impl<'p, S: Symbol> Merging<'p, S> {
     ) -> Result<Self> {
         let mut tokens = TokenBytes::default();
         (0..=255).for_each(|byte: u8| tokens.push(&[byte]));
-        let shards = lay_out(words, threads, progress)?;
+        let partitions = lay_out(words, threads, progress)?;
         Ok(Self {
-            budget: Budget::new(max_memory, shards.len()),
-            shards,
+            budget: Budget::new(max_memory, partitions.len()),
+            partitions,
             pairs: Pairs::default(),
             queue: Queue::default(),
             tokens,
-            slots: vec![1; 256],
+            spans: vec![1; 256],
             threshold: u64::MAX,
             totals: Totals::default(),
             progress,
         })
     }
 
+    /// Merges up to `num_merges` times; fewer if no pair is left.
+    ///
+    /// # Errors
+    /// `progress` says stop.
     pub fn run(mut self, num_merges: usize) -> Result<Vec<Merge>> {
         let mut merges = Vec::new();
         self.grow_tables();
@@ -90,14 +102,14 @@ impl<'p, S: Symbol> Merging<'p, S> {
         Ok(merges)
     }
 
-    /// Starts again with the pairs that are most frequent now; `false` if there are none.
+    /// Starts over with the pairs that are most frequent now; `false` if there are none.
     fn survey(&mut self, remaining: usize) -> Result<bool> {
         self.pairs.clear();
         self.compact()?;
-        // Some will be gone before it is their turn.
+        // Some will be gone before their turn.
         let wanted = (remaining + remaining / 2).max(MIN_WANTED);
-        let Self { shards, pairs, budget, progress, .. } = self;
-        let found = survey(shards, pairs, self.threshold - 1, wanted, budget, progress)?;
+        let Self { partitions, pairs, budget, progress, .. } = self;
+        let found = survey(partitions, pairs, self.threshold - 1, wanted, budget, progress)?;
         for id in 0..self.pairs.len() {
             self.queue.push(id as u32, &self.pairs, &self.tokens);
         }
@@ -105,137 +117,144 @@ impl<'p, S: Symbol> Merging<'p, S> {
         Ok(found.is_some())
     }
 
-    /// Lists the places of a pair, and of others whose turn is soon.
+    /// Lists the positions of a pair, and of others whose turn is soon.
     fn list(&mut self, id: u32) -> Result<()> {
         self.compact()?;
-        let Self { shards, pairs, budget, progress, .. } = self;
-        list_most_frequent(shards, pairs, id, budget.max_places(), progress)
+        let Self { partitions, pairs, budget, progress, .. } = self;
+        list_most_frequent(partitions, pairs, id, budget.max_places(), progress)
     }
 
-    /// Makes every token a single slot; nothing is listed afterwards.
+    /// Makes every token a single symbol; nothing is listed afterwards.
     fn compact(&mut self) -> Result<()> {
-        let Self { shards, slots, progress, .. } = self;
-        shards.par_iter_mut().try_for_each(|shard| shard.compact(slots, progress))?;
-        slots.fill(1);
+        let Self { partitions, spans, progress, .. } = self;
+        partitions.par_iter_mut().try_for_each(|partition| partition.compact(spans, progress))?;
+        spans.fill(1);
         Ok(())
     }
 
     fn merge(&mut self, id: u32) {
         let Pair { left: a, right: b, .. } = self.pairs.get(id);
-        let (a_slots, b_slots) = (self.slots[a as usize], self.slots[b as usize]);
-        let c = self.slots.len() as TokenId;
-        let join = Join { a, b, c, a_slots: a_slots as usize, b_slots: b_slots as usize };
+        let (a_span, b_span) = (self.spans[a as usize], self.spans[b as usize]);
+        let c = self.spans.len() as TokenId;
+        let step = MergeStep { a, b, c, a_span: a_span as usize, b_span: b_span as usize };
         self.tokens.push_joined(a, b);
-        self.slots.push(a_slots + b_slots);
+        self.spans.push(a_span + b_span);
         self.grow_tables();
 
         let lists = self.pairs.lists(id).to_vec();
-        self.for_each_shard(&lists, |shard, list, _| shard.apply(list, join));
+        self.for_each_partition(&lists, |partition, list, _| partition.apply(list, step));
         self.pairs.retire(id);
-        let followed = self.pairs.len();
-        self.follow_changes(join);
-        if self.pairs.len() > followed {
-            self.for_each_shard(&lists, |shard, list, slots| shard.fill_lists(list, join, slots));
+        let tracked = self.pairs.len();
+        self.update_pairs(step);
+        if self.pairs.len() > tracked {
+            self.for_each_partition(&lists, |partition, list, spans| {
+                partition.fill_lists(list, step, spans);
+            });
         }
-        self.shards.iter_mut().for_each(Shard::clear_neighbours);
+        self.partitions.iter_mut().for_each(Partition::clear_neighbours);
     }
 
-    /// Calls `work` with every shard, its list and the tokens' lengths; on several threads where
+    /// Calls `work` with every partition, its list and the tokens' spans; on several threads where
     /// there is enough to do.
-    fn for_each_shard(
+    fn for_each_partition(
         &mut self,
         lists: &[List],
-        work: impl Fn(&mut Shard<S>, List, &[u32]) + Sync,
+        work: impl Fn(&mut Partition<S>, List, &[u32]) + Sync,
     ) {
-        let slots = &self.slots[..];
+        let spans = &self.spans[..];
         if lists.iter().map(|list| list.len as usize).sum::<usize>() > PARALLEL_PLACES {
-            let shards = self.shards.par_iter_mut().zip(lists);
-            shards.for_each(|(shard, &list)| work(shard, list, slots));
+            let partitions = self.partitions.par_iter_mut().zip(lists);
+            partitions.for_each(|(partition, &list)| work(partition, list, spans));
         } else {
-            let shards = self.shards.iter_mut().zip(lists);
-            shards.for_each(|(shard, &list)| work(shard, list, slots));
+            let partitions = self.partitions.iter_mut().zip(lists);
+            partitions.for_each(|(partition, &list)| work(partition, list, spans));
         }
     }
 
-    /// Lowers the counts of pairs that the merge broke, and follows the pairs that it made.
-    fn follow_changes(&mut self, join: Join) {
-        let Join { a, b, c, .. } = join;
-        let doubled: u64 = self.shards.iter().map(|shard| shard.double.count).sum();
-        for shard in &mut self.shards {
+    /// Lowers the counts of pairs that the merge broke, and tracks the pairs that it made.
+    fn update_pairs(&mut self, step: MergeStep) {
+        let MergeStep { a, b, c, .. } = step;
+        let doubled: u64 = self.partitions.iter().map(|partition| partition.double.count).sum();
+        for partition in &mut self.partitions {
             // Where the next token `a` was merged in turn, (c, a) is (c, c) by now.
-            shard.right.neighbours[a as usize].places -= shard.double.places;
+            partition.right.by_token[a as usize].places -= partition.double.places;
         }
         let mut totals = std::mem::take(&mut self.totals);
 
-        totals.gather(&self.shards, |shard| &shard.left);
+        totals.add(&self.partitions, |partition| &partition.left);
         for (x, count) in totals.drain() {
             self.pairs.lower(x, a, count);
-            self.follow(Pair { left: x, right: c, count }, |shard| {
-                &mut shard.left.neighbours[x as usize]
+            self.track(Pair { left: x, right: c, count }, |partition| {
+                &mut partition.left.by_token[x as usize]
             });
         }
-        totals.gather(&self.shards, |shard| &shard.right);
+        totals.add(&self.partitions, |partition| &partition.right);
         for (y, count) in totals.drain() {
             self.pairs.lower(b, y, count);
             let count = if y == a { count - doubled } else { count };
-            self.follow(Pair { left: c, right: y, count }, |shard| {
-                &mut shard.right.neighbours[y as usize]
+            self.track(Pair { left: c, right: y, count }, |partition| {
+                &mut partition.right.by_token[y as usize]
             });
         }
-        self.follow(Pair { left: c, right: c, count: doubled }, |shard| &mut shard.double);
+        self.track(Pair { left: c, right: c, count: doubled }, |partition| &mut partition.double);
         self.totals = totals;
     }
 
-    /// Makes lists for a new pair and queues it, if it reaches the threshold. `neighbour` is where
-    /// a shard knows at how many places it stands, and wants to know where to list them.
-    fn follow(&mut self, pair: Pair, neighbour: impl Fn(&mut Shard<S>) -> &mut Neighbour) {
+    /// Reserves lists for a new pair and queues it, if it reaches the threshold. `neighbour` is
+    /// where a partition has the number of its positions, and is told where to list them.
+    fn track(&mut self, pair: Pair, neighbour: impl Fn(&mut Partition<S>) -> &mut Neighbour) {
         if pair.count < self.threshold {
             return;
         }
-        let listed = self.shards.iter().map(|shard| shard.positions.len() as u64).sum::<u64>();
+        let positions = self.partitions.iter().map(|partition| partition.positions.len() as u64);
+        let listed = positions.sum::<u64>();
         let full = listed >= self.budget.max_listed();
-        let lists = self.shards.iter_mut().map(|shard| {
-            let places = neighbour(shard).places;
+        let lists = self.partitions.iter_mut().map(|partition| {
+            let places = neighbour(partition).places;
             if full {
                 return List::unlisted(places);
             }
             if places == 0 {
                 return List::default();
             }
-            let list = shard.reserve_list(places);
-            neighbour(shard).cursor = list.start;
+            let list = partition.reserve_list(places);
+            neighbour(partition).cursor = list.start;
             list
         });
         let id = self.pairs.push(pair, lists);
         self.queue.push(id, &self.pairs, &self.tokens);
     }
 
-    /// Tables indexed by token have room for every token there is.
+    /// Makes tables indexed by token as long as there are tokens.
     fn grow_tables(&mut self) {
-        let tokens = self.slots.len();
+        let tokens = self.spans.len();
         self.totals.counts.resize(tokens, 0);
-        for shard in &mut self.shards {
-            shard.left.neighbours.resize(tokens, Neighbour::default());
-            shard.right.neighbours.resize(tokens, Neighbour::default());
+        for partition in &mut self.partitions {
+            partition.left.by_token.resize(tokens, Neighbour::default());
+            partition.right.by_token.resize(tokens, Neighbour::default());
         }
     }
 }
 
-/// Deals the words, by falling count, out to the shards like cards.
-fn lay_out<S: Symbol>(words: Ranked, threads: usize, progress: &Progress) -> Result<Vec<Shard<S>>> {
-    let number =
-        threads.clamp(1, MAX_SHARDS).max((2 * words.slots() / MAX_SLOTS as u64) as usize + 1);
-    let mut shards: Vec<Shard<S>> = (0..number).map(|_| Shard::new()).collect();
+/// Deals the words, by falling count, out to the partitions like cards.
+fn lay_out<S: Symbol>(
+    words: Ranked,
+    threads: usize,
+    progress: &Progress,
+) -> Result<Vec<Partition<S>>> {
+    let needed = (2 * words.symbols() / MAX_SYMBOLS as u64) as usize + 1;
+    let number = threads.clamp(1, MAX_PARTITIONS).max(needed);
+    let mut partitions: Vec<Partition<S>> = (0..number).map(|_| Partition::new()).collect();
     let mut next = 0;
     words.for_each(progress, |word, count| {
-        let fits = shards[next].push(word, count);
+        let fits = partitions[next].push(word, count);
         next = (next + 1) % number;
         if fits { Ok(()) } else { Err(too_many_pretokens()) }
     })?;
-    Ok(shards)
+    Ok(partitions)
 }
 
-/// Sums over shards, indexed by token.
+/// Sums over partitions, indexed by token.
 #[derive(Default)]
 struct Totals {
     counts: Vec<u64>,
@@ -243,14 +262,14 @@ struct Totals {
 }
 
 impl Totals {
-    fn gather<S>(&mut self, shards: &[Shard<S>], side: impl Fn(&Shard<S>) -> &Gather) {
-        for gather in shards.iter().map(side) {
-            for &token in &gather.touched {
+    fn add<S>(&mut self, partitions: &[Partition<S>], side: impl Fn(&Partition<S>) -> &Neighbours) {
+        for neighbours in partitions.iter().map(side) {
+            for &token in &neighbours.touched {
                 let total = &mut self.counts[token as usize];
                 if *total == 0 {
                     self.touched.push(token);
                 }
-                *total += gather.neighbours[token as usize].count;
+                *total += neighbours.by_token[token as usize].count;
             }
         }
     }

@@ -1,13 +1,13 @@
-//! Pairs of tokens that are, or were, frequent enough to be merged soon: where to find them, and
-//! which is next.
+//! Pairs of tokens that are, or were, frequent enough to be merged soon: where they are, and which
+//! is next.
 
 use std::cmp::Ordering;
 
-use super::shard::{List, NO_LIST};
+use super::partition::{List, NO_LIST};
 use crate::store::byte_strings::ByteStrings;
 use crate::vocab::TokenId;
 
-/// Key -> index, by open addressing: pairs of token ids to where more is known of them.
+/// Key of a pair -> its index in [`Pairs`], by open addressing.
 #[derive(Default)]
 pub struct PairIndex {
     /// Half full at most; a power of two, or empty.
@@ -17,11 +17,13 @@ pub struct PairIndex {
 
 const EMPTY: u32 = u32::MAX;
 
-pub fn key(left: TokenId, right: TokenId) -> u64 {
+/// Both ids in one number.
+pub fn pair_key(left: TokenId, right: TokenId) -> u64 {
     u64::from(left) << 32 | u64::from(right)
 }
 
-/// The upper bits are well mixed.
+/// A hash of a pair's key, whose upper bits are well mixed. Half the multiplication of
+/// [`crate::store::hash`], which takes sixteen bytes at a time: a key is eight.
 #[inline]
 pub fn hash(key: u64) -> u64 {
     // 2^64 / golden ratio. The fold brings the left id's bits down, so that both ids spread.
@@ -80,7 +82,7 @@ impl PairIndex {
     }
 }
 
-/// A pair of tokens with its count and, per shard, where it was seen.
+/// A pair of tokens and how often it occurs.
 #[derive(Clone, Copy)]
 pub struct Pair {
     pub left: TokenId,
@@ -93,15 +95,15 @@ pub struct Pair {
 pub struct Pairs {
     index: PairIndex,
     pairs: Vec<Pair>,
-    /// For each pair one list per shard.
+    /// For each pair one list per partition.
     lists: Vec<List>,
 }
 
 impl Pairs {
-    /// Adds a pair that is not there yet.
+    /// Adds a pair that is not there yet, with one list per partition.
     pub fn push(&mut self, pair: Pair, lists: impl Iterator<Item = List>) -> u32 {
         let id = self.pairs.len() as u32;
-        self.index.get_or_insert(key(pair.left, pair.right), id);
+        self.index.get_or_insert(pair_key(pair.left, pair.right), id);
         self.pairs.push(pair);
         self.lists.extend(lists);
         id
@@ -111,28 +113,29 @@ impl Pairs {
         self.pairs[id as usize]
     }
 
-    /// One list per shard.
+    /// Where the pair was seen, one list per partition.
     pub fn lists(&self, id: u32) -> &[List] {
-        let shards = self.lists.len() / self.pairs.len();
-        &self.lists[id as usize * shards..][..shards]
+        let partitions = self.lists.len() / self.pairs.len();
+        &self.lists[id as usize * partitions..][..partitions]
     }
 
-    /// Whether its places are listed.
+    /// Whether its positions are listed.
     pub fn is_listed(&self, id: u32) -> bool {
         self.lists(id).iter().all(|list| list.start != NO_LIST)
     }
 
-    /// At how many places it stands, at most.
+    /// At how many positions it occurs, at most.
     pub fn places(&self, id: u32) -> u64 {
         self.lists(id).iter().map(|list| u64::from(list.len)).sum()
     }
 
-    pub fn list_mut(&mut self, id: u32, shard: usize) -> &mut List {
-        let shards = self.lists.len() / self.pairs.len();
-        &mut self.lists[id as usize * shards + shard]
+    /// Its list in one partition.
+    pub fn list_mut(&mut self, id: u32, partition: usize) -> &mut List {
+        let partitions = self.lists.len() / self.pairs.len();
+        &mut self.lists[id as usize * partitions + partition]
     }
 
-    /// Forgets where the places of all pairs are listed.
+    /// Forgets the lists of all pairs.
     pub fn unlist(&mut self) {
         self.lists.iter_mut().for_each(|list| list.start = NO_LIST);
     }
@@ -141,16 +144,16 @@ impl Pairs {
         self.index.get(key)
     }
 
-    /// Lowers a pair's count, if it is one that is followed.
+    /// Lowers a pair's count, if it is tracked.
     pub fn lower(&mut self, left: TokenId, right: TokenId, by: u64) {
-        if let Some(id) = self.index.get(key(left, right)) {
+        if let Some(id) = self.index.get(pair_key(left, right)) {
             let count = &mut self.pairs[id as usize].count;
             debug_assert!(*count == 0 || *count >= by, "counts are exact");
             *count = count.saturating_sub(by);
         }
     }
 
-    /// The pair has been merged wherever it stood.
+    /// The pair has been merged wherever it was.
     pub fn retire(&mut self, id: u32) {
         self.pairs[id as usize].count = 0;
     }
@@ -166,7 +169,7 @@ impl Pairs {
     }
 }
 
-/// Tokens' bytes, and their first eight as a number that sorts like them: most ties end there.
+/// Tokens' bytes, and their first eight as a number that sorts alike: it decides most ties.
 #[derive(Default)]
 pub struct TokenBytes {
     bytes: ByteStrings,
@@ -174,6 +177,7 @@ pub struct TokenBytes {
 }
 
 impl TokenBytes {
+    /// Adds the next token.
     pub fn push(&mut self, bytes: &[u8]) {
         let mut prefix = [0; 8];
         let len = bytes.len().min(8);
@@ -182,6 +186,7 @@ impl TokenBytes {
         self.prefixes.push(u64::from_be_bytes(prefix));
     }
 
+    /// Adds the next token, which is two others joined.
     pub fn push_joined(&mut self, left: TokenId, right: TokenId) {
         let (left, right) = (self.bytes.get(left as usize), self.bytes.get(right as usize));
         let joined = [left, right].concat();
@@ -195,6 +200,23 @@ impl TokenBytes {
 
 /// Which pair is next: the most frequent, of several the one whose (left bytes, right bytes) is
 /// greatest. A binary heap of counts that may be too high by now, as counts only fall.
+///
+/// That this is one pair, and not two that look alike, relies on **no two tokens having the same
+/// bytes**; so does the vocabulary, which finds a token by its bytes. Bytes are told apart by their
+/// value, and merges give at least two bytes, so what is to be shown is that no two merges give the
+/// same bytes *w*:
+///
+/// - Merging only ever removes boundaries between tokens. So where at some time a *w* in a word has
+///   a boundary at either end, it has had both since the beginning, and no merge so far has reached
+///   across them.
+/// - Then merging inside that *w* has not depended on what is around it: leftmost-first merging
+///   arrives at its start between two tokens and leaves its end between two tokens, as it would
+///   were *w* a word of its own. Hence at any time every *w* with boundaries at both ends is
+///   divided in the same way, that of the word *w*.
+/// - When the first merge that gives *w* is made, it makes one of them a single token; so that way
+///   is from then on a single token, for all of them and for good.
+/// - A second merge that gives *w* would need a *w* with boundaries at both ends that is two
+///   tokens.
 #[derive(Default)]
 pub struct Queue {
     heap: Vec<Entry>,
@@ -208,6 +230,7 @@ struct Entry {
 }
 
 impl Queue {
+    /// Adds a pair with its present count.
     pub fn push(&mut self, id: u32, pairs: &Pairs, tokens: &TokenBytes) {
         let Pair { left, count, .. } = pairs.get(id);
         let left_prefix = tokens.prefixes[left as usize];

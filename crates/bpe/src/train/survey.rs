@@ -1,15 +1,15 @@
-//! Which pairs are frequent enough to be followed: two linear passes over all words.
+//! Which pairs are frequent enough to be tracked: two linear passes over all words.
 //!
-//! The first pass adds counts into a table of hashed pairs, which tells of each pair how frequent
-//! it can be at most. From it a threshold is chosen. The second pass counts exactly the pairs that
-//! may reach the threshold, and notes where they are. Everything that is less frequent, and that
-//! is nearly everything, costs two table look-ups and no memory.
+//! The first pass adds counts into a table of hashed pairs, a sketch, which bounds the count of
+//! every pair from above. From it a threshold is chosen. The second pass counts exactly the pairs
+//! that may reach the threshold, and notes where they are. Everything less frequent, which is
+//! nearly everything, costs two table look-ups and no memory.
 
 use rayon::prelude::*;
 
 use super::budget::{Budget, MIN_CELL_BITS};
-use super::pairs::{Pair, PairIndex, Pairs, hash, key};
-use super::shard::{CHECK_EVERY, List, NO_LIST, Shard, Symbol};
+use super::pairs::{Pair, PairIndex, Pairs, hash, pair_key};
+use super::partition::{CHECK_EVERY, List, NO_LIST, Partition, Symbol};
 use crate::error::Result;
 use crate::progress::Progress;
 use crate::store::pages::filled;
@@ -19,50 +19,59 @@ use crate::vocab::TokenId;
 /// evenly spread: what cells hold by chance is then well below it.
 const CELLS_PER_PAIR: u64 = 2;
 
-/// How far the threshold lies below the greatest count: the higher, the more surveys are made, the
-/// lower, the more pairs are followed that are never merged.
+/// The greatest count, divided by this, is the threshold: a lower ratio takes more surveys, a
+/// higher one tracks more pairs that are never merged.
 const RATIO: u64 = 64;
 
 /// Finds the most frequent of all pairs, of which none exceeds `ceiling`, and puts them into
-/// `pairs`, with lists in `shards` if memory is not bounded. `wanted` pairs are enough. Returns
+/// `pairs`, with lists in `partitions` if memory is not bounded. `wanted` pairs are enough. Returns
 /// the threshold that all of them reach and no other does, or `None` if no pair is left at all.
+///
+/// # Errors
+/// `progress` says stop.
 pub fn survey<S: Symbol>(
-    shards: &mut [Shard<S>],
+    partitions: &mut [Partition<S>],
     pairs: &mut Pairs,
     ceiling: u64,
     wanted: usize,
     budget: &Budget,
     progress: &Progress,
 ) -> Result<Option<u64>> {
-    let bits = cell_bits(shards, ceiling / RATIO, budget);
-    let sketch = Sketch::new(shards, bits, progress)?;
+    let bits = cell_bits(partitions, ceiling / RATIO, budget);
+    let sketch = Sketch::new(partitions, bits, progress)?;
     let Some(threshold) = choose_threshold(&sketch.cells, ceiling, wanted) else {
         return Ok(None);
     };
-    let mut found = shards
+    let mut found = partitions
         .par_iter()
-        .map(|shard| Found::new(shard, &sketch, threshold, budget.is_unlimited(), progress))
+        .map(|partition| Found::new(partition, &sketch, threshold, budget.is_unlimited(), progress))
         .collect::<Result<Vec<_>>>()?;
     drop(sketch);
-    follow(shards, pairs, &mut found, threshold, budget.is_unlimited());
-    shards.par_iter_mut().zip(&mut found).for_each(|(shard, found)| found.fill_lists(shard));
+    track(partitions, pairs, &mut found, threshold, budget.is_unlimited());
+    partitions
+        .par_iter_mut()
+        .zip(&mut found)
+        .for_each(|(partition, found)| found.fill_lists(partition));
     Ok(Some(threshold))
 }
 
-/// Calls `visit` with every two neighbours of a shard that [`Shard::compact`] left, with where
-/// the first stands, and the word's count. Also with those where one is a sentinel; their count is
-/// 0, which is quicker than to tell them apart.
+/// Calls `visit` with every two neighbours of a partition after [`Partition::compact`], with the
+/// position of the first and the word's count. Also with those where one is a sentinel: their count
+/// is 0, which is quicker than leaving them out.
+///
+/// # Errors
+/// `progress` says stop.
 #[inline]
 pub fn for_each_pair<S: Symbol>(
-    shard: &Shard<S>,
+    partition: &Partition<S>,
     progress: &Progress,
     mut visit: impl FnMut(usize, TokenId, TokenId, u64),
 ) -> Result<()> {
-    for (start, end, count) in shard.classes.iter() {
+    for (start, end, count) in partition.classes.iter() {
         let mut left = S::SENTINEL;
         for start in (start..end).step_by(CHECK_EVERY) {
             let end = end.min(start + CHECK_EVERY);
-            for (at, &right) in (start..end).zip(&shard.symbols[start..end]) {
+            for (at, &right) in (start..end).zip(&partition.symbols[start..end]) {
                 let inside = left != S::SENTINEL && right != S::SENTINEL;
                 visit(at - 1, left.id(), right.id(), if inside { count } else { 0 });
                 left = right;
@@ -73,15 +82,15 @@ pub fn for_each_pair<S: Symbol>(
     Ok(())
 }
 
-/// How large the sketch is to be if `threshold` is asked for, roughly.
-fn cell_bits<S: Symbol>(shards: &[Shard<S>], threshold: u64, budget: &Budget) -> u32 {
-    let places: u64 = shards.par_iter().map(|shard| shard.classes.total_count()).sum();
+/// The size of a sketch that is about right for `threshold`.
+fn cell_bits<S: Symbol>(partitions: &[Partition<S>], threshold: u64, budget: &Budget) -> u32 {
+    let places: u64 = partitions.par_iter().map(|partition| partition.classes.total_count()).sum();
     let cells = CELLS_PER_PAIR * (places / threshold.max(1));
     (cells.max(1).ilog2() + 1).clamp(MIN_CELL_BITS, budget.max_cell_bits())
 }
 
-/// Sums of counts by hashed pair: no pair is more frequent than its cell says. A cell that is full
-/// says nothing.
+/// Sums of counts by hashed pair: no pair is more frequent than its cell. A cell that is full says
+/// nothing.
 struct Sketch {
     cells: Vec<u32>,
     /// The upper bits of a hash are its cell.
@@ -89,11 +98,11 @@ struct Sketch {
 }
 
 impl Sketch {
-    fn new<S: Symbol>(shards: &[Shard<S>], bits: u32, progress: &Progress) -> Result<Self> {
+    fn new<S: Symbol>(partitions: &[Partition<S>], bits: u32, progress: &Progress) -> Result<Self> {
         let empty = || Self { cells: filled(0, 1 << bits), shift: 64 - bits };
-        let parts = shards.par_iter().map(|shard| {
+        let parts = partitions.par_iter().map(|partition| {
             let mut sketch = empty();
-            sketch.add(shard, progress)?;
+            sketch.add(partition, progress)?;
             Ok(sketch)
         });
         let merged = parts.try_reduce_with(|mut sum: Sketch, part| {
@@ -105,9 +114,9 @@ impl Sketch {
     }
 
     #[inline(never)] // one name per pass in a profile
-    fn add<S: Symbol>(&mut self, shard: &Shard<S>, progress: &Progress) -> Result<()> {
-        for_each_pair(shard, progress, |_, left, right, count| {
-            let cell = self.cell_of(key(left, right));
+    fn add<S: Symbol>(&mut self, partition: &Partition<S>, progress: &Progress) -> Result<()> {
+        for_each_pair(partition, progress, |_, left, right, count| {
+            let cell = self.cell_of(pair_key(left, right));
             let count = u32::try_from(count).unwrap_or(u32::MAX);
             self.cells[cell] = self.cells[cell].saturating_add(count);
         })
@@ -132,7 +141,7 @@ fn choose_threshold(cells: &[u32], ceiling: u64, wanted: usize) -> Option<u64> {
     if greatest == 0 {
         return None;
     }
-    // Eight steps an octave are exact enough for a guess of how many there are.
+    // Eight steps an octave are precise enough to estimate how many there are.
     let step_of = |count: u32| {
         let octave = count.ilog2().max(3);
         (octave * 8 + (count >> (octave - 3)) % 8) as usize
@@ -148,15 +157,15 @@ fn choose_threshold(cells: &[u32], ceiling: u64, wanted: usize) -> Option<u64> {
     Some((greatest / RATIO).max(by_number).clamp(1, greatest))
 }
 
-/// What one shard holds of the pairs that may reach the threshold.
+/// The pairs of one partition that may reach the threshold.
 struct Found {
     pairs: Vec<FoundPair>,
-    /// (index in `pairs`, position), ascending by position; none if they are not to be listed yet.
+    /// (index in `pairs`, position), ascending by position; empty if they are not to be listed yet.
     places: Vec<(u32, u32)>,
     keeps_places: bool,
 }
 
-/// A place whose pair may reach the threshold.
+/// A position whose pair may reach the threshold.
 #[derive(Clone, Copy, Default)]
 struct Candidate {
     left: TokenId,
@@ -179,7 +188,7 @@ struct FoundPair {
 impl Found {
     #[inline(never)] // one name per pass in a profile
     fn new<S: Symbol>(
-        shard: &Shard<S>,
+        partition: &Partition<S>,
         sketch: &Sketch,
         threshold: u64,
         keeps_places: bool,
@@ -187,13 +196,13 @@ impl Found {
     ) -> Result<Self> {
         let mut index = PairIndex::default();
         let mut found = Found { pairs: Vec::new(), places: Vec::new(), keeps_places };
-        // Whether a pair passes the sketch cannot be foretold, so it must not be branched on: all
+        // Whether a pair passes the sketch cannot be predicted, so there is no branch on it: all
         // are written to a block, and the next overwrites what did not pass.
         let mut block = vec![Candidate::default(); BLOCK];
         let mut len = 0;
-        for_each_pair(shard, progress, |at, left, right, count| {
+        for_each_pair(partition, progress, |at, left, right, count| {
             block[len] = Candidate { left, right, count, at: at as u32 };
-            len += usize::from((count > 0) & sketch.may_reach(threshold, key(left, right)));
+            len += usize::from((count > 0) & sketch.may_reach(threshold, pair_key(left, right)));
             if len == BLOCK {
                 found.add(&block, &mut index);
                 len = 0;
@@ -206,7 +215,7 @@ impl Found {
     fn add(&mut self, candidates: &[Candidate], index: &mut PairIndex) {
         for &Candidate { left, right, count, at } in candidates {
             let next = self.pairs.len() as u32;
-            let id = index.get_or_insert(key(left, right), next);
+            let id = index.get_or_insert(pair_key(left, right), next);
             if id == next {
                 self.pairs.push(FoundPair { left, right, count: 0, places: 0, cursor: NO_LIST });
             }
@@ -219,20 +228,20 @@ impl Found {
         }
     }
 
-    fn fill_lists<S: Symbol>(&mut self, shard: &mut Shard<S>) {
+    fn fill_lists<S: Symbol>(&mut self, partition: &mut Partition<S>) {
         for (id, position) in self.places.drain(..) {
             let cursor = &mut self.pairs[id as usize].cursor;
             if *cursor != NO_LIST {
-                shard.positions[*cursor as usize] = position;
+                partition.positions[*cursor as usize] = position;
                 *cursor += 1;
             }
         }
     }
 }
 
-/// Makes pairs of what the shards found together, where it reaches the threshold.
-fn follow<S: Symbol>(
-    shards: &mut [Shard<S>],
+/// Adds up what the partitions found, and tracks the pairs that reach the threshold.
+fn track<S: Symbol>(
+    partitions: &mut [Partition<S>],
     pairs: &mut Pairs,
     found: &mut [Found],
     threshold: u64,
@@ -240,33 +249,33 @@ fn follow<S: Symbol>(
 ) {
     let mut index = PairIndex::default();
     let mut sums: Vec<Pair> = Vec::new();
-    // For each of `sums`, one after the other, where it is in each shard's `found`.
+    // For each of `sums`, one after the other, its index in each partition's `found`.
     let mut members: Vec<u32> = Vec::new();
-    for (shard, found) in found.iter().enumerate() {
+    for (partition, found) in found.iter().enumerate() {
         for (local, &FoundPair { left, right, count, .. }) in found.pairs.iter().enumerate() {
             let next = sums.len() as u32;
-            let id = index.get_or_insert(key(left, right), next) as usize;
+            let id = index.get_or_insert(pair_key(left, right), next) as usize;
             if id == sums.len() {
                 sums.push(Pair { left, right, count: 0 });
-                members.resize(sums.len() * shards.len(), u32::MAX);
+                members.resize(sums.len() * partitions.len(), u32::MAX);
             }
             sums[id].count += count;
-            members[id * shards.len() + shard] = local as u32;
+            members[id * partitions.len() + partition] = local as u32;
         }
     }
-    for (&pair, members) in sums.iter().zip(members.chunks_exact(shards.len())) {
+    for (&pair, members) in sums.iter().zip(members.chunks_exact(partitions.len())) {
         if pair.count < threshold {
             continue;
         }
-        let parts = shards.iter_mut().zip(found.iter_mut()).zip(members);
+        let parts = partitions.iter_mut().zip(found.iter_mut()).zip(members);
         pairs.push(
             pair,
-            parts.map(|((shard, found), &local)| match found.pairs.get_mut(local as usize) {
+            parts.map(|((partition, found), &local)| match found.pairs.get_mut(local as usize) {
                 None if list => List::default(),
                 None => List::unlisted(0),
                 Some(found) if !list => List::unlisted(found.places),
                 Some(found) => {
-                    let list = shard.reserve_list(found.places);
+                    let list = partition.reserve_list(found.places);
                     found.cursor = list.start;
                     list
                 }

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::count::Ranking;
 use super::*;
+use crate::vocab::TokenId;
 
 /// Byte-pair encoding, obviously: all pairs are counted again for every merge.
 fn obvious(words: &[(Vec<u8>, u64)], num_merges: usize) -> Vec<Merge> {
@@ -96,7 +97,8 @@ proptest! {
         max_memory in prop::sample::select(vec![0u64, 100, 1000, 4000]),
     ) {
         let (expected, progress) = (obvious(&words, 80), Progress::new());
-        let narrow = train_merges(ranked(&words, Some(max_memory)), 80, 2, Some(max_memory), &progress);
+        let limit = Some(max_memory);
+        let narrow = train_merges(ranked(&words, limit), 80, 2, limit, &progress);
         prop_assert_eq!(narrow.expect("trains"), &expected[..]);
         let wide = Merging::<u32>::new(ranked(&words, None), 2, Some(max_memory), &progress);
         prop_assert_eq!(wide.expect("fits").run(80).expect("trains"), expected);
@@ -125,7 +127,7 @@ fn ties_go_to_the_greatest_bytes() {
 #[test]
 fn runs_count_every_place_and_merge_leftmost_first() {
     let words = [(b"aaaaa".to_vec(), 1), (b"bc".to_vec(), 3)];
-    // (a, a) stands at four places; then aa aa a: (aa, aa) and (aa, a) once each.
+    // (a, a) occurs at four places; then aa aa a: (aa, aa) and (aa, a) once each.
     assert_eq!(train(&words, 9, 1), [(97, 97), (98, 99), (256, 256), (258, 97)]);
 }
 

@@ -3,7 +3,7 @@
 //! none is left.
 //!
 //! Most pretokens are a few bytes, and there nothing beats looking at all pairs each time
-//! ([`merge_short`]). That is quadratic, so a long one goes another way ([`super::merge_long`]).
+//! ([`merge_short`]). That is quadratic, so long ones are merged otherwise ([`super::merge_long`]).
 
 pub use super::merge_long::MergeScratch;
 use super::merge_long::{LIMIT, merge_long};
@@ -75,7 +75,7 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::HashMap;
 
-    /// The definition, as plainly as it can be said.
+    /// The definition, as plainly as it can be written.
     fn merge_naive(vocab: &Vocab, mut symbols: Vec<TokenId>) -> Vec<TokenId> {
         let ranks: HashMap<(TokenId, TokenId), (usize, TokenId)> = vocab
             .merges()

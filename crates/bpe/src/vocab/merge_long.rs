@@ -1,12 +1,12 @@
 //! Merging a long pretoken: megabytes of one letter, of spaces, of ideographs without a space.
 //!
-//! Merges are to be applied by (rank, position). A heap of all pairs would do that, and spend its
-//! time sinking megabytes of entries through twenty levels. But while the pairs of one rank are
-//! merged from left to right, the pairs that this makes appear from left to right too. So the
-//! pairs of a rank are kept as *runs* of rising positions, to which a new pair is appended where
-//! it can be, and only runs are in the heap, by their first position. A run is walked until
-//! another one comes before its next position. Where merges follow each other as training made
-//! them there is one run a rank, and the work is linear; whatever they are, it is `n log n`.
+//! Merges are applied by (rank, position). A heap of all pairs would give that order, and spend
+//! its time sinking megabytes of entries through twenty levels. But while the pairs of one rank
+//! are merged from left to right, the pairs that this makes appear from left to right too. So the
+//! occurrences of a pair are kept in *lists* of rising positions, to which a new one is appended
+//! where it can be, and only lists are in the heap, by their first position. A list is walked
+//! until another one comes before its next position. Where merges follow each other as training
+//! made them there is one list a rank, and the work is linear; whatever they are, it is `n log n`.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -14,32 +14,32 @@ use std::collections::BinaryHeap;
 use crate::store::pair_table::{PairMerge, PairTable};
 use crate::store::token_table::TokenId;
 
-/// No symbol and no run.
+/// Neither a symbol nor a list.
 const NONE: u32 = u32::MAX;
 
-/// One more than the longest word that this takes, in symbols.
+/// One more than the length of the longest word that this takes, in symbols.
 pub const LIMIT: usize = NONE as usize;
 
 /// A symbol that was merged into its left neighbour; no token has this id.
 const GONE: TokenId = TokenId::MAX;
 
-/// What merging a long word needs, kept to be used again.
+/// The working memory of merging a long word, kept to be used again.
 #[derive(Debug, Default)]
 pub struct MergeScratch {
     /// The neighbours of each symbol that is left, as positions.
     left: Vec<u32>,
     right: Vec<u32>,
-    runs: Vec<Run>,
-    /// Runs that are used up.
+    lists: Vec<Occurrences>,
+    /// Lists that are used up.
     free: Vec<u32>,
-    /// By rank: the run that new pairs are appended to.
+    /// By rank: the list that new pairs are appended to.
     open: Vec<u32>,
     heap: BinaryHeap<Reverse<(u32, u32, u32)>>,
 }
 
-/// Places where a pair was seen, by rising position. It may have changed since.
+/// Where a pair was seen, by rising position. It may be gone from there by now.
 #[derive(Debug, Default)]
-struct Run {
+struct Occurrences {
     pair: (TokenId, TokenId),
     result: TokenId,
     positions: Vec<u32>,
@@ -48,7 +48,7 @@ struct Run {
 }
 
 impl MergeScratch {
-    /// Scratch grown by a word of megabytes is given back after it.
+    /// In symbols: what a longer word has taken is given back after it.
     const KEEP: usize = 1 << 16;
 
     fn begin(&mut self, len: u32, num_merges: usize) {
@@ -59,37 +59,37 @@ impl MergeScratch {
         self.open.resize(num_merges, NONE);
     }
 
-    /// Notes a pair of neighbours, the left one at `at`, if they merge.
+    /// Adds a pair of neighbours, the left one at `at`, if they merge.
     #[inline]
-    fn note(&mut self, at: u32, pair: (TokenId, TokenId), merge: PairMerge) {
+    fn add_pair(&mut self, at: u32, pair: (TokenId, TokenId), merge: PairMerge) {
         if merge == PairMerge::NONE {
             return;
         }
         let open = &mut self.open[merge.rank() as usize];
-        if let Some(run) = self.runs.get_mut(*open as usize)
-            && run.positions.last().is_some_and(|&last| last <= at)
+        if let Some(list) = self.lists.get_mut(*open as usize)
+            && list.positions.last().is_some_and(|&last| last <= at)
         {
-            run.positions.push(at);
+            list.positions.push(at);
             return;
         }
         let number = self.free.pop().unwrap_or_else(|| {
-            self.runs.push(Run::default());
-            self.runs.len() as u32 - 1
+            self.lists.push(Occurrences::default());
+            self.lists.len() as u32 - 1
         });
         *open = number;
-        let run = &mut self.runs[number as usize];
-        (run.pair, run.result, run.done) = (pair, merge.result(), 0);
-        run.positions.clear();
-        run.positions.push(at);
+        let list = &mut self.lists[number as usize];
+        (list.pair, list.result, list.done) = (pair, merge.result(), 0);
+        list.positions.clear();
+        list.positions.push(at);
         self.heap.push(Reverse((merge.rank(), at, number)));
     }
 
-    /// The next position of a run that comes before all others; `None` if the run is used up or
+    /// The next position of a list that comes before all others; `None` if the list is used up or
     /// another one comes first.
     #[inline]
     fn advance(&mut self, rank: u32, number: u32) -> Option<u32> {
-        let run = &mut self.runs[number as usize];
-        let Some(&at) = run.positions.get(run.done) else {
+        let list = &mut self.lists[number as usize];
+        let Some(&at) = list.positions.get(list.done) else {
             self.free.push(number);
             if self.open[rank as usize] == number {
                 self.open[rank as usize] = NONE;
@@ -101,7 +101,7 @@ impl MergeScratch {
             self.heap.push(entry);
             return None;
         }
-        run.done += 1;
+        list.done += 1;
         Some(at)
     }
 
@@ -116,7 +116,7 @@ impl MergeScratch {
 pub fn merge_long(pairs: &PairTable, symbols: &mut [TokenId], scratch: &mut MergeScratch) -> usize {
     scratch.begin(symbols.len() as u32, pairs.len());
     for (at, pair) in (0..).zip(symbols.windows(2)) {
-        scratch.note(at, (pair[0], pair[1]), pairs.get(pair[0], pair[1]));
+        scratch.add_pair(at, (pair[0], pair[1]), pairs.get(pair[0], pair[1]));
     }
     while let Some(Reverse((rank, _, number))) = scratch.heap.pop() {
         while let Some(at) = scratch.advance(rank, number) {
@@ -127,7 +127,7 @@ pub fn merge_long(pairs: &PairTable, symbols: &mut [TokenId], scratch: &mut Merg
     compact(symbols)
 }
 
-/// Merges the pair of a run at one of its positions, if it still stands there.
+/// Merges the pair of a list at one of its positions, if it is still there.
 #[inline]
 fn merge_at(
     pairs: &PairTable,
@@ -136,7 +136,7 @@ fn merge_at(
     at: u32,
     number: u32,
 ) {
-    let &Run { pair, result, .. } = &scratch.runs[number as usize];
+    let &Occurrences { pair, result, .. } = &scratch.lists[number as usize];
     let next = scratch.right[at as usize];
     if symbols[at as usize] != pair.0 || next == NONE || symbols[next as usize] != pair.1 {
         return;
@@ -147,12 +147,12 @@ fn merge_at(
     scratch.right[at as usize] = after;
     if before != NONE {
         let left = symbols[before as usize];
-        scratch.note(before, (left, result), pairs.get(left, result));
+        scratch.add_pair(before, (left, result), pairs.get(left, result));
     }
     if after != NONE {
         scratch.left[after as usize] = at;
         let right = symbols[after as usize];
-        scratch.note(at, (result, right), pairs.get(result, right));
+        scratch.add_pair(at, (result, right), pairs.get(result, right));
     }
 }
 

@@ -1,9 +1,16 @@
 //! A vocabulary: ids <-> bytes, and the merges by rank.
 //!
-//! Ids may stand in any order and leave gaps; what is fixed is that every byte has a token (so
-//! that any input can be written with them) and that a merge's rank is its place in the list.
+//! Ids may be in any order and leave gaps; what is fixed is that every byte has a token (so that
+//! any input can be encoded) and that a merge's rank is its place in the list.
+//!
+//! A byte string has at most one id and an id one byte string, so every merge must make bytes that
+//! no other token has. Files that break this are refused. Training never does: once a merge has
+//! made some bytes, every occurrence of them between two token boundaries is that one token, so no
+//! other pair can make them (the proof is at `Queue` in `train/pairs.rs`). So training numbers its
+//! merges as it makes them, and [`Vocab::from_merges`] takes whatever it made. A merge does not
+//! make a special token either: its text does not occur in a pretoken.
 
-pub mod merge;
+pub(crate) mod merge;
 mod merge_long;
 
 use crate::error::{Error, Result};
@@ -12,14 +19,18 @@ pub use crate::store::token_table::{MAX_TOKEN_ID, TokenId};
 use crate::store::token_table::{TokenTable, WIDE, quoted};
 use merge::{MergeScratch, merge};
 
-/// `left` and `right`, side by side, become `result`; the rank is the rule's place in the list.
+/// A merge: `left` and `right`, side by side, become `result`. Its rank is its place in the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MergeRule {
+    /// The left token.
     pub left: TokenId,
+    /// The right token.
     pub right: TokenId,
+    /// The token of the bytes of both.
     pub result: TokenId,
 }
 
+/// Tokens with their ids, and the merges that build them.
 #[derive(Clone, Debug)]
 pub struct Vocab {
     tokens: TokenTable,
@@ -34,8 +45,8 @@ impl Vocab {
     /// in rank order as pairs of byte strings.
     ///
     /// # Errors
-    /// By name: a byte without a token, two ids for the same bytes, one id for two tokens, an id
-    /// above [`MAX_TOKEN_ID`], a merge whose parts or result are no tokens, a merge listed twice.
+    /// A byte without a token, two ids for the same bytes, one id for two tokens, an id above
+    /// [`MAX_TOKEN_ID`], a merge whose parts or result are not tokens, a merge listed twice.
     pub fn new<T, L, R>(
         tokens: impl IntoIterator<Item = (TokenId, T)>,
         merges: impl IntoIterator<Item = (L, R)>,
@@ -73,6 +84,10 @@ impl Vocab {
 
     /// A vocabulary as training makes it: ids 0-255 are the bytes, then the merges in order of
     /// creation, then the special tokens.
+    ///
+    /// # Errors
+    /// A merge of tokens that do not exist yet, or of which the bytes are those of another token,
+    /// which no training makes (see the top of `vocab/mod.rs`).
     pub fn from_merges<S: AsRef<str>>(
         merges: &[(TokenId, TokenId)],
         special_tokens: &[S],
@@ -105,9 +120,12 @@ impl Vocab {
     /// merges. There, two adjacent tokens merge if their joined bytes are a token, the least rank
     /// first, and a pretoken that is a token is taken whole.
     ///
-    /// Each merge is found again by encoding the token with the merges before it: two parts are
-    /// left, and they are what it was made from. Where it comes out otherwise (a token put in by
-    /// hand), every way to split it in two becomes a merge, and whole words come first.
+    /// Each merge is recovered by encoding the token with the merges before it: two parts are left,
+    /// and they are what it was made from. Where it comes out otherwise (a token added by hand),
+    /// every way to split it in two becomes a merge, and whole words come first.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
     pub fn from_ranks<T: AsRef<[u8]>>(
         tokens: impl IntoIterator<Item = (TokenId, T)>,
     ) -> Result<Self> {
@@ -183,12 +201,16 @@ impl Vocab {
     }
 
     /// Gives `token` the id after the largest one. It takes part in no merge.
+    ///
+    /// # Errors
+    /// The token exists, or is empty, or the largest id is [`MAX_TOKEN_ID`].
     pub fn add_token(&mut self, token: &[u8]) -> Result<TokenId> {
         let id = self.tokens.max_id().map_or(0, |id| id + 1);
         self.tokens.insert(id, token)?;
         Ok(id)
     }
 
+    /// The bytes of a token.
     #[inline]
     pub fn token(&self, id: TokenId) -> Option<&[u8]> {
         self.tokens.get(id)
@@ -200,6 +222,7 @@ impl Vocab {
         self.tokens.get_wide(id)
     }
 
+    /// The id of a token.
     #[inline]
     pub fn id(&self, token: &[u8]) -> Option<TokenId> {
         self.tokens.id(token)
@@ -215,6 +238,7 @@ impl Vocab {
         self.tokens.is_empty()
     }
 
+    /// The largest id.
     pub fn max_id(&self) -> TokenId {
         self.tokens.max_id().unwrap_or(0)
     }
@@ -235,8 +259,9 @@ impl Vocab {
         self.merges.iter().map(move |rule| (part(rule.left), part(rule.right)))
     }
 
+    /// The merges by pair.
     #[inline]
-    pub fn pairs(&self) -> &PairTable {
+    pub(crate) fn pairs(&self) -> &PairTable {
         &self.pairs
     }
 
@@ -248,11 +273,12 @@ impl Vocab {
 
     /// Whether a pretoken that is a token is taken whole even where its merges would not lead
     /// there (`ignore_merges` in `tokenizer.json`; tiktoken always does). It makes no difference
-    /// to a vocabulary that came from training.
+    /// to a vocabulary that came from training, where every token is what its bytes merge to.
     pub fn whole_words_first(&self) -> bool {
         self.whole_words_first
     }
 
+    /// Sets [`whole_words_first`](Self::whole_words_first).
     pub fn set_whole_words_first(&mut self, whole_words_first: bool) {
         self.whole_words_first = whole_words_first;
     }
@@ -319,7 +345,7 @@ mod tests {
 
     #[test]
     fn from_ranks_takes_a_token_that_no_two_lower_ones_make() {
-        // "abc" stands before "ab", its only way to come about.
+        // "abc" comes before "ab", the only way to make it.
         let vocab = Vocab::from_ranks(with(&[(256, "abc"), (257, "ab")])).unwrap();
         assert!(vocab.whole_words_first());
         let merges: Vec<_> = vocab.merge_bytes().collect();

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use bpe::vocab::TokenId;
+use bpe::TokenId;
 
 /// The ids of a file: dtype and length are taken from its header.
 pub fn read_npy(path: &Path) -> Vec<TokenId> {

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use bpe::vocab::{TokenId, Vocab};
+use bpe::{TokenId, Vocab};
 
 /// Trains on the words of a text by counting pairs afresh for each merge. Ids 0-255 are bytes.
 pub fn train(words: &[&[u8]], num_merges: usize) -> Vec<(TokenId, TokenId)> {

@@ -28,7 +28,7 @@ def require_fp8(device: torch.device) -> None:
         )
     if torch.cuda.get_device_capability(device) < (8, 9):
         name = torch.cuda.get_device_name(device)
-        raise UsageError(f"train.fp8: {name} multiplies nothing in 8 bits; leave it out")
+        raise UsageError(f"train.fp8: {name} cannot multiply in 8 bits; leave it out")
 
 
 def fp8_linear(
@@ -36,7 +36,7 @@ def fp8_linear(
 ) -> Float[Tensor, "... d_out"]:
     """``x @ weight.T``, and both products of its backward pass, in eight bits.
 
-    Returns the dtype of ``x``; under autocast that of autocast. Sizes that are no multiples of 16
+    Returns the dtype of ``x``; under autocast that of autocast. Sizes that are not multiples of 16
     raise ValueError.
     """
     rows = x.numel() // x.shape[-1]

@@ -2,18 +2,17 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::path::Path;
 use std::sync::Arc;
 
-use super::kind::{Input, Kind, Stream};
-use super::parquet::Rows;
-use super::{Cuts, Place};
+use super::chunk::Place;
+use super::cutter::Cutter;
+use super::file::{FileType, InputFile};
+use super::stream::Stream;
+use super::table::Table;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
-use crate::text::cut::{last_cut_from, next_cut, reach};
-
-/// What is read at first to find a safe cut near a place; most are found within a few bytes.
-const WINDOW: usize = 4096;
-const MAX_WINDOW: usize = 1 << 20;
+use crate::text::cut::{last_cut, reach};
 
 /// Where the next chunk begins.
 #[derive(Default)]
@@ -22,30 +21,30 @@ pub struct Cursor {
     pub index: u64,
     pub place: Place,
     /// The file it is in, once it was opened.
-    opened: Option<Opened>,
+    opened: Option<OpenFile>,
 }
 
-/// A file as its kind is read.
-enum Opened {
+/// A file, opened as its type is read.
+enum OpenFile {
     Positioned(Arc<File>),
     Stream(Stream),
-    Rows(Box<Rows>),
+    Table(Box<dyn Table>),
 }
 
-/// What was decided about a chunk.
-pub struct Taken {
+/// What was decided about a chunk under the lock.
+pub struct ChunkPlan {
     pub ends_file: bool,
     pub input_bytes: u64,
-    pub body: Body,
+    pub content: Content,
 }
 
-/// What is left to do outside the lock.
-pub enum Body {
-    /// Nothing, or parsing: the buffer holds what the file does.
-    Text,
-    /// Reading from the chunk's start on.
-    Range { file: Arc<File>, len: usize },
-    /// Nothing: the buffer holds records, which end here.
+/// Where the chunk's content is, and so what is left to do outside the lock.
+pub enum Content {
+    /// In the buffer, as in the file: text, or lines of records to parse.
+    Buffered,
+    /// In the file, from the chunk's start on.
+    InFile { file: Arc<File>, len: usize },
+    /// In the buffer: records that end at these places.
     Records(Vec<usize>),
 }
 
@@ -54,32 +53,34 @@ impl Cursor {
         Self { index, place, opened: None }
     }
 
-    /// Decides how far the next chunk goes, and passes it; `None` at the end of the file.
-    pub fn take(
+    /// Decides how far the next chunk goes, and moves past it; `None` at the end of the file.
+    pub fn next_chunk(
         &mut self,
-        input: &Input,
-        cuts: &Cuts,
+        input: &InputFile,
+        cutter: &Cutter,
         buffer: &mut Vec<u8>,
-    ) -> Result<Option<Taken>> {
+    ) -> Result<Option<ChunkPlan>> {
         let with_path = |error| Error::io(&input.path, error);
-        match (&input.kind, input.len) {
-            (Kind::Parquet(column), len) => self
-                .take_rows(input, column, len.unwrap_or(0), cuts.chunk_bytes, buffer)
+        match (&input.file_type, input.len) {
+            (FileType::Parquet(column), len) => self
+                .read_rows(input, column, len.unwrap_or(0), cutter.chunk_bytes, buffer)
                 .map_err(|why| Error::invalid(format!("{}: {why}", input.path.display()))),
             (_, Some(len)) if input.is_positioned() => {
-                self.take_range(input, len, cuts).map_err(with_path)
+                self.next_range(input, len, cutter).map_err(with_path)
             }
-            _ => self.take_stream(input, cuts, buffer).map_err(with_path),
+            _ => self.read_stream(input, cutter, buffer).map_err(with_path),
         }
     }
 
-    /// Instead of a chunk that cannot be read: nothing, and the end of the file.
-    pub fn left_out(&mut self, input: &Input, buffer: &mut Vec<u8>) -> Taken {
+    /// In place of a chunk that cannot be read: an empty one that ends the file.
+    pub fn skip_rest(&mut self, input: &InputFile, buffer: &mut Vec<u8>) -> ChunkPlan {
         buffer.clear();
         self.opened = None;
-        let is_table = matches!(input.kind, Kind::Parquet(_));
-        let body = if is_table { Body::Records(Vec::new()) } else { Body::Text };
-        Taken { ends_file: true, input_bytes: 0, body }
+        let content = match input.file_type.is_parquet() {
+            true => Content::Records(Vec::new()),
+            false => Content::Buffered,
+        };
+        ChunkPlan { ends_file: true, input_bytes: 0, content }
     }
 
     pub fn next_file(&mut self) {
@@ -87,62 +88,67 @@ impl Cursor {
         self.opened = None;
     }
 
-    /// Opens the file where the cursor stands, somewhere inside it.
-    pub fn open_at_place(&mut self, input: &Input, progress: &Progress) -> Result<()> {
+    /// Opens the file that the cursor is in, at the cursor's place.
+    pub fn open_at_place(&mut self, input: &InputFile, progress: &Progress) -> Result<()> {
         let offset = self.place.offset;
-        self.opened = match &input.kind {
+        self.opened = match &input.file_type {
             _ if input.is_positioned() => {
                 progress.advance(offset)?;
                 None
             }
-            Kind::Parquet(column) => {
-                let rows = Rows::open(&input.path, column).and_then(|mut rows| {
-                    rows.skip(offset)?;
-                    Ok(rows)
+            FileType::Parquet(column) => {
+                let table = open_table(&input.path, column).and_then(|mut table| {
+                    table.skip(offset)?;
+                    Ok(table)
                 });
-                let name = |why| Error::invalid(format!("{}: {why}", input.path.display()));
-                let rows = rows.map_err(name)?;
-                progress.advance(rows.bytes_read(input.len.unwrap_or(0)))?;
-                Some(Opened::Rows(Box::new(rows)))
+                let with_path = |why| Error::invalid(format!("{}: {why}", input.path.display()));
+                let table = table.map_err(with_path)?;
+                progress.advance(table.bytes_read(input.len.unwrap_or(0)))?;
+                Some(OpenFile::Table(table))
             }
-            _ => Some(Opened::Stream(Stream::open_at(input, offset, progress)?)),
+            _ => Some(OpenFile::Stream(Stream::open_at(input, offset, progress)?)),
         };
         Ok(())
     }
 
-    /// A part of a regular file of text.
-    fn take_range(&mut self, input: &Input, len: u64, cuts: &Cuts) -> io::Result<Option<Taken>> {
+    /// A part of a regular file of text, to be read outside the lock.
+    fn next_range(
+        &mut self,
+        input: &InputFile,
+        len: u64,
+        cutter: &Cutter,
+    ) -> io::Result<Option<ChunkPlan>> {
         let offset = self.place.offset;
         if offset == len {
             return Ok(None);
         }
         let file = match &self.opened {
-            Some(Opened::Positioned(file)) => Arc::clone(file),
+            Some(OpenFile::Positioned(file)) => Arc::clone(file),
             _ => Arc::new(File::open(&input.path)?),
         };
-        self.opened = Some(Opened::Positioned(Arc::clone(&file)));
-        let end = cuts.find(&file, offset, len)?;
+        self.opened = Some(OpenFile::Positioned(Arc::clone(&file)));
+        let end = cutter.chunk_end(&file, offset, len)?;
         self.place.offset = end;
         let input_bytes = end - offset;
-        let body = Body::Range { file, len: input_bytes as usize };
-        Ok(Some(Taken { ends_file: end == len, input_bytes, body }))
+        let content = Content::InFile { file, len: input_bytes as usize };
+        Ok(Some(ChunkPlan { ends_file: end == len, input_bytes, content }))
     }
 
     /// Text up to a cut, or whole lines, of what is read in order.
-    fn take_stream(
+    fn read_stream(
         &mut self,
-        input: &Input,
-        cuts: &Cuts,
+        input: &InputFile,
+        cutter: &Cutter,
         buffer: &mut Vec<u8>,
-    ) -> io::Result<Option<Taken>> {
+    ) -> io::Result<Option<ChunkPlan>> {
         let mut stream = match self.opened.take() {
-            Some(Opened::Stream(stream)) => stream,
-            _ => input.open_stream()?,
+            Some(OpenFile::Stream(stream)) => stream,
+            _ => Stream::open(input)?,
         };
-        let is_lines = matches!(input.kind, Kind::JsonLines(_));
+        let has_lines = matches!(input.file_type, FileType::JsonLines(_));
         buffer.clear();
         std::mem::swap(buffer, &mut stream.carry);
-        let (mut searched, mut wanted) = (0, cuts.chunk_bytes);
+        let (mut searched, mut wanted) = (0, cutter.chunk_bytes);
         let mut at_end = false;
         let cut = loop {
             let read = (&mut stream.text).take(wanted as u64).read_to_end(buffer)?;
@@ -150,15 +156,15 @@ impl Cursor {
                 at_end = true;
                 break buffer.len();
             }
-            let found = match is_lines {
+            let found = match has_lines {
                 true => memchr::memrchr(b'\n', &buffer[searched..]).map(|at| searched + at + 1),
-                false => last_cut_from(buffer, searched, &cuts.pattern, &cuts.special),
+                false => last_cut(buffer, searched, &cutter.pattern, &cutter.special),
             };
             if let Some(cut) = found {
                 break cut;
             }
             // The first place that may turn out to be a cut when there is more.
-            let undecided = if is_lines { 0 } else { reach(&cuts.special) - 2 };
+            let undecided = if has_lines { 0 } else { reach(&cutter.special) - 2 };
             searched = buffer.len().saturating_sub(undecided);
             wanted = buffer.len();
         };
@@ -168,96 +174,50 @@ impl Cursor {
         stream.carry.extend_from_slice(&buffer[cut..]);
         buffer.truncate(cut);
         self.place.offset += cut as u64;
-        if is_lines {
+        if has_lines {
             self.place.line += memchr::memchr_iter(b'\n', buffer).count() as u64;
         }
         let ends_file = at_end || stream.at_end();
         let input_bytes = stream.newly_read(input.len.filter(|_| ends_file));
-        self.opened = Some(Opened::Stream(stream));
-        Ok(Some(Taken { ends_file, input_bytes, body: Body::Text }))
+        self.opened = Some(OpenFile::Stream(stream));
+        Ok(Some(ChunkPlan { ends_file, input_bytes, content: Content::Buffered }))
     }
 
     /// Some rows of a table.
-    fn take_rows(
+    fn read_rows(
         &mut self,
-        input: &Input,
+        input: &InputFile,
         column: &str,
         len: u64,
         chunk_bytes: usize,
         buffer: &mut Vec<u8>,
-    ) -> std::result::Result<Option<Taken>, String> {
-        let mut rows = match self.opened.take() {
-            Some(Opened::Rows(rows)) => rows,
-            _ => Box::new(Rows::open(&input.path, column)?),
+    ) -> std::result::Result<Option<ChunkPlan>, String> {
+        let mut table = match self.opened.take() {
+            Some(OpenFile::Table(table)) => table,
+            _ => open_table(&input.path, column)?,
         };
-        let before = rows.bytes_read(len);
+        let before = table.bytes_read(len);
         let mut ends = Vec::new();
         buffer.clear();
         let mut ends_file = false;
-        // Empty texts take room too.
+        // Empty texts count too, or a column of them would be one endless chunk.
         while buffer.len() + ends.len() < chunk_bytes && !ends_file {
-            ends_file = !rows.read(buffer, &mut ends)?;
+            ends_file = !table.read(buffer, &mut ends)?;
         }
-        self.place.offset = rows.rows_read();
-        let input_bytes = if ends_file { len } else { rows.bytes_read(len) } - before;
-        self.opened = Some(Opened::Rows(rows));
-        Ok(Some(Taken { ends_file, input_bytes, body: Body::Records(ends) }))
+        self.place.offset = table.rows_read();
+        let input_bytes = if ends_file { len } else { table.bytes_read(len) } - before;
+        self.opened = Some(OpenFile::Table(table));
+        Ok(Some(ChunkPlan { ends_file, input_bytes, content: Content::Records(ends) }))
     }
 }
 
-impl Cuts {
-    /// The end of the chunk that starts at `start`: a safe cut, or the file's end.
-    fn find(&self, file: &File, start: u64, len: u64) -> io::Result<u64> {
-        let reach = reach(&self.special);
-        let mut from = start.saturating_add(self.chunk_bytes as u64);
-        let mut window = Vec::new();
-        let mut window_bytes = WINDOW.min(self.chunk_bytes).max(4 * reach);
-        while from < len {
-            let window_start = from.saturating_sub(reach as u64).max(start);
-            window.resize((len - window_start).min(window_bytes as u64) as usize, 0);
-            read_exact_at(file, &mut window, window_start)?;
-            let from_in_window = (from - window_start) as usize;
-            if let Some(at) = next_cut(&window, from_in_window, &self.pattern, &self.special) {
-                return Ok(window_start + at as u64);
-            }
-            if window_start + window.len() as u64 == len {
-                break;
-            }
-            // All places that this window decides are no cuts; the first that it does not is:
-            from = from.max(window_start + (window.len() + 1 - reach) as u64);
-            window_bytes = (2 * window_bytes).min(MAX_WINDOW.max(4 * reach));
-        }
-        Ok(len)
-    }
+#[cfg(feature = "parquet")]
+fn open_table(path: &Path, column: &str) -> std::result::Result<Box<dyn Table>, String> {
+    Ok(Box::new(super::parquet::ParquetTable::open(path, column)?))
 }
 
-/// Fills `buffer` from `offset` on, without moving the file's own position.
-pub fn read_exact_at(file: &File, mut buffer: &mut [u8], mut offset: u64) -> io::Result<()> {
-    while !buffer.is_empty() {
-        match read_at(file, buffer, offset) {
-            Ok(0) => {
-                return Err(io::Error::new(
-                    io::ErrorKind::UnexpectedEof,
-                    "became shorter while it was read",
-                ));
-            }
-            Ok(read) => {
-                buffer = &mut buffer[read..];
-                offset += read as u64;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-#[cfg(unix)]
-fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-    std::os::unix::fs::FileExt::read_at(file, buffer, offset)
-}
-
-#[cfg(windows)]
-fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-    std::os::windows::fs::FileExt::seek_read(file, buffer, offset)
+/// Such files were refused when the source was opened.
+#[cfg(not(feature = "parquet"))]
+fn open_table(_: &Path, _: &str) -> std::result::Result<Box<dyn Table>, String> {
+    Err("this build cannot read tables".to_owned())
 }

@@ -1,10 +1,10 @@
-//! JSON lines: every line an object, one field of it a document's text.
+//! JSON lines: every line is an object, one field of which holds a document's text.
 
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 
-/// A block of whole lines as it stands in the file.
+/// A block of whole lines, as in the file.
 pub struct Lines<'l> {
     pub lines: &'l [u8],
     /// The number of lines before it.
@@ -13,8 +13,8 @@ pub struct Lines<'l> {
 
 impl Lines<'_> {
     /// Appends the text of each record to `text`, and where it ends to `ends`. Blank lines are
-    /// passed over, and records whose field is null: they are no documents. What is no record is
-    /// told to `refuse`, the line and why, which says whether to go on.
+    /// skipped, and so are records whose field is null: they are not documents. `refuse` is told of
+    /// every line that is not a record, and why, and says whether to go on.
     pub fn read<E>(
         &self,
         field: &str,
@@ -56,7 +56,7 @@ fn append_text(line: &[u8], field: &str, text: &mut Vec<u8>) -> Result<bool, Str
     }
 }
 
-/// The parser counts lines too, but sees one alone: its column is all that helps.
+/// The parser names a line too, but sees only one: of its position the column is what helps.
 fn describe(error: serde_json::Error) -> String {
     let message = error.to_string();
     match message.rsplit_once(" at line ") {
@@ -71,7 +71,7 @@ enum Found {
     Text,
 }
 
-/// An object: takes one field's string and passes over the others without building them.
+/// An object: takes one field's string and skips the others without building them.
 struct Record<'r> {
     field: &'r str,
     text: &'r mut Vec<u8>,
@@ -98,7 +98,7 @@ impl<'de> Visitor<'de> for Record<'_> {
         let mut found = Found::Nothing;
         while let Some(is_it) = map.next_key_seed(IsName(field))? {
             if is_it {
-                // Of a field that comes twice the last one counts, as in most parsers.
+                // If a field comes twice the last one counts, as in most parsers.
                 text.truncate(start);
                 found = map.next_value_seed(Text { field, text })?;
             } else {
@@ -109,7 +109,7 @@ impl<'de> Visitor<'de> for Record<'_> {
     }
 }
 
-/// A field's name: is it the one?
+/// A field's name: whether it is the one.
 struct IsName<'r>(&'r str);
 
 impl<'de> DeserializeSeed<'de> for IsName<'_> {
@@ -132,7 +132,7 @@ impl Visitor<'_> for IsName<'_> {
     }
 }
 
-/// A field's value: a string, appended without one of its own, or null.
+/// A field's value: a string, appended without building another, or null.
 struct Text<'r> {
     field: &'r str,
     text: &'r mut Vec<u8>,

@@ -1,8 +1,8 @@
-//! Apache Parquet: a table kept column by column; one column of strings holds the documents, a row
-//! each. The format: <https://parquet.apache.org/docs/file-format/>
+//! Apache Parquet: a table stored by column; one column of strings holds the documents, one a row.
+//! The format: <https://parquet.apache.org/docs/file-format/>
 //!
 //! The crate `parquet` decodes it, without Arrow. Row groups are read one after the other, and of
-//! each the pages of that column alone, so memory is bounded by a few pages, not by a row group.
+//! each only that column's pages, so memory is bounded by a few pages, not by a row group.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -17,24 +17,29 @@ use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::schema::types::ColumnDescriptor;
 
+use super::table::Table;
+
 /// Rows that are decoded at a time: few, because each may be a book.
 const BATCH: usize = 64;
 
-/// The rows of a file, in order.
-pub struct Rows {
+/// The rows of a Parquet file.
+pub struct ParquetTable {
     file: SerializedFileReader<File>,
     column: usize,
     /// The row group to open next,
     group: usize,
     /// and what is left of the one before it.
     open: Option<ColumnReaderImpl<ByteArrayType>>,
-    /// How many rows there are, and how many were read.
+    /// How many rows there are, and how many were read or skipped.
     total: u64,
     read: u64,
 }
 
-impl Rows {
-    /// Opens a file at its first row. Errors say what is wrong with it, or which columns it has.
+impl ParquetTable {
+    /// Opens a file at its first row.
+    ///
+    /// # Errors
+    /// Says what is wrong with the file, or which columns it has.
     pub fn open(path: &Path, column: &str) -> Result<Self, String> {
         guarded(|| Self::open_unguarded(path, column))
     }
@@ -45,12 +50,6 @@ impl Rows {
         let column = find_column(&file, column)?;
         let total = file.metadata().file_metadata().num_rows().unsigned_abs();
         Ok(Self { file, column, group: 0, open: None, total, read: 0 })
-    }
-
-    /// Appends the texts of some more rows to `text`, and where each ends to `ends`; `false` at the
-    /// end. A null is no document: it is passed over.
-    pub fn read(&mut self, text: &mut Vec<u8>, ends: &mut Vec<usize>) -> Result<bool, String> {
-        guarded(|| self.read_unguarded(text, ends))
     }
 
     fn read_unguarded(
@@ -76,11 +75,6 @@ impl Rows {
         Ok(false)
     }
 
-    /// Passes over so many rows.
-    pub fn skip(&mut self, rows: u64) -> Result<(), String> {
-        guarded(|| self.skip_unguarded(rows))
-    }
-
     fn skip_unguarded(&mut self, mut rows: u64) -> Result<(), String> {
         while rows > 0 {
             let in_group = self.rows_in(self.group);
@@ -100,17 +94,6 @@ impl Rows {
             rows -= skipped;
         }
         Ok(())
-    }
-
-    /// How many rows were passed by now, nulls too.
-    pub fn rows_read(&self) -> u64 {
-        self.read
-    }
-
-    /// How much of a file of `len` bytes was read, about.
-    pub fn bytes_read(&self, len: u64) -> u64 {
-        let read = u128::from(len) * u128::from(self.read.min(self.total));
-        (read / u128::from(self.total.max(1))) as u64
     }
 
     /// The row group that is being read, or else the next; `None` after the last.
@@ -137,6 +120,25 @@ impl Rows {
     }
 }
 
+impl Table for ParquetTable {
+    fn read(&mut self, text: &mut Vec<u8>, ends: &mut Vec<usize>) -> Result<bool, String> {
+        guarded(|| self.read_unguarded(text, ends))
+    }
+
+    fn skip(&mut self, rows: u64) -> Result<(), String> {
+        guarded(|| self.skip_unguarded(rows))
+    }
+
+    fn rows_read(&self) -> u64 {
+        self.read
+    }
+
+    fn bytes_read(&self, len: u64) -> u64 {
+        let read = u128::from(len) * u128::from(self.read.min(self.total));
+        (read / u128::from(self.total.max(1))) as u64
+    }
+}
+
 /// The index of the column of that name, which must hold one string a row.
 fn find_column(file: &SerializedFileReader<File>, name: &str) -> Result<usize, String> {
     let columns = file.metadata().file_metadata().schema_descr().columns();
@@ -149,10 +151,10 @@ fn find_column(file: &SerializedFileReader<File>, name: &str) -> Result<usize, S
     }
     let texts: Vec<_> = columns.iter().filter(|column| is_text(column)).collect();
     let instead = match texts.is_empty() {
-        true => "it has no column of strings".to_owned(),
-        false => format!("of strings it has {}", names(texts.into_iter())),
+        true => "no column holds strings".to_owned(),
+        false => format!("strings are in {}", names(texts.into_iter())),
     };
-    Err(format!("column {name:?} holds no strings but {}; {instead}", kind(&columns[index])))
+    Err(format!("column {name:?} holds {}, not strings; {instead}", kind(&columns[index])))
 }
 
 fn names<'c>(columns: impl Iterator<Item = &'c std::sync::Arc<ColumnDescriptor>>) -> String {
@@ -176,7 +178,7 @@ fn kind(column: &ColumnDescriptor) -> String {
 }
 
 /// The crate panics on some damaged files (60.1): for the caller that is an error like any other,
-/// and nothing of it is printed.
+/// and nothing is printed.
 fn guarded<T>(decode: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     thread_local!(static QUIET: Cell<bool> = const { Cell::new(false) });
     static HOOK: Once = Once::new();
@@ -191,11 +193,11 @@ fn guarded<T>(decode: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     QUIET.set(true);
     let decoded = panic::catch_unwind(AssertUnwindSafe(decode));
     QUIET.set(false);
-    decoded.unwrap_or_else(|_| Err("damaged: what it holds makes no sense".to_owned()))
+    decoded.unwrap_or_else(|_| Err("damaged: its contents make no sense".to_owned()))
 }
 
 fn corrupt(error: ParquetError) -> String {
-    format!("no Parquet file, or damaged ({error})")
+    format!("not a Parquet file, or damaged ({error})")
 }
 
 #[cfg(test)]
@@ -256,7 +258,7 @@ pub mod tests {
         file
     }
 
-    fn read_rest(rows: &mut Rows) -> Vec<String> {
+    fn read_rest(rows: &mut ParquetTable) -> Vec<String> {
         let (mut text, mut ends) = (Vec::new(), Vec::new());
         while rows.read(&mut text, &mut ends).unwrap() {}
         let starts = std::iter::once(0).chain(ends.iter().copied());
@@ -275,7 +277,7 @@ pub mod tests {
         for group_rows in [1, 100, 1000] {
             let file = written(&table(&texts, group_rows));
             for skip in [0, 1, 99, 100, 101, 250, 999, 1000] {
-                let mut rows = Rows::open(file.path(), "text").unwrap();
+                let mut rows = ParquetTable::open(file.path(), "text").unwrap();
                 rows.skip(skip as u64).unwrap();
                 assert_eq!(rows.rows_read(), skip as u64);
                 let expected: Vec<_> = texts[skip..].iter().flatten().cloned().collect();
@@ -284,14 +286,14 @@ pub mod tests {
             }
         }
         let file = written(&table(&[], 1));
-        assert_eq!(read_rest(&mut Rows::open(file.path(), "text").unwrap()), [""; 0]);
+        assert_eq!(read_rest(&mut ParquetTable::open(file.path(), "text").unwrap()), [""; 0]);
     }
 
     #[test]
     fn a_column_without_text_is_refused_with_those_that_have_it() {
         let file = written(&table(&[Some("a".to_owned())], 1));
-        let refused = |column| Rows::open(file.path(), column).err().unwrap();
-        assert!(Rows::open(file.path(), "meta.title").is_ok());
+        let refused = |column| ParquetTable::open(file.path(), column).err().unwrap();
+        assert!(ParquetTable::open(file.path(), "meta.title").is_ok());
         let missing = refused("content");
         assert!(missing.contains("no column \"content\""), "{missing}");
         assert!(missing.contains("\"id\", \"text\", \"meta.title\""), "{missing}");
@@ -308,7 +310,7 @@ pub mod tests {
         let whole = table(&texts, 100);
         let read = |content: &[u8]| -> Result<(), String> {
             let file = written(content);
-            let mut rows = Rows::open(file.path(), "text")?;
+            let mut rows = ParquetTable::open(file.path(), "text")?;
             let (mut text, mut ends) = (Vec::new(), Vec::new());
             while rows.read(&mut text, &mut ends)? {}
             Ok(())
@@ -318,7 +320,7 @@ pub mod tests {
             let why = read(&whole[..len]).unwrap_err();
             assert!(why.contains("damaged"), "cut at {len}: {why}");
         }
-        // Of a flipped bit the checks may hear nothing; what must not be is a panic.
+        // The checks may miss a flipped bit; it must not panic.
         for at in (0..whole.len()).step_by(7) {
             let mut content = whole.clone();
             content[at] ^= 1 << (at % 8);

@@ -3,75 +3,37 @@ use std::io::Write;
 use proptest::prelude::*;
 
 use super::*;
-use crate::text::cut::{last_cut, last_cut_from, next_cut};
-use crate::text::special::Segment;
+use crate::text::cut_tests::{parts, pattern, special, text};
 
-/// Every pretoken and special token of `text`, in order: what no cut may change.
-fn parts(text: &[u8], pattern: &Pattern, special: &SpecialTokens) -> Vec<Vec<u8>> {
-    let mut parts = Vec::new();
-    let walked = special.for_each_segment(text, |segment| match segment {
-        Segment::Text(piece) => pattern.for_each(piece, |pretoken| parts.push(pretoken.to_vec())),
-        Segment::Special(index) => {
-            parts.push(format!("special {index}").into_bytes());
-            Ok(())
-        }
-    });
-    walked.expect("these patterns do not fail");
-    parts
+fn chunks_of(chunk_bytes: usize) -> SourceOptions {
+    SourceOptions { chunk_bytes, ..SourceOptions::default() }
 }
 
-/// Text in which everything that a cut can get wrong is frequent: special tokens whole, nested,
-/// overlapping and in pieces, contractions, runs of spaces, wide characters, bytes that are no
-/// UTF-8. The special tokens are below.
-fn text() -> impl Strategy<Value = Vec<u8>> {
-    let piece = prop::sample::select(vec![
-        "a",
-        "b",
-        "aba",
-        "'s",
-        "'ll",
-        "'",
-        " ",
-        "  ",
-        "\n",
-        "\r\n",
-        "\t",
-        "1",
-        "23",
-        "4567",
-        ".",
-        "!?",
-        "<|x|>",
-        "<|x|><|x|>",
-        "<|x",
-        "|>",
-        "<",
-        "é",
-        "日本",
-        "語",
-        "\u{3000}",
-        "😀",
-        "B",
-        "Ab",
-        "/",
-    ]);
-    let piece = prop_oneof![
-        20 => piece.prop_map(|piece| piece.as_bytes().to_vec()),
-        1 => prop::collection::vec(any::<u8>(), 1..4),
+/// Reads the field "text" of JSON lines.
+#[cfg(all(feature = "gzip", feature = "parquet"))]
+fn records(chunk_bytes: usize) -> SourceOptions {
+    let fields = TextFields { json: Some("text".to_owned()), ..TextFields::default() };
+    SourceOptions { fields, ..chunks_of(chunk_bytes) }
+}
+
+fn gzip(text: &[u8]) -> Vec<u8> {
+    let mut packer = flate2::write::GzEncoder::new(Vec::new(), Default::default());
+    packer.write_all(text).expect("memory");
+    packer.finish().expect("memory")
+}
+
+fn zstandard(text: &[u8]) -> Vec<u8> {
+    zstd::encode_all(text, 1).expect("memory")
+}
+
+/// Whether this build reads files of that name.
+fn is_readable(name: &str) -> bool {
+    let needed = [
+        (".gz", cfg!(feature = "gzip")),
+        (".zst", cfg!(feature = "zstd")),
+        (".parquet", cfg!(feature = "parquet")),
     ];
-    prop::collection::vec(piece, 0..60).prop_map(|pieces| pieces.concat())
-}
-
-const SPECIALS: [&[&str]; 4] = [&[], &["<|x|>"], &["<|x|>", "<|x|><|x|>"], &["aba", " ", "ba b"]];
-
-fn pattern() -> impl Strategy<Value = Pattern> {
-    prop::sample::select(vec!["gpt2", "gpt4", "gpt4o", r"\w+|\s"])
-        .prop_map(|name| Pattern::parse(name).expect("a known pattern"))
-}
-
-fn special() -> impl Strategy<Value = SpecialTokens> {
-    prop::sample::select(SPECIALS.to_vec())
-        .prop_map(|tokens| SpecialTokens::new(tokens).expect("good tokens"))
+    needed.iter().all(|(ending, enabled)| *enabled || !name.ends_with(ending))
 }
 
 fn write(text: &[u8]) -> tempfile::NamedTempFile {
@@ -91,24 +53,6 @@ fn read_all(source: &Source) -> Vec<(Chunk, Vec<u8>)> {
 
 proptest! {
     #[test]
-    fn parts_at_a_cut_are_the_parts_of_the_whole(
-        text in text(), rest in text(), from in 0usize..80, pattern in pattern(), special in special(),
-    ) {
-        let whole = [text.clone(), rest].concat();
-        let cuts = [
-            next_cut(&text, from, &pattern, &special),
-            last_cut(&text, &pattern, &special),
-            last_cut_from(&text, from, &pattern, &special),
-        ];
-        for cut in cuts.into_iter().flatten() {
-            prop_assert!(0 < cut && cut <= text.len());
-            let mut apart = parts(&whole[..cut], &pattern, &special);
-            apart.extend(parts(&whole[cut..], &pattern, &special));
-            prop_assert_eq!(apart, parts(&whole, &pattern, &special), "cut at {}", cut);
-        }
-    }
-
-    #[test]
     fn chunks_are_the_text_in_order_and_never_part_a_pretoken(
         texts in prop::collection::vec(text(), 1..4),
         chunk_bytes in 1usize..100,
@@ -118,7 +62,8 @@ proptest! {
     ) {
         let files: Vec<_> = texts.iter().map(|text| write(text)).collect();
         let paths: Vec<_> = files.iter().map(|file| file.path().to_path_buf()).collect();
-        let mut source = Source::open(&paths, &pattern, &special, chunk_bytes).expect("files");
+        let options = chunks_of(chunk_bytes);
+        let mut source = Source::open(&paths, &pattern, &special, &options).expect("files");
         if streams {
             source.inputs.iter_mut().for_each(|input| input.len = None);
         }
@@ -144,12 +89,13 @@ proptest! {
 }
 
 #[test]
-fn a_known_pattern_is_cut_near_the_wish() {
+fn a_known_pattern_is_cut_near_the_size_asked_for() {
     let text = "the quick brown fox ".repeat(1000);
     let file = write(text.as_bytes());
     let pattern = Pattern::parse("gpt2").expect("a known pattern");
     let paths = [file.path().to_path_buf()];
-    let source = Source::open(&paths, &pattern, &SpecialTokens::default(), 100).expect("a file");
+    let special = SpecialTokens::default();
+    let source = Source::open(&paths, &pattern, &special, &chunks_of(100)).expect("a file");
     let chunks = read_all(&source);
     assert!(chunks.len() > text.len() / 120, "{} chunks", chunks.len());
     assert_eq!(
@@ -164,8 +110,9 @@ fn a_special_token_cuts_for_any_pattern() {
     let file = write(text.as_bytes());
     let pattern = Pattern::parse(r"\w+|\W").expect("a regular expression");
     let special = SpecialTokens::new(&["<|endoftext|>"]).expect("good tokens");
-    let source = Source::open(&[file.path().to_path_buf()], &pattern, &special, 10).expect("file");
-    // All but the last, which stands too near the end for a text that might go on.
+    let paths = [file.path().to_path_buf()];
+    let source = Source::open(&paths, &pattern, &special, &chunks_of(10)).expect("a file");
+    // All but the last, which is too near the end for a text that might go on.
     assert_eq!(read_all(&source).len(), 100);
 }
 
@@ -174,7 +121,8 @@ fn names_what_it_cannot_read() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let open = |path: PathBuf| {
         let pattern = Pattern::parse("gpt2").expect("a known pattern");
-        let opened = Source::open(&[path], &pattern, &SpecialTokens::default(), 1 << 20);
+        let opened =
+            Source::open(&[path], &pattern, &SpecialTokens::default(), &chunks_of(1 << 20));
         opened.err().expect("refused").to_string()
     };
     assert!(open(folder.path().to_path_buf()).contains("directory"));
@@ -186,7 +134,8 @@ fn a_file_that_shrinks_is_an_error_and_the_end() {
     let file = write(&b"some words ".repeat(100));
     let pattern = Pattern::parse("gpt2").expect("a known pattern");
     let paths = [file.path().to_path_buf()];
-    let source = Source::open(&paths, &pattern, &SpecialTokens::default(), 100).expect("a file");
+    let special = SpecialTokens::default();
+    let source = Source::open(&paths, &pattern, &special, &chunks_of(100)).expect("a file");
     let mut buffer = Vec::new();
     assert!(source.read_next(&mut buffer).expect("still whole").is_some());
     file.as_file().set_len(10).expect("a file that can be cut");
@@ -201,22 +150,18 @@ fn read_named(name: &str, text: &[u8], text_field: Option<&str>) -> Result<Vec<(
     let path = folder.path().join(name);
     let packed = if name.ends_with(".gz") {
         // Two members, as `cat a.gz b.gz` makes them.
-        let pack = |text: &[u8]| {
-            let mut packer = flate2::write::GzEncoder::new(Vec::new(), Default::default());
-            packer.write_all(text).expect("memory");
-            packer.finish().expect("memory")
-        };
         let (one, other) = text.split_at(text.len() / 2);
-        [pack(one), pack(other)].concat()
+        [gzip(one), gzip(other)].concat()
     } else if name.ends_with(".zst") {
-        zstd::encode_all(text, 1).expect("memory")
+        zstandard(text)
     } else {
         text.to_vec()
     };
     std::fs::write(&path, packed).expect("room on disk");
     let (pattern, special) = (Pattern::Gpt2, SpecialTokens::default());
     let fields = TextFields { json: text_field.map(str::to_owned), ..TextFields::default() };
-    let source = Source::open_records(&[path], &pattern, &special, 50, &fields)?;
+    let options = SourceOptions { fields, ..chunks_of(50) };
+    let source = Source::open(&[path], &pattern, &special, &options)?;
     let mut chunks = Vec::new();
     let mut buffer = Vec::new();
     while let Some(chunk) = source.read_next(&mut buffer)? {
@@ -230,7 +175,7 @@ fn read_named(name: &str, text: &[u8], text_field: Option<&str>) -> Result<Vec<(
 #[test]
 fn unpacks_what_its_name_says_is_packed() {
     let text = b"some words of a document, and more of it\n".repeat(50);
-    for name in ["a.txt", "a.txt.gz", "a.zst"] {
+    for name in ["a.txt", "a.txt.gz", "a.zst"].into_iter().filter(|name| is_readable(name)) {
         let chunks = read_named(name, &text, None).expect("readable");
         assert!(chunks.len() > 10, "{name}: {} chunks", chunks.len());
         let back: Vec<u8> = chunks.into_iter().flat_map(|(_, text)| text).collect();
@@ -239,15 +184,34 @@ fn unpacks_what_its_name_says_is_packed() {
 }
 
 #[test]
+fn files_that_this_build_cannot_read_are_refused_by_name() {
+    for (name, feature) in [("a.gz", "gzip"), ("a.jsonl.zst", "zstd"), ("a.parquet", "parquet")] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join(name);
+        std::fs::write(&path, b"").expect("room on disk");
+        let special = SpecialTokens::default();
+        match Source::open(&[path], &Pattern::Gpt2, &special, &chunks_of(50)) {
+            Ok(_) => assert!(is_readable(name), "{name} is read"),
+            Err(error) => {
+                let message = error.to_string();
+                assert!(!is_readable(name), "{message}");
+                assert!(message.contains(name), "{message}");
+                assert!(message.contains(&format!("the cargo feature {feature:?}")), "{message}");
+            }
+        }
+    }
+}
+
+#[cfg(feature = "gzip")]
+#[test]
 fn a_packed_file_cut_short_is_an_error() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("cut.gz");
-    let mut packer = flate2::write::GzEncoder::new(Vec::new(), Default::default());
-    packer.write_all(&b"words and words ".repeat(99)).expect("memory");
-    let packed = packer.finish().expect("memory");
+    let packed = gzip(&b"words and words ".repeat(99));
     std::fs::write(&path, &packed[..packed.len() - 12]).expect("room on disk");
     let special = SpecialTokens::default();
-    let source = Source::open(&[path], &Pattern::Gpt2, &special, 1 << 20).expect("a file");
+    let options = chunks_of(1 << 20);
+    let source = Source::open(&[path], &Pattern::Gpt2, &special, &options).expect("a file");
     let error = source.read_next(&mut Vec::new()).expect_err("cut short").to_string();
     assert!(error.contains("cut.gz"), "{error}");
 }
@@ -259,7 +223,8 @@ fn a_line_of_json_is_a_document() {
 {"text": "", "id": 2}
 {"id": [3], "text": "and a longer text than a chunk is to be, so that it is the last"}
 {"text": "four"}"#;
-    for name in ["a.jsonl", "a.ndjson.gz", "a.jsonl.zst"] {
+    let names = ["a.jsonl", "a.ndjson.gz", "a.jsonl.zst"];
+    for name in names.into_iter().filter(|name| is_readable(name)) {
         let chunks = read_named(name, lines, Some("text")).expect("readable");
         let pieces: Vec<String> = chunks
             .iter()
@@ -279,7 +244,7 @@ fn a_line_of_json_is_a_document() {
 fn odd_records_are_read_as_most_parsers_read_them() {
     let lines = b"\xef\xbb\xbf{\"text\": \"first\", \"text\": \"second\"}\r\n\n \n\
         {\"text\": null}\n{\"te\\u0078t\": \"\\ud83d\\ude00\"}\n\n\n";
-    for name in ["a.jsonl", "a.jsonl.gz"] {
+    for name in ["a.jsonl", "a.jsonl.gz"].into_iter().filter(|name| is_readable(name)) {
         let chunks = read_named(name, lines, Some("text")).expect("readable");
         let texts: Vec<&[u8]> =
             chunks.iter().flat_map(|(chunk, text)| chunk.pieces(text)).collect();
@@ -294,11 +259,13 @@ fn a_packed_table_is_refused() {
 }
 
 /// Every chunk from `start` on, of a source of its own.
+#[cfg(all(feature = "gzip", feature = "zstd", feature = "parquet"))]
 fn read_from(source: &Source, index: u64, start: &Place) -> Vec<(Chunk, Vec<u8>)> {
     source.seek(index, start, &Progress::new()).expect("a place that was reached before");
     read_all(source)
 }
 
+#[cfg(all(feature = "gzip", feature = "zstd", feature = "parquet"))]
 #[test]
 fn reading_goes_on_where_any_chunk_began() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -308,19 +275,14 @@ fn reading_goes_on_where_any_chunk_began() {
 
 "#
     .repeat(20);
-    let gz = |text: &[u8]| {
-        let mut packer = flate2::write::GzEncoder::new(Vec::new(), Default::default());
-        packer.write_all(text).expect("memory");
-        packer.finish().expect("memory")
-    };
     let rows: Vec<_> = (0..300).map(|row| (row % 3 > 0).then(|| format!("row {row}"))).collect();
     let files: [(&str, Vec<u8>); 7] = [
         ("a.txt", text.clone()),
         ("empty.txt", Vec::new()),
-        ("b.txt.gz", gz(&text)),
-        ("c.txt.zst", zstd::encode_all(text.as_slice(), 1).expect("memory")),
+        ("b.txt.gz", gzip(&text)),
+        ("c.txt.zst", zstandard(&text)),
         ("d.jsonl", lines.clone()),
-        ("e.jsonl.gz", gz(&lines)),
+        ("e.jsonl.gz", gzip(&lines)),
         ("f.parquet", super::parquet::tests::table(&rows, 100)),
     ];
     let written = files.iter().map(|(name, content)| {
@@ -329,9 +291,8 @@ fn reading_goes_on_where_any_chunk_began() {
         path
     });
     let paths: Vec<_> = written.collect();
-    let fields = TextFields { json: Some("text".to_owned()), ..TextFields::default() };
     let special = SpecialTokens::default();
-    let open = || Source::open_records(&paths, &Pattern::Gpt2, &special, 100, &fields);
+    let open = || Source::open(&paths, &Pattern::Gpt2, &special, &records(100));
     let all = read_all(&open().expect("files"));
     assert!(all.len() > 30, "{} chunks", all.len());
     let read: u64 = all.iter().map(|(chunk, _)| chunk.input_bytes).sum();
@@ -345,6 +306,7 @@ fn reading_goes_on_where_any_chunk_began() {
 }
 
 /// The records of each file, or its text; where chunks end does not matter.
+#[cfg(all(feature = "gzip", feature = "zstd", feature = "parquet"))]
 fn pieces(chunks: &[(Chunk, Vec<u8>)]) -> Vec<(usize, Vec<Vec<u8>>)> {
     let mut files: Vec<(usize, Vec<Vec<u8>>)> = Vec::new();
     for (chunk, text) in chunks {
@@ -364,27 +326,26 @@ fn pieces(chunks: &[(Chunk, Vec<u8>)]) -> Vec<(usize, Vec<Vec<u8>>)> {
     files
 }
 
+#[cfg(all(feature = "gzip", feature = "parquet"))]
 #[test]
-fn what_cannot_be_read_is_left_out_and_named_if_wished() {
+fn what_cannot_be_read_is_left_out_and_named_if_asked() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let write = |name: &str, content: &[u8]| {
         let path = folder.path().join(name);
         std::fs::write(&path, content).expect("room on disk");
         path
     };
-    let mut packer = flate2::write::GzEncoder::new(Vec::new(), Default::default());
-    packer.write_all(&b"words and words ".repeat(99)).expect("memory");
-    let packed = packer.finish().expect("memory");
+    let packed = gzip(&b"words and words ".repeat(99));
     let paths = [
         write("a.jsonl", b"{\"text\": \"good\"}\n{\"text\": 7}\nno\n{\"text\": \"fine\"}"),
         write("b.gz", &packed[..packed.len() - 12]),
         write("c.parquet", b"PAR1 not at all PAR1"),
         write("d.txt", b"the end"),
     ];
-    let fields = TextFields { json: Some("text".to_owned()), ..TextFields::default() };
     let special = SpecialTokens::default();
-    let source = Source::open_records(&paths, &Pattern::Gpt2, &special, 1 << 20, &fields);
-    let chunks = read_all(&source.expect("files").skipping_errors(true));
+    let options = SourceOptions { skip_errors: true, ..records(1 << 20) };
+    let source = Source::open(&paths, &Pattern::Gpt2, &special, &options);
+    let chunks = read_all(&source.expect("files"));
     let texts: Vec<&[u8]> = chunks.iter().flat_map(|(chunk, text)| chunk.pieces(text)).collect();
     assert_eq!(texts, [b"good".as_slice(), b"fine", b"", b"the end"]);
     let skipped: Vec<&String> = chunks.iter().flat_map(|(chunk, _)| &chunk.skipped).collect();
@@ -396,7 +357,7 @@ fn what_cannot_be_read_is_left_out_and_named_if_wished() {
 }
 
 #[test]
-fn says_which_line_is_no_record() {
+fn says_which_line_is_not_a_record() {
     let error = |lines: &str| {
         let read = read_named("a.jsonl", lines.as_bytes(), Some("text"));
         read.expect_err("refused").to_string()

@@ -1,4 +1,4 @@
-//! What a job with shards needs to be resumed: written after each finished shard, removed at the
+//! What it takes to resume a job with shards: written after each finished shard, removed at the
 //! end.
 
 use std::fs;
@@ -12,16 +12,17 @@ use super::ledger::Position;
 use crate::error::{Error, Result};
 use crate::files::atomic_file::{remove_if_there, write_atomically};
 
+/// The record of an unfinished job.
 pub struct Journal {
     path: PathBuf,
-    /// All that decides which id stands where; a job with other settings is another job.
+    /// Everything that decides which id stands where; a job with other settings is another job.
     settings: Value,
 }
 
 #[derive(Serialize, Deserialize)]
 struct Content {
     settings: Value,
-    /// Tokens of each finished shard, for train and validation.
+    /// How many tokens each finished shard has, for training and validation.
     shards: Vec<[u64; 2]>,
     position: Position,
 }
@@ -31,6 +32,10 @@ impl Journal {
         Self { path, settings }
     }
 
+    /// Records the finished shards and where to continue.
+    ///
+    /// # Errors
+    /// The file cannot be written.
     pub fn write(&self, shards: &[[u64; 2]], position: &Position) -> Result<()> {
         let (settings, shards, position) = (&self.settings, shards.to_vec(), position.clone());
         let content = Content { settings: settings.clone(), shards, position };
@@ -40,10 +45,10 @@ impl Journal {
         })
     }
 
-    /// The finished shards and where to go on; nothing where no job was interrupted.
+    /// The finished shards and where to continue; `None` if no job was interrupted.
     ///
     /// # Errors
-    /// The interrupted job was another one: says what differs.
+    /// The file cannot be read, or the interrupted job was another one: says what differs.
     pub fn read(&self) -> Result<Option<(Vec<[u64; 2]>, Position)>> {
         let json = match fs::read(&self.path) {
             Ok(json) => json,
@@ -51,21 +56,23 @@ impl Journal {
             Err(error) => return Err(Error::io(&self.path, error)),
         };
         let content: Content = serde_json::from_slice(&json).map_err(|error| {
-            self.refuse(&format!("is no record of an interrupted job ({error})"))
+            self.refuse(&format!("is not a record of an interrupted job ({error})"))
         })?;
         if let Some(name) = self.first_difference(&content.settings) {
-            return Err(self.refuse(&format!("the interrupted job had another {name}")));
+            return Err(self.refuse(&format!("the interrupted job used a different {name}")));
         }
         Ok(Some((content.shards, content.position)))
     }
 
+    /// # Errors
+    /// The file is there and cannot be removed.
     pub fn remove(&self) -> Result<()> {
         remove_if_there(&self.path)
     }
 
     fn refuse(&self, why: &str) -> Error {
         Error::invalid(format!(
-            "{}: {why}; delete it or leave out the wish to resume, to begin anew",
+            "{}: {why}; to start over, delete it or do not resume",
             self.path.display()
         ))
     }
@@ -73,6 +80,6 @@ impl Journal {
     fn first_difference(&self, other: &Value) -> Option<String> {
         let ours = self.settings.as_object()?;
         let differing = ours.iter().find(|(name, value)| other.get(name) != Some(value));
-        differing.map(|(name, _)| name.replace('_', " "))
+        differing.map(|(name, _)| name.clone())
     }
 }

@@ -1,5 +1,5 @@
 //! Where each chunk's ids belong. Chunks are encoded out of order; here their counts are added up
-//! in order, under a lock, and nothing else happens under it.
+//! in order, under a lock, and nothing else is done under it.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -7,48 +7,48 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use super::split::{Segment, Split, TRAIN, VAL};
+use super::split::{DocumentPart, Split, TRAIN, VAL};
 use crate::error::{Error, Result};
 use crate::files::input::Place;
 
-/// One chunk's result.
-pub struct Entry {
+/// One chunk's ids, and what is known about them.
+pub struct EncodedChunk {
     /// The ids, as they are stored.
     pub bytes: Vec<u8>,
-    pub segments: Vec<Segment>,
+    pub documents: Vec<DocumentPart>,
     /// Where the chunk begins, and how much text it holds.
     pub start: Place,
     pub text_bytes: u64,
-    /// What was left out of it, in words.
+    /// What was left out of it, and why.
     pub skipped: Vec<String>,
 }
 
-/// A stretch of an entry's ids that lies in one file.
+/// Consecutive ids of a chunk that belong to one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Piece {
+pub struct FileSpan {
     pub shard: usize,
     pub side: usize,
-    /// Ids before it in its file.
+    /// How many ids are before them in the file.
     pub offset: u64,
-    /// Which of the entry's ids.
+    /// Which of the chunk's ids.
     pub ids: Range<usize>,
 }
 
 /// A shard that gets no more ids: how many it has on each side, and the first chunk after which
 /// it could have been closed, to resume from.
-pub struct Closed {
+pub struct ClosedShard {
     pub shard: usize,
     pub sizes: [u64; 2],
     pub resume_from: Position,
 }
 
-/// All that is known between two chunks.
+/// How far a job is between two chunks: all that it takes to continue there.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
-    /// The number of chunks before, and where they end.
+    /// How many chunks are before, and where they end.
     pub chunk: u64,
     pub place: Place,
-    /// The number of documents that ended before.
+    /// How many documents ended before.
     pub document: u64,
     /// For train and validation: tokens, bytes of text, documents.
     pub tokens: [u64; 2],
@@ -59,17 +59,19 @@ pub struct Position {
     pub skipped: Vec<String>,
 }
 
-/// What [`Ledger::submit`] says to write.
-pub struct Assigned {
+/// A chunk's ids with their places in the files, to be written now.
+pub struct PlacedChunk {
     pub bytes: Vec<u8>,
-    pub pieces: Vec<Piece>,
-    pub closed: Vec<Closed>,
+    pub spans: Vec<FileSpan>,
+    pub closed: Vec<ClosedShard>,
 }
 
+/// Adds up the counts of chunks, and says where their ids belong.
 pub struct Ledger {
     state: Mutex<State>,
-    room: Condvar,
-    /// How many results may wait for one before them.
+    /// Signalled when fewer results are waiting, or the job has failed.
+    progressed: Condvar,
+    /// How many results may wait for an earlier one.
     max_waiting: usize,
     shard_tokens: u64,
     split: Split,
@@ -78,11 +80,11 @@ pub struct Ledger {
 struct State {
     position: Position,
     shard: usize,
-    /// Ids of the open shard, by side.
+    /// How many ids the open shard has, by side.
     in_shard: [u64; 2],
     /// Handed in before their turn.
-    waiting: BTreeMap<u64, Entry>,
-    /// Buffers to be filled again.
+    waiting: BTreeMap<u64, EncodedChunk>,
+    /// Buffers to be reused.
     free: Vec<Vec<u8>>,
     error: Option<Error>,
 }
@@ -98,16 +100,17 @@ impl Ledger {
             free: Vec::new(),
             error: None,
         };
-        let (state, room) = (Mutex::new(state), Condvar::new());
-        Self { state, room, max_waiting, shard_tokens, split }
+        let (state, progressed) = (Mutex::new(state), Condvar::new());
+        Self { state, progressed, max_waiting, shard_tokens, split }
     }
 
-    /// A buffer for the next result, as soon as not too many wait; `None` if the job has failed.
-    /// The thread whose chunk the others wait for is past this point, so someone always goes on.
-    pub fn wait_for_room(&self) -> Option<Vec<u8>> {
+    /// A buffer for the next result, as soon as not too many are waiting; `None` if the job has
+    /// failed. The thread whose chunk the others wait for is past this point, so there is always
+    /// one that continues.
+    pub fn next_buffer(&self) -> Option<Vec<u8>> {
         let mut state = self.lock();
         while state.error.is_none() && state.waiting.len() >= self.max_waiting {
-            state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.progressed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         if state.error.is_some() {
             return None;
@@ -116,37 +119,42 @@ impl Ledger {
     }
 
     /// Hands in a chunk's result; returns what may be written now.
-    pub fn submit(&self, index: u64, entry: Entry) -> Vec<Assigned> {
+    pub fn submit(&self, index: u64, chunk: EncodedChunk) -> Vec<PlacedChunk> {
         let mut state = self.lock();
-        state.waiting.insert(index, entry);
-        let mut ready = Vec::new();
-        while let Some(entry) = {
+        state.waiting.insert(index, chunk);
+        let mut placed = Vec::new();
+        while let Some(chunk) = {
             let next = state.position.chunk;
             state.waiting.remove(&next)
         } {
-            ready.push(self.assign(&mut state, entry));
+            placed.push(self.place(&mut state, chunk));
         }
-        if !ready.is_empty() {
-            self.room.notify_all();
+        if !placed.is_empty() {
+            self.progressed.notify_all();
         }
-        ready
+        placed
     }
 
+    /// Returns a buffer to be reused.
     pub fn give_back(&self, bytes: Vec<u8>) {
         self.lock().free.push(bytes);
     }
 
+    /// Ends the job, for all threads, with its first error.
     pub fn fail(&self, error: Error) {
         self.lock().error.get_or_insert(error);
-        self.room.notify_all();
+        self.progressed.notify_all();
     }
 
     /// When all threads are done: the totals, and the shard that is still open.
-    pub fn finish(&self) -> Result<Closed> {
+    ///
+    /// # Errors
+    /// The one that a thread failed with.
+    pub fn finish(&self) -> Result<ClosedShard> {
         let mut state = self.lock();
         match state.error.take() {
             Some(error) => Err(error),
-            None => Ok(Closed {
+            None => Ok(ClosedShard {
                 shard: state.shard,
                 sizes: state.in_shard,
                 resume_from: state.position.clone(),
@@ -154,28 +162,28 @@ impl Ledger {
         }
     }
 
-    fn assign(&self, state: &mut State, entry: Entry) -> Assigned {
-        let ids = entry.segments.last().map_or(0, |segment| segment.end) as u64;
-        let file = entry.start.file;
-        state.position.place = entry.start;
+    fn place(&self, state: &mut State, chunk: EncodedChunk) -> PlacedChunk {
+        let ids = chunk.documents.last().map_or(0, |document| document.end) as u64;
+        let file = chunk.start.file;
+        state.position.place = chunk.start;
         // Only a chunk that may fill a shard is one to resume from.
         let may_close = state.in_shard[TRAIN] + ids >= self.shard_tokens;
         let resume_from = may_close.then(|| state.position.clone());
-        let mut pieces: Vec<Piece> = Vec::new();
+        let mut spans: Vec<FileSpan> = Vec::new();
         let mut closed = Vec::new();
         let mut start = 0;
-        for segment in &entry.segments {
+        for document in &chunk.documents {
             let side = self.split.side(state.position.document);
-            while start < segment.end {
-                let room = match side {
+            while start < document.end {
+                let space = match side {
                     TRAIN => self.shard_tokens - state.in_shard[TRAIN],
                     _ => u64::MAX,
                 };
-                let end = segment.end.min(start.saturating_add(room as usize));
-                push_piece(&mut pieces, state, side, start..end);
+                let end = document.end.min(start.saturating_add(space as usize));
+                push_span(&mut spans, state, side, start..end);
                 start = end;
                 if state.in_shard[TRAIN] == self.shard_tokens {
-                    closed.extend(resume_from.clone().map(|resume_from| Closed {
+                    closed.extend(resume_from.clone().map(|resume_from| ClosedShard {
                         shard: state.shard,
                         sizes: state.in_shard,
                         resume_from,
@@ -184,17 +192,17 @@ impl Ledger {
                     state.in_shard = [0, 0];
                 }
             }
-            state.position.bytes[side] += segment.bytes;
-            state.position.documents[side] += u64::from(segment.ends_document);
-            state.position.document += u64::from(segment.ends_document);
+            state.position.bytes[side] += document.bytes;
+            state.position.documents[side] += u64::from(document.ends_document);
+            state.position.document += u64::from(document.ends_document);
         }
         state.position.chunk += 1;
         if state.position.file_bytes.len() <= file {
             state.position.file_bytes.resize(file + 1, 0);
         }
-        state.position.file_bytes[file] += entry.text_bytes;
-        state.position.skipped.extend(entry.skipped);
-        Assigned { bytes: entry.bytes, pieces, closed }
+        state.position.file_bytes[file] += chunk.text_bytes;
+        state.position.skipped.extend(chunk.skipped);
+        PlacedChunk { bytes: chunk.bytes, spans, closed }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -202,16 +210,16 @@ impl Ledger {
     }
 }
 
-/// Adds ids to the open shard; they join the piece before if they follow it there too.
-fn push_piece(pieces: &mut Vec<Piece>, state: &mut State, side: usize, ids: Range<usize>) {
+/// Adds ids to the open shard; they join the span before if they follow it in the file too.
+fn push_span(spans: &mut Vec<FileSpan>, state: &mut State, side: usize, ids: Range<usize>) {
     debug_assert!(side == TRAIN || side == VAL);
     let (shard, offset, len) = (state.shard, state.in_shard[side], ids.len() as u64);
     state.in_shard[side] += len;
     state.position.tokens[side] += len;
-    match pieces.last_mut() {
+    match spans.last_mut() {
         Some(last) if (last.shard, last.side, last.ids.end) == (shard, side, ids.start) => {
             last.ids.end = ids.end;
         }
-        _ => pieces.push(Piece { shard, side, offset, ids }),
+        _ => spans.push(FileSpan { shard, side, offset, ids }),
     }
 }

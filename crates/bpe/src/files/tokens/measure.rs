@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::encode::encoder::Tokenizer;
 use crate::error::Result;
-use crate::files::input::{DEFAULT_CHUNK_BYTES, Source, TextFields};
+use crate::files::input::{Source, SourceOptions, TextFields};
 use crate::progress::{Phase, Progress};
 
 /// How many ids [`encode_files`](super::encode_files) would write, and of how many bytes of text.
@@ -22,7 +22,8 @@ pub fn count_tokens(
     progress: &Progress,
 ) -> Result<(u64, u64)> {
     let (pattern, special) = (tokenizer.pattern(), tokenizer.special_tokens());
-    let source = Source::open_records(paths, pattern, special, DEFAULT_CHUNK_BYTES, fields)?;
+    let options = SourceOptions { fields: fields.clone(), ..SourceOptions::default() };
+    let source = Source::open(paths, pattern, special, &options)?;
     progress.begin(Phase::Encoding, source.total_bytes());
     let (tokens, bytes) = (AtomicU64::new(0), AtomicU64::new(0));
     let work = || -> Result<()> {

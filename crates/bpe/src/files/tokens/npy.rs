@@ -2,10 +2,10 @@
 //! (so that it can be written last, when the count is known), then the ids, little-endian.
 //! The format: <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>
 
-use crate::encode::encoder::Output;
+use crate::encode::output::Output;
 use crate::vocab::TokenId;
 
-/// Room for any 64-bit count, and a multiple of 64 as NumPy aligns arrays.
+/// Enough for any 64-bit count, and a multiple of 64 as NumPy aligns arrays.
 pub const HEADER_LEN: usize = 128;
 
 /// How an id is stored.
@@ -64,16 +64,18 @@ pub struct StoredIds {
 }
 
 impl StoredIds {
-    /// No ids yet. `buffer` is used again, what is in it is not.
+    /// No ids yet. `buffer` is reused; its contents are dropped.
     pub fn new(dtype: Dtype, mut buffer: Vec<u8>) -> Self {
         buffer.clear();
         Self { dtype, bytes: buffer }
     }
 
+    /// The bytes of all ids.
     pub fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }
 
+    /// The id at a place.
     pub fn get(&self, place: usize) -> Option<TokenId> {
         let width = self.dtype.width() as usize;
         let bytes = self.bytes.get(place * width..(place + 1) * width)?;
@@ -89,7 +91,7 @@ impl StoredIds {
         (from..self.len()).map_while(|place| self.get(place))
     }
 
-    /// The places, from `from` on, where `id` stands.
+    /// The places, from `from` on, that hold `id`.
     pub fn places_of(&self, id: TokenId, from: usize) -> Vec<usize> {
         let bytes = &self.bytes[from * self.dtype.width() as usize..];
         let mut places = match self.dtype {
@@ -101,7 +103,7 @@ impl StoredIds {
     }
 }
 
-/// Most blocks hold no such id, which is found out without a branch for each.
+/// Most blocks do not hold the id, which is found out without a branch for each of its ids.
 fn places_of<const WIDTH: usize>(ids: &[[u8; WIDTH]], id: [u8; WIDTH]) -> Vec<usize> {
     const BLOCK: usize = 64;
     let mut places = Vec::new();

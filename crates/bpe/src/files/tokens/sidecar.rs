@@ -1,14 +1,14 @@
-//! `tokens.json`: what stands in `tokens.npy`, which tokenizer made it, and of what.
+//! `tokens.json`: what is in `tokens.npy`, which tokenizer made it, and from what.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::EncodeOptions;
 use super::ledger::Position;
 use super::npy::Dtype;
-use super::shards::Names;
+use super::options::EncodeOptions;
+use super::outputs::OutputPaths;
 use super::split::{TRAIN, VAL};
 use crate::encode::encoder::Tokenizer;
 use crate::error::Result;
@@ -19,18 +19,21 @@ use crate::files::atomic_file::write_atomically;
 pub struct EncodeStats {
     /// The version of this format.
     pub format: u32,
+    /// The fingerprint of the tokenizer.
     pub tokenizer_sha256: String,
     /// One more than the largest id: what a model's embedding must hold.
     pub vocab_size: u64,
     /// `uint16` or `uint32`.
     pub dtype: &'static str,
+    /// How many ids there are.
     pub tokens: u64,
-    /// Of text.
+    /// How many bytes of text they stand for.
     pub bytes: u64,
-    /// Texts between separators and files' ends, empty ones at a file's end not counted.
+    /// Texts between separators and files' ends; an empty one at a file's end is not counted.
     pub documents: u64,
+    /// The files that were encoded.
     pub inputs: Vec<InputStats>,
-    /// The array's files in order, if it was split.
+    /// The array's files in order, if it is in shards.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub shards: Vec<ShardStats>,
     /// What was left out, and why.
@@ -41,25 +44,31 @@ pub struct EncodeStats {
     pub val: Option<Box<EncodeStats>>,
 }
 
+/// A file that was encoded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct InputStats {
+    /// Its path, as given.
     pub path: PathBuf,
+    /// How many bytes of text it held.
     pub bytes: u64,
 }
 
+/// One of the files of an array in shards.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ShardStats {
-    /// The name of a file beside the sidecar.
+    /// Its name; it is beside the sidecar.
     pub file: PathBuf,
+    /// How many ids it holds.
     pub tokens: u64,
 }
 
+/// What is to be said about the arrays that were written.
 pub fn stats(
     tokenizer: &Tokenizer,
     options: &EncodeOptions,
     dtype: Dtype,
     paths: &[PathBuf],
-    names: &Names,
+    outputs: &OutputPaths,
     sizes: &[[u64; 2]],
     totals: Position,
 ) -> EncodeStats {
@@ -76,7 +85,7 @@ pub fn stats(
         bytes: totals.bytes[side],
         documents: totals.documents[side],
         inputs: paths.iter().enumerate().map(input).collect(),
-        shards: if options.shard_tokens.is_some() { shards(names, sizes, side) } else { vec![] },
+        shards: if options.shard_tokens.is_some() { shards(outputs, sizes, side) } else { vec![] },
         skipped: totals.skipped.clone(),
         val: None,
     };
@@ -84,21 +93,22 @@ pub fn stats(
     EncodeStats { val, ..of_side(TRAIN) }
 }
 
-fn shards(names: &Names, sizes: &[[u64; 2]], side: usize) -> Vec<ShardStats> {
+fn shards(outputs: &OutputPaths, sizes: &[[u64; 2]], side: usize) -> Vec<ShardStats> {
     let shard = |(number, sizes): (usize, &[u64; 2])| {
-        let path = names.array(number, side);
+        let path = outputs.array(number, side);
         let file = path.file_name().map_or(path.as_path(), Path::new).to_path_buf();
         ShardStats { file, tokens: sizes[side] }
     };
-    // The first is there even if it is empty: an array has at least one file.
+    // The first exists even if it is empty: an array has at least one file.
     let has_file = |(number, shard): &(usize, ShardStats)| *number == 0 || shard.tokens > 0;
     sizes.iter().enumerate().map(shard).enumerate().filter(has_file).map(|(_, s)| s).collect()
 }
 
-pub fn write(names: &Names, stats: &EncodeStats) -> Result<()> {
+/// Writes the sidecars of training and, if there is one, of validation.
+pub fn write(outputs: &OutputPaths, stats: &EncodeStats) -> Result<()> {
     let sides = [(TRAIN, Some(stats)), (VAL, stats.val.as_deref())];
     for (side, stats) in sides.into_iter().filter_map(|(side, stats)| Some((side, stats?))) {
-        write_atomically(&names.sidecar(side), |file| {
+        write_atomically(&outputs.sidecar(side), |file| {
             serde_json::to_writer_pretty(&mut *file, stats)?;
             file.write_all(b"\n")
         })?;

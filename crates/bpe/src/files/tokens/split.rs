@@ -1,46 +1,48 @@
 //! Documents -> train or validation.
 //!
-//! Which side a document goes to depends on the seed and on its number alone, so it is the same
-//! for any number of threads and wherever a job is resumed.
+//! Which side a document goes to depends only on the seed and on its number, so it is the same for
+//! any number of threads and wherever a job is resumed.
 
 use super::npy::StoredIds;
-use crate::encode::encoder::Output;
+use crate::encode::output::Output;
 use crate::vocab::{TokenId, Vocab};
 
 pub const TRAIN: usize = 0;
 pub const VAL: usize = 1;
 
-/// A document, or what of it lies in a chunk.
+/// A document, or the part of one that is in a chunk.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Segment {
+pub struct DocumentPart {
     /// Where it ends among the chunk's ids; it begins where the one before ends.
     pub end: usize,
-    /// Bytes of text.
+    /// How many bytes of text it has.
     pub bytes: u64,
     pub ends_document: bool,
 }
 
+/// Chooses the documents of validation.
 #[derive(Clone, Copy, Debug)]
 pub struct Split {
     seed: u64,
-    /// A document is validation if its random number is below this.
+    /// A document goes to validation if its random number is below this.
     threshold: u64,
 }
 
 impl Split {
-    /// `val_fraction` of all documents, in the mean, go to validation.
+    /// On average, `val_fraction` of all documents go to validation.
     pub fn new(val_fraction: f64, seed: u64) -> Self {
         Self { seed, threshold: (val_fraction.clamp(0.0, 1.0) * u64::MAX as f64) as u64 }
     }
 
+    /// [`TRAIN`] or [`VAL`], by the number of the document.
     #[inline]
     pub fn side(&self, document: u64) -> usize {
         if self.threshold > 0 && random(self.seed, document) < self.threshold { VAL } else { TRAIN }
     }
 }
 
-/// SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014) of a
-/// stream that the seed chooses.
+/// SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014), one
+/// stream for each seed.
 fn random(seed: u64, number: u64) -> u64 {
     mix(mix(seed).wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
 }
@@ -52,32 +54,32 @@ fn mix(mut x: u64) -> u64 {
 }
 
 /// The documents of one piece of text, whose ids are those from the place `from` on: each ends with
-/// a separator or, if `ends_document`, with the piece. Their bytes are left open.
-pub fn segments(
+/// a separator or, if `ends_document`, with the piece. Their bytes are not counted yet.
+pub fn documents(
     ids: &StoredIds,
     from: usize,
     separator: Option<TokenId>,
     ends_document: bool,
-) -> Vec<Segment> {
+) -> Vec<DocumentPart> {
     let separators = separator.map_or_else(Vec::new, |id| ids.places_of(id, from)).into_iter();
-    let mut segments: Vec<Segment> =
-        separators.map(|i| Segment { end: i + 1, bytes: 0, ends_document: true }).collect();
+    let mut documents: Vec<DocumentPart> =
+        separators.map(|i| DocumentPart { end: i + 1, bytes: 0, ends_document: true }).collect();
     // A document without ids (an empty record) is one too.
-    let is_empty = ends_document && segments.is_empty();
-    if segments.last().map_or(from, |last| last.end) < ids.len() || is_empty {
-        segments.push(Segment { end: ids.len(), bytes: 0, ends_document });
+    let is_empty = ends_document && documents.is_empty();
+    if documents.last().map_or(from, |last| last.end) < ids.len() || is_empty {
+        documents.push(DocumentPart { end: ids.len(), bytes: 0, ends_document });
     }
-    segments
+    documents
 }
 
-/// Adds up how many bytes of text each segment of the ids from `from` on stands for.
-pub fn count_bytes(segments: &mut [Segment], ids: &StoredIds, from: usize, vocab: &Vocab) {
+/// Counts how many bytes of text each document of the ids from `from` on has.
+pub fn count_bytes(documents: &mut [DocumentPart], ids: &StoredIds, from: usize, vocab: &Vocab) {
     let len = |id: TokenId| vocab.token(id).map_or(0, |token| token.len() as u64);
     let mut ids = ids.iter_from(from);
     let mut start = from;
-    for segment in segments {
-        segment.bytes = ids.by_ref().take(segment.end - start).map(len).sum();
-        start = segment.end;
+    for document in documents {
+        document.bytes = ids.by_ref().take(document.end - start).map(len).sum();
+        start = document.end;
     }
 }
 
@@ -108,9 +110,9 @@ mod tests {
             let mut stored = StoredIds::new(Dtype::U16, Vec::new());
             stored.append(&[9, 257]);
             stored.append(ids);
-            let mut segments = segments(&stored, 2, Some(257), ends_file);
-            count_bytes(&mut segments, &stored, 2, &vocab);
-            segments.into_iter().map(|s| (s.end - 2, s.bytes, s.ends_document)).collect()
+            let mut documents = documents(&stored, 2, Some(257), ends_file);
+            count_bytes(&mut documents, &stored, 2, &vocab);
+            documents.into_iter().map(|d| (d.end - 2, d.bytes, d.ends_document)).collect()
         };
         assert_eq!(ends(&[97, 256, 257, 98], false), [(3, 6, true), (4, 1, false)]);
         assert_eq!(ends(&[97, 257], true), [(2, 4, true)]);

@@ -1,14 +1,17 @@
 //! Chunks -> how often each pretoken occurs.
 //!
-//! Every thread takes chunks from the source and counts into a table of its own ([`table`]); in
-//! the end the tables are summed, each thread a part of all hashes. Nothing is shared meanwhile.
-//! Where memory is bounded, tables go to the disk as sorted runs ([`spill`]) and are summed there;
-//! training takes the sum by falling count ([`ranked`]).
+//! Every thread takes chunks from the source and counts into a table of its own (`table`); in the
+//! end the tables are summed, each thread a part of all hashes. Nothing is shared meanwhile. Where
+//! memory is bounded, tables go to the disk as sorted runs (`spill`) and are summed there; training
+//! takes the sum by falling count (`ranked`).
 
-mod file;
+mod counts;
+mod counts_file;
+mod options;
+mod pretoken_counts;
 mod ranked;
-mod run;
 mod sort;
+mod sorted_run;
 mod spill;
 mod table;
 
@@ -19,112 +22,27 @@ use rayon::prelude::*;
 use crate::error::{Error, Result};
 use crate::files::input::Source;
 use crate::progress::{Phase, Progress};
-use crate::store::byte_strings::ByteStrings;
 use crate::text::pattern::Pattern;
 use crate::text::special::{Segment, SpecialTokens};
-pub use file::{load_counts, save_counts};
-pub use ranked::{Ranked, Ranking, too_many_pretokens};
-use sort::sort;
-use spill::{Run, Spill};
+pub use counts::Counts;
+pub use counts_file::{load_counts, save_counts};
+pub use options::CountOptions;
+pub use pretoken_counts::PretokenCounts;
+pub use ranked::Ranked;
+#[cfg(test)]
+pub(crate) use ranked::Ranking;
+pub(crate) use ranked::too_many_pretokens;
+pub use spill::SortedRun;
+use spill::Spill;
 use table::CountTable;
 
-/// Every distinct pretoken of a text, in no particular order, and how often it occurs.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PretokenCounts {
-    pub pretokens: ByteStrings,
-    pub counts: Vec<u64>,
-}
-
-/// What counting makes: in memory or, where that is bounded and was not enough, on the disk.
-pub enum Counts {
-    Memory(PretokenCounts),
-    Disk(Run),
-}
-
-impl Counts {
-    /// How many distinct pretokens there are.
-    pub fn len(&self) -> u64 {
-        match self {
-            Counts::Memory(counts) => counts.counts.len() as u64,
-            Counts::Disk(run) => run.entries(),
-        }
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Calls `visit` with each pretoken, in ascending order, and its count, until it fails.
-    ///
-    /// # Errors
-    /// Those of `visit` and of the disk, and [`Error::Cancelled`].
-    pub fn for_each_ascending<E: From<Error>>(
-        self,
-        progress: &Progress,
-        mut visit: impl FnMut(&[u8], u64) -> Result<(), E>,
-    ) -> Result<(), E> {
-        match self {
-            Counts::Disk(run) => spill::merge(vec![run], progress, visit),
-            Counts::Memory(counts) => {
-                let pretoken = |index: usize| counts.pretokens.get(index);
-                let mut order: Vec<usize> = (0..counts.counts.len()).collect();
-                sort(&mut order, &|&one, &other| pretoken(one).cmp(pretoken(other)), progress)?;
-                let mut order = order.into_iter();
-                order.try_for_each(|index| visit(pretoken(index), counts.counts[index]))
-            }
-        }
-    }
-
-    /// By falling count; what is on the disk stays there.
-    ///
-    /// # Errors
-    /// Those of the disk, [`Error::Cancelled`], and 2^32 pretokens or more in memory.
-    pub fn ranked(self, max_memory: Option<u64>, progress: &Progress) -> Result<Ranked> {
-        match self {
-            Counts::Memory(counts) => Ranked::new(counts),
-            Counts::Disk(_) => {
-                let mut ranking = Ranking::new(max_memory.map(|bytes| bytes / 4));
-                self.for_each_ascending(progress, |pretoken, count| {
-                    ranking.push(pretoken, count, progress)
-                })?;
-                ranking.finish(progress)
-            }
-        }
-    }
-}
-
-#[derive(Clone, Debug)]
-pub struct CountOptions {
-    pub threads: usize,
-    /// About how many bytes the tables may take in all; what does not fit is kept on disk, in the
-    /// folder for temporary files.
-    pub max_memory: Option<u64>,
-    /// Leaves out what occurs less often in all.
-    pub min_count: u64,
-}
-
-impl CountOptions {
-    pub fn new(threads: usize) -> Self {
-        Self { threads: threads.max(1), max_memory: None, min_count: 1 }
-    }
-
-    /// How large a thread's table may be when it takes another chunk: the chunk may double it, and
-    /// for a moment the old one is there too.
-    fn max_table_bytes(&self) -> usize {
-        let bytes = self.max_memory.map_or(u64::MAX, |bytes| bytes / self.threads as u64 / 4);
-        usize::try_from(bytes).unwrap_or(usize::MAX)
-    }
-}
-
 /// Counts all pretokens of all chunks that `source` has left. Special tokens bound pretokens and
-/// are not counted. `pattern` and `special` must be the source's.
+/// are not counted.
 ///
 /// # Errors
-/// A file cannot be read, the pattern gives up, the disk is full of runs, or `progress` says stop.
+/// A file cannot be read, the pattern gives up, the disk is full, or `progress` says stop.
 pub fn count_pretokens(
     source: &Source,
-    pattern: &Pattern,
-    special: &SpecialTokens,
     options: &CountOptions,
     progress: &Progress,
 ) -> Result<Counts> {
@@ -134,8 +52,6 @@ pub fn count_pretokens(
     let pool = pool.map_err(|error| Error::invalid(format!("{threads} threads: {error}")))?;
     let counting = Counting {
         source,
-        pattern,
-        special,
         progress,
         max_table_bytes: options.max_table_bytes(),
         spill: Spill::default(),
@@ -155,26 +71,9 @@ pub fn count_pretokens(
     Ok(Counts::Disk(spill.sum(options.min_count, progress)?))
 }
 
-impl PretokenCounts {
-    fn drop_rare(&mut self, min_count: u64) {
-        if min_count <= 1 {
-            return;
-        }
-        let all = std::mem::take(self);
-        for (pretoken, count) in all.pretokens.iter().zip(all.counts) {
-            if count >= min_count {
-                self.pretokens.push(pretoken);
-                self.counts.push(count);
-            }
-        }
-    }
-}
-
 /// What all threads of a call share.
 struct Counting<'c> {
     source: &'c Source,
-    pattern: &'c Pattern,
-    special: &'c SpecialTokens,
     progress: &'c Progress,
     max_table_bytes: usize,
     spill: Spill,
@@ -192,6 +91,7 @@ impl Counting<'_> {
     }
 
     fn count_until_failure(&self) -> Result<CountTable> {
+        let (pattern, special) = (self.source.pattern(), self.source.special_tokens());
         let mut table = CountTable::default();
         let mut buffer = Vec::new();
         while !self.failed.load(Relaxed) {
@@ -199,7 +99,7 @@ impl Counting<'_> {
                 break;
             };
             for piece in chunk.pieces(&buffer) {
-                count_text(piece, self.pattern, self.special, &mut table)?;
+                count_text(piece, pattern, special, &mut table)?;
             }
             if table.bytes() > self.max_table_bytes {
                 self.spill.write(&mut table, self.progress)?;
@@ -232,7 +132,7 @@ fn count_text(
     Ok(())
 }
 
-/// About how many strings of all tables are summed in one go.
+/// About how many strings of all tables are summed at a time.
 const MAX_PART: usize = 1 << 16;
 
 /// Sums the tables, a part of all hashes at a time.
@@ -254,10 +154,7 @@ fn sum(tables: &[CountTable], progress: &Progress) -> Result<PretokenCounts> {
         .collect::<Result<_>>()?;
     let strings = sums.iter().map(|sum| sum.counts.len()).sum();
     let bytes = sums.iter().map(|sum| sum.pretokens.total_bytes()).sum();
-    let mut all = PretokenCounts {
-        pretokens: ByteStrings::with_capacity(strings, bytes),
-        counts: Vec::with_capacity(strings),
-    };
+    let mut all = PretokenCounts::with_capacity(strings, bytes);
     for sum in sums {
         all.pretokens.append(&sum.pretokens);
         all.counts.extend(sum.counts);
@@ -266,14 +163,8 @@ fn sum(tables: &[CountTable], progress: &Progress) -> Result<PretokenCounts> {
 }
 
 fn to_counts(table: &CountTable) -> PretokenCounts {
-    let mut counts = PretokenCounts {
-        pretokens: ByteStrings::with_capacity(table.len(), 8 * table.len()),
-        counts: Vec::with_capacity(table.len()),
-    };
-    table.for_each(|pretoken, count| {
-        counts.pretokens.push(pretoken);
-        counts.counts.push(count);
-    });
+    let mut counts = PretokenCounts::with_capacity(table.len(), 8 * table.len());
+    table.for_each(|pretoken, count| counts.push(pretoken, count));
     counts
 }
 

@@ -1,50 +1,52 @@
 //! Distinct pretokens by falling count, as training lays them out.
 //!
-//! In memory they are sorted by an array of indices. On the disk they are sorted into runs of
-//! strings that begin with the count's complement: ascending strings are falling counts.
+//! In memory an array of indices is sorted. On the disk they are sorted runs of strings that begin
+//! with the count's complement: ascending strings are falling counts.
 
 use std::cmp::Reverse;
 
-use super::PretokenCounts;
+use super::pretoken_counts::PretokenCounts;
 use super::sort::sort;
-use super::spill::{Run, RunFile, merge};
+use super::spill::{SortedRun, SortedRunWriter, merge};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::store::byte_strings::ByteStrings;
 
-/// How many words go by between two looks at whether to stop.
+/// How many words are visited between two looks at whether to stop.
 const CHECK_EVERY: usize = 1 << 14;
 
-/// Words: pretokens of two bytes or more. One of a single byte holds no pair.
+/// Words by falling count: pretokens of two bytes or more, as a single byte holds no pair.
 pub struct Ranked {
     words: Words,
-    slots: u64,
+    symbols: u64,
     pretokens: u64,
 }
 
 enum Words {
     Memory(PretokenCounts),
-    Disk(Vec<Run>),
+    Disk(Vec<SortedRun>),
 }
 
 impl Ranked {
+    /// Sorts nothing yet: the words are sorted when they are visited.
+    ///
     /// # Errors
     /// There are 2^32 pretokens or more.
     pub fn new(counts: PretokenCounts) -> Result<Self> {
         let number = u32::try_from(counts.counts.len()).map_err(|_| too_many_pretokens())?;
         let lengths = counts.pretokens.iter().map(|pretoken| pretoken.len() as u64);
-        let slots = lengths.filter(|&len| len > 1).map(|len| len + 1).sum();
-        Ok(Self { words: Words::Memory(counts), slots, pretokens: number.into() })
+        let symbols = lengths.filter(|&len| len > 1).map(|len| len + 1).sum();
+        Ok(Self { words: Words::Memory(counts), symbols, pretokens: number.into() })
     }
 
-    /// How many pretokens there are, those of a single byte too.
+    /// How many pretokens there are, those of a single byte included.
     pub fn pretokens(&self) -> u64 {
         self.pretokens
     }
 
-    /// How many bytes all words have, and one more each.
-    pub fn slots(&self) -> u64 {
-        self.slots
+    /// How many symbols it takes to lay out all words: their bytes, and one more for each word.
+    pub fn symbols(&self) -> u64 {
+        self.symbols
     }
 
     /// Calls `visit` with each word and its count, by falling count, until it fails.
@@ -84,12 +86,12 @@ fn by_falling_count(counts: &PretokenCounts, progress: &Progress) -> Result<Vec<
     Ok(order)
 }
 
-/// Takes pretokens in any order, and ranks them; on the disk if memory is bounded.
+/// Takes pretokens in any order and ranks them; on the disk if memory is bounded.
 pub struct Ranking {
     max_bytes: Option<u64>,
     counts: PretokenCounts,
-    runs: Vec<Run>,
-    slots: u64,
+    runs: Vec<SortedRun>,
+    symbols: u64,
     pretokens: u64,
 }
 
@@ -97,12 +99,15 @@ impl Ranking {
     /// `max_bytes` is how much memory may be taken until the words are laid out.
     pub fn new(max_bytes: Option<u64>) -> Self {
         let counts = PretokenCounts::default();
-        Self { max_bytes, counts, runs: Vec::new(), slots: 0, pretokens: 0 }
+        Self { max_bytes, counts, runs: Vec::new(), symbols: 0, pretokens: 0 }
     }
 
+    /// Adds a pretoken, once.
+    ///
+    /// # Errors
+    /// The disk is full, or `progress` says stop.
     pub fn push(&mut self, pretoken: &[u8], count: u64, progress: &Progress) -> Result<()> {
-        self.counts.pretokens.push(pretoken);
-        self.counts.counts.push(count);
+        self.counts.push(pretoken, count);
         // A count, an end, and four bytes of order each; the strings are there twice when sorted.
         let bytes = 2 * self.counts.pretokens.total_bytes() + 36 * self.counts.counts.len();
         match self.max_bytes {
@@ -111,13 +116,15 @@ impl Ranking {
         }
     }
 
+    /// # Errors
+    /// Those of [`push`](Self::push) and of [`Ranked::new`].
     pub fn finish(mut self, progress: &Progress) -> Result<Ranked> {
         if self.runs.is_empty() {
             return Ranked::new(self.counts);
         }
         self.write_run(progress)?;
-        let Self { runs, slots, pretokens, .. } = self;
-        Ok(Ranked { words: Words::Disk(runs), slots, pretokens })
+        let Self { runs, symbols, pretokens, .. } = self;
+        Ok(Ranked { words: Words::Disk(runs), symbols, pretokens })
     }
 
     fn write_run(&mut self, progress: &Progress) -> Result<()> {
@@ -125,13 +132,13 @@ impl Ranking {
         self.pretokens += counts.len() as u64;
         let words = pretokens.iter().zip(counts).filter(|(word, _)| word.len() > 1);
         let ranked: ByteStrings = words.map(|(word, count)| ranked(word, count)).collect();
-        self.slots += (ranked.total_bytes() - (COMPLEMENT - 1) * ranked.len()) as u64;
+        self.symbols += (ranked.total_bytes() - (COMPLEMENT - 1) * ranked.len()) as u64;
         drop(pretokens);
 
         let mut order: Vec<u32> = (0..ranked.len() as u32).collect();
         let string = |&index: &u32| ranked.get(index as usize);
         sort(&mut order, &|one, other| string(one).cmp(string(other)), progress)?;
-        let mut out = RunFile::create()?;
+        let mut out = SortedRunWriter::create()?;
         for index in order {
             out.push(ranked.get(index as usize), 1, progress)?;
         }
@@ -153,6 +160,7 @@ fn unranked(string: &[u8]) -> (u64, &[u8]) {
     (!u64::from_be_bytes(*complement), word)
 }
 
+/// The error for more words than positions or indices can tell apart.
 pub fn too_many_pretokens() -> Error {
     Error::invalid("more distinct pretokens than can be trained on: drop rare ones (min_count)")
 }

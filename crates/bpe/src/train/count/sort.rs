@@ -8,10 +8,10 @@ use crate::progress::Progress;
 /// So many are sorted in less than a few milliseconds.
 const PIECE: usize = 1 << 14;
 
-/// Sorts, on all threads of the pool it is called in; equal elements come in any order.
+/// Sorts, on all threads of the pool it is called in; equal elements end in any order.
 ///
 /// # Errors
-/// `progress` says stop; the order is any then.
+/// `progress` says stop; the items are then in any order.
 pub fn sort<T: Send>(
     items: &mut [T],
     compare: &(impl Fn(&T, &T) -> Ordering + Sync),

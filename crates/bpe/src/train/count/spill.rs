@@ -1,27 +1,27 @@
-//! Counting in bounded memory: a table that has grown too large becomes a sorted run in a
-//! temporary file without a name, of which nothing is left whatever happens; in the end the runs
-//! are summed side by side into one.
+//! Counting in bounded memory: a table that has grown too large becomes a sorted run in a temporary
+//! file without a name, which disappears whatever happens; in the end the runs are merged into one.
 
 use std::env;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Seek, Write};
 use std::sync::{Mutex, PoisonError};
 
-use super::run::{self, CHECK_EVERY, RunReader};
+use super::sorted_run::{self, CHECK_EVERY, EntryReader};
 use super::table::CountTable;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 
-/// Open files are few; so many runs become one.
+/// A process may open few files: so many runs are merged into one.
 const MAX_RUNS: usize = 64;
 
+/// The tables that did not fit into memory.
 #[derive(Default)]
 pub struct Spill {
-    runs: Mutex<Vec<Run>>,
+    runs: Mutex<Vec<SortedRun>>,
 }
 
 /// Strings in ascending order with their counts, on the disk.
-pub struct Run {
+pub struct SortedRun {
     file: File,
     entries: u64,
 }
@@ -32,8 +32,11 @@ impl Spill {
     }
 
     /// Writes a table to a run of its own, and empties it.
+    ///
+    /// # Errors
+    /// The disk is full, or `progress` says stop.
     pub fn write(&self, table: &mut CountTable, progress: &Progress) -> Result<()> {
-        let mut out = RunFile::create()?;
+        let mut out = SortedRunWriter::create()?;
         table.for_each_sorted(progress, |string, count| out.push(string, count, progress))?;
         *table = CountTable::default();
         let run = out.finish()?;
@@ -47,25 +50,28 @@ impl Spill {
     }
 
     /// The sum of all runs, without what is rarer than `min_count`.
-    pub fn sum(self, min_count: u64, progress: &Progress) -> Result<Run> {
+    ///
+    /// # Errors
+    /// The disk is full, or `progress` says stop.
+    pub fn sum(self, min_count: u64, progress: &Progress) -> Result<SortedRun> {
         let runs = std::mem::take(&mut *self.lock());
         sum(runs, min_count, progress)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Run>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<SortedRun>> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Run {
+impl SortedRun {
     /// How many strings it holds.
     pub fn entries(&self) -> u64 {
         self.entries
     }
 }
 
-fn sum(runs: Vec<Run>, min_count: u64, progress: &Progress) -> Result<Run> {
-    let mut out = RunFile::create()?;
+fn sum(runs: Vec<SortedRun>, min_count: u64, progress: &Progress) -> Result<SortedRun> {
+    let mut out = SortedRunWriter::create()?;
     merge(runs, progress, |string, count| match count >= min_count {
         true => out.push(string, count, progress),
         false => Ok(()),
@@ -74,68 +80,81 @@ fn sum(runs: Vec<Run>, min_count: u64, progress: &Progress) -> Result<Run> {
 }
 
 /// Calls `visit` with each string of all runs, in ascending order, and the sum of its counts.
+///
+/// # Errors
+/// Those of `visit`, a run that cannot be read, [`Error::Cancelled`].
 pub fn merge<E: From<Error>>(
-    runs: Vec<Run>,
+    runs: Vec<SortedRun>,
     progress: &Progress,
     mut visit: impl FnMut(&[u8], u64) -> Result<(), E>,
 ) -> Result<(), E> {
-    let reader = |mut run: Run| -> io::Result<_> {
+    let reader = |mut run: SortedRun| -> io::Result<_> {
         run.file.rewind()?;
-        Ok(RunReader::new(BufReader::with_capacity(1 << 16, run.file), run.entries))
+        Ok(EntryReader::new(BufReader::with_capacity(1 << 16, run.file), run.entries))
     };
     let mut readers =
-        runs.into_iter().map(reader).collect::<io::Result<Vec<_>>>().map_err(failed)?;
-    let merged = run::merge(&mut readers, progress, |string, count| {
-        visit(string, count).map_err(Failed::Elsewhere)
+        runs.into_iter().map(reader).collect::<io::Result<Vec<_>>>().map_err(disk_error)?;
+    let merged = sorted_run::merge(&mut readers, progress, |string, count| {
+        visit(string, count).map_err(MergeError::Visit)
     });
     merged.map_err(|error| match error {
-        Failed::Reading(error) => failed(error).into(),
-        Failed::Elsewhere(error) => error,
+        MergeError::Read(error) => disk_error(error).into(),
+        MergeError::Visit(error) => error,
     })
 }
 
-enum Failed<E> {
-    Reading(io::Error),
-    Elsewhere(E),
+/// Why a merge ended early.
+enum MergeError<E> {
+    Read(io::Error),
+    Visit(E),
 }
 
-impl<E: From<Error>> From<Error> for Failed<E> {
+impl<E: From<Error>> From<Error> for MergeError<E> {
     fn from(error: Error) -> Self {
-        Failed::Elsewhere(error.into())
+        MergeError::Visit(error.into())
     }
 }
 
-impl<E> From<(usize, io::Error)> for Failed<E> {
+impl<E> From<(usize, io::Error)> for MergeError<E> {
     fn from((_, error): (usize, io::Error)) -> Self {
-        Failed::Reading(error)
+        MergeError::Read(error)
     }
 }
 
-/// The files have no names; their folder has.
-fn failed(error: io::Error) -> Error {
+/// The files have no names; their folder has one.
+fn disk_error(error: io::Error) -> Error {
     Error::io(env::temp_dir(), error)
 }
 
-pub struct RunFile {
+/// Writes a sorted run.
+pub struct SortedRunWriter {
     out: BufWriter<File>,
     entries: u64,
 }
 
-impl RunFile {
+impl SortedRunWriter {
+    /// # Errors
+    /// There is no folder for temporary files.
     pub fn create() -> Result<Self> {
-        let file = tempfile::tempfile().map_err(failed)?;
+        let file = tempfile::tempfile().map_err(disk_error)?;
         Ok(Self { out: BufWriter::with_capacity(1 << 16, file), entries: 0 })
     }
 
+    /// Adds a string, greater than all before.
+    ///
+    /// # Errors
+    /// The disk is full, or `progress` says stop.
     pub fn push(&mut self, string: &[u8], count: u64, progress: &Progress) -> Result<()> {
-        run::write_entry(&mut self.out, string, count).map_err(failed)?;
+        sorted_run::write_entry(&mut self.out, string, count).map_err(disk_error)?;
         self.entries += 1;
         if self.entries.is_multiple_of(CHECK_EVERY) { progress.check() } else { Ok(()) }
     }
 
-    pub fn finish(mut self) -> Result<Run> {
-        self.out.flush().map_err(failed)?;
-        let file = self.out.into_inner().map_err(|error| failed(error.into_error()))?;
-        Ok(Run { file, entries: self.entries })
+    /// # Errors
+    /// The disk is full.
+    pub fn finish(mut self) -> Result<SortedRun> {
+        self.out.flush().map_err(disk_error)?;
+        let file = self.out.into_inner().map_err(|error| disk_error(error.into_error()))?;
+        Ok(SortedRun { file, entries: self.entries })
     }
 }

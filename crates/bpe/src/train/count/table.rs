@@ -1,50 +1,40 @@
 //! Byte strings and how often each was seen: a hash table made for words.
 //!
-//! Open addressing, linear probing. A string of up to 15 bytes stands in its slot, padded with
-//! zeros, its length in the last byte: two words that are compared and hashed without a loop. A
-//! longer one is in `long`, its hash in the slot. Nothing is allocated for a string.
+//! Open addressing, linear probing. A string of up to 15 bytes is in its slot, as a
+//! [`ShortKey`]. A longer one is in `long`; the key in its slot holds its hash and where it is.
+//! Nothing is allocated for a string.
 
 use super::sort::sort;
 use crate::error::Result;
 use crate::progress::Progress;
 use crate::store::byte_strings::ByteStrings;
+use crate::store::hash::hash_bytes;
 use crate::store::pages::filled;
+use crate::store::short_key::ShortKey;
 
 const MIN_CAPACITY: usize = 1 << 12;
 
-/// How many strings are noted before they are looked up, together: the processor then waits for
+/// How many strings are collected before they are looked up together: the processor then waits for
 /// several places in memory at once.
 const BATCH: usize = 64;
 
-const MAX_SHORT: usize = 15;
-
-/// The length byte of strings longer than [`MAX_SHORT`].
-const LONG: u64 = 0xff << 56;
-
 #[derive(Clone, Copy, Default)]
-struct Slot {
-    key: Key,
+struct CountSlot {
+    key: ShortKey,
     count: u64,
 }
 
-/// Short strings: their bytes, low first, then their length in the highest byte. Long ones: their
-/// hash, and [`LONG`] with their index. All zero: an empty slot.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-struct Key {
-    low: u64,
-    high: u64,
-}
-
+/// How often each string was seen.
 pub struct CountTable {
-    slots: Vec<Slot>,
+    slots: Vec<CountSlot>,
     /// The slot is made of a hash's upper bits, so that hashes ascend through the table (but for
     /// probing). The uppermost, as many as `skip`, are left out: all strings have the same.
     skip: u32,
     shift: u32,
     len: usize,
     long: ByteStrings,
-    /// Short strings that were counted but not looked up yet, each with room for its slot.
-    noted: Vec<(Key, usize)>,
+    /// Short strings that were counted but not looked up yet, each with space for its slot.
+    pending: Vec<(ShortKey, usize)>,
 }
 
 impl Default for CountTable {
@@ -55,20 +45,20 @@ impl Default for CountTable {
 
 impl CountTable {
     fn with_capacity(capacity: usize, skip: u32) -> Self {
-        let slots = filled(Slot::default(), capacity);
+        let slots = filled(CountSlot::default(), capacity);
         Self {
             slots,
             skip,
             shift: 64 - capacity.ilog2(),
             len: 0,
             long: ByteStrings::new(),
-            noted: Vec::with_capacity(BATCH),
+            pending: Vec::with_capacity(BATCH),
         }
     }
 
     /// The sum of part `part` of `parts`, a power of two up to [`MAX_PARTS`](Self::MAX_PARTS), of
     /// several tables. All strings of a part are in that part of any table, so parts may be summed
-    /// apart.
+    /// separately.
     pub fn sum_part(tables: &[CountTable], part: usize, parts: usize) -> Self {
         // Sized before use: strings come in the order of their hashes, so in a table that grows
         // they would all crowd in the same few slots.
@@ -93,39 +83,41 @@ impl CountTable {
     /// counted is seen after the next [`flush`](Self::flush).
     #[inline]
     pub fn count(&mut self, text: &[u8], start: usize, len: usize) {
-        if len > MAX_SHORT {
+        if len > ShortKey::MAX_LEN {
             return self.add_long(&text[start..start + len], 1);
         }
-        self.noted.push((Key::short(text, start, len), 0));
-        if self.noted.len() == BATCH {
+        self.pending.push((ShortKey::short(text, start, len), 0));
+        if self.pending.len() == BATCH {
             self.flush();
         }
     }
 
+    /// Looks up what was counted since the last flush.
     pub fn flush(&mut self) {
-        let mut noted = std::mem::take(&mut self.noted);
-        while 2 * (self.len + noted.len()) > self.slots.len() {
+        let mut pending = std::mem::take(&mut self.pending);
+        while 2 * (self.len + pending.len()) > self.slots.len() {
             self.grow();
         }
-        // Nothing depends on what is read here, so the reads overlap; the slots are near afterwards.
+        // Nothing depends on what is read here, so the reads overlap; the slots are near
+        // afterwards.
         let mut read = 0;
-        for (key, slot) in &mut noted {
+        for (key, slot) in &mut pending {
             *slot = self.slot_of(key.hash());
             read ^= self.slots[*slot].count;
         }
         std::hint::black_box(read);
-        for (key, slot) in noted.drain(..) {
+        for (key, slot) in pending.drain(..) {
             self.add_short_at(slot, key, 1);
         }
-        self.noted = noted;
+        self.pending = pending;
     }
 
-    fn add_short(&mut self, key: Key, count: u64) {
+    fn add_short(&mut self, key: ShortKey, count: u64) {
         self.add_short_at(self.slot_of(key.hash()), key, count);
     }
 
     #[inline]
-    fn add_short_at(&mut self, mut at: usize, key: Key, count: u64) {
+    fn add_short_at(&mut self, mut at: usize, key: ShortKey, count: u64) {
         loop {
             let slot = &mut self.slots[at];
             if slot.key == key {
@@ -133,7 +125,7 @@ impl CountTable {
                 return;
             }
             if slot.is_empty() {
-                *slot = Slot { key, count };
+                *slot = CountSlot { key, count };
                 return self.grow_if_full();
             }
             at = (at + 1) & (self.slots.len() - 1);
@@ -142,18 +134,19 @@ impl CountTable {
 
     #[inline(never)]
     fn add_long(&mut self, string: &[u8], count: u64) {
-        let hash = hash_long(string);
+        let hash = hash_bytes(string);
         let mut at = self.slot_of(hash);
         loop {
             let slot = &mut self.slots[at];
             if slot.is_empty() {
-                let high = LONG | self.long.len() as u64;
-                *slot = Slot { key: Key { low: hash, high }, count };
+                let key = ShortKey::long(hash, self.long.len() as u64);
+                *slot = CountSlot { key, count };
                 self.long.push(string);
                 return self.grow_if_full();
             }
-            if slot.key.low == hash
-                && slot.key.long_index().is_some_and(|index| self.long.get(index) == string)
+            if let Some((known, index)) = slot.key.long_parts()
+                && known == hash
+                && self.long.get(index as usize) == string
             {
                 slot.count += count;
                 return;
@@ -174,7 +167,7 @@ impl CountTable {
     fn grow(&mut self) {
         let mut larger = Self::with_capacity(2 * self.slots.len(), self.skip);
         for slot in self.slots.iter().filter(|slot| !slot.is_empty()) {
-            let mut at = larger.slot_of(slot.key.hash());
+            let mut at = larger.slot_of(hash_of(slot.key));
             while !larger.slots[at].is_empty() {
                 at = (at + 1) & (larger.slots.len() - 1);
             }
@@ -191,12 +184,12 @@ impl CountTable {
         let displaced =
             (end..start + other.slots.len()).take_while(|&at| !other.slots[at & mask].is_empty());
         for at in (start..end).chain(displaced) {
-            let Slot { key, count } = other.slots[at & mask];
-            let home = other.slot_of(key.hash());
+            let CountSlot { key, count } = other.slots[at & mask];
+            let home = other.slot_of(hash_of(key));
             if count == 0 || home / width != part {
                 continue;
             }
-            match key.long_index() {
+            match long_index(key) {
                 None => self.add_short(key, count),
                 Some(index) => self.add_long(other.long.get(index), count),
             }
@@ -205,10 +198,10 @@ impl CountTable {
 
     /// Calls `visit` with each string and its count, in no particular order.
     pub fn for_each(&self, mut visit: impl FnMut(&[u8], u64)) {
-        debug_assert!(self.noted.is_empty(), "flush first");
-        for Slot { key, count } in self.slots.iter().filter(|slot| !slot.is_empty()) {
-            match key.long_index() {
-                None => visit(&key.bytes()[..key.short_len()], *count),
+        debug_assert!(self.pending.is_empty(), "flush first");
+        for CountSlot { key, count } in self.slots.iter().filter(|slot| !slot.is_empty()) {
+            match long_index(*key) {
+                None => visit(&key.bytes()[..key.len()], *count),
                 Some(index) => visit(self.long.get(index), *count),
             }
         }
@@ -221,42 +214,42 @@ impl CountTable {
         progress: &Progress,
         mut visit: impl FnMut(&[u8], u64) -> Result<()>,
     ) -> Result<()> {
-        debug_assert!(self.noted.is_empty(), "flush first");
+        debug_assert!(self.pending.is_empty(), "flush first");
         let mut order: Vec<u32> = (0..self.slots.len() as u32)
             .filter(|&at| !self.slots[at as usize].is_empty())
             .collect();
         let compare = |&one: &u32, &other: &u32| {
             let (one, other) = (self.slots[one as usize].key, self.slots[other as usize].key);
-            match (one.long_index(), other.long_index()) {
+            match (long_index(one), long_index(other)) {
                 // As numbers, first byte highest; the length, lowest, decides between zeros.
                 (None, None) => one.bytes().cmp(&other.bytes()),
                 _ => {
-                    let (mut room, mut other_room) = ([0; 16], [0; 16]);
-                    self.string(one, &mut room).cmp(self.string(other, &mut other_room))
+                    let (mut space, mut other_space) = ([0; 16], [0; 16]);
+                    self.string(one, &mut space).cmp(self.string(other, &mut other_space))
                 }
             }
         };
         sort(&mut order, &compare, progress)?;
         order.into_iter().try_for_each(|at| {
-            let Slot { key, count } = self.slots[at as usize];
+            let CountSlot { key, count } = self.slots[at as usize];
             visit(self.string(key, &mut [0; 16]), count)
         })
     }
 
-    /// A key's string, in `room` if it is short.
-    fn string<'s>(&'s self, key: Key, room: &'s mut [u8; 16]) -> &'s [u8] {
-        match key.long_index() {
+    /// A key's string, in `space` if it is short.
+    fn string<'s>(&'s self, key: ShortKey, space: &'s mut [u8; 16]) -> &'s [u8] {
+        match long_index(key) {
             Some(index) => self.long.get(index),
             None => {
-                *room = key.bytes();
-                &room[..key.short_len()]
+                *space = key.bytes();
+                &space[..key.len()]
             }
         }
     }
 
     /// How much memory the table takes.
     pub fn bytes(&self) -> usize {
-        self.slots.len() * size_of::<Slot>()
+        self.slots.len() * size_of::<CountSlot>()
             + self.long.total_bytes()
             + self.long.len() * size_of::<usize>()
     }
@@ -265,79 +258,25 @@ impl CountTable {
     pub const MAX_PARTS: usize = MIN_CAPACITY;
 }
 
-impl Slot {
+impl CountSlot {
     #[inline]
     fn is_empty(&self) -> bool {
-        self.key.high == 0
+        self.key.is_none()
     }
 }
 
-impl Key {
-    #[inline]
-    fn short(text: &[u8], start: usize, len: usize) -> Self {
-        let mut bytes = [0; 16];
-        match text.get(start..start + 16) {
-            Some(sixteen) => bytes.copy_from_slice(sixteen),
-            None => bytes[..len].copy_from_slice(&text[start..start + len]),
-        }
-        let [low, high] = halves(bytes);
-        let (low_mask, high_mask) = MASKS[len];
-        Self { low: low & low_mask, high: high & high_mask | (len as u64) << 56 }
-    }
-
-    #[inline]
-    fn hash(self) -> u64 {
-        if self.high >= LONG { self.low } else { fold(self.low ^ SEED, self.high ^ MULTIPLIER) }
-    }
-
-    fn long_index(self) -> Option<usize> {
-        (self.high >= LONG).then_some((self.high & !LONG) as usize)
-    }
-
-    fn short_len(self) -> usize {
-        (self.high >> 56) as usize
-    }
-
-    fn bytes(self) -> [u8; 16] {
-        (u128::from(self.low) | u128::from(self.high) << 64).to_le_bytes()
-    }
-}
-
-/// What is left of eight and eight bytes, as numbers, of the first so many bytes.
-const MASKS: [(u64, u64); 16] = {
-    let mut masks = [(0, 0); 16];
-    let mut len = 0;
-    while len < 16 {
-        let mask = (1u128 << (8 * len)) - 1;
-        masks[len] = (mask as u64, (mask >> 64) as u64);
-        len += 1;
-    }
-    masks
-};
-
-const SEED: u64 = 0x243F_6A88_85A3_08D3;
-const MULTIPLIER: u64 = 0x9E37_79B9_7F4A_7C15;
-
-/// The two halves of a 128-bit product, folded: every bit of both numbers reaches every bit.
+/// What places a key: a long string's key holds its hash.
 #[inline]
-fn fold(one: u64, other: u64) -> u64 {
-    let product = u128::from(one) * u128::from(other);
-    product as u64 ^ (product >> 64) as u64
+fn hash_of(key: ShortKey) -> u64 {
+    match key.long_parts() {
+        Some((hash, _)) => hash,
+        None => key.hash(),
+    }
 }
 
-fn halves(bytes: [u8; 16]) -> [u64; 2] {
-    let number = u128::from_le_bytes(bytes);
-    [number as u64, (number >> 64) as u64]
-}
-
-fn hash_long(string: &[u8]) -> u64 {
-    let (blocks, rest) = string.as_chunks::<16>();
-    let mut last = [0; 16];
-    last[..rest.len()].copy_from_slice(rest);
-    blocks.iter().chain([&last]).fold(string.len() as u64, |hash, &block| {
-        let [low, high] = halves(block);
-        fold(low ^ hash ^ SEED, high ^ hash.rotate_left(32) ^ MULTIPLIER)
-    })
+/// Where in `long` the string of a key is, if it is not in the key itself.
+fn long_index(key: ShortKey) -> Option<usize> {
+    key.long_parts().map(|(_, index)| index as usize)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::io::Write;
 use proptest::prelude::*;
 
 use super::*;
+use crate::files::input::SourceOptions;
 
 /// The definition: the pretokens of whole files, one after the other, in a map.
 fn obvious(texts: &[Vec<u8>], pattern: &Pattern, special: &SpecialTokens) -> HashMap<Vec<u8>, u64> {
@@ -36,8 +37,9 @@ fn count(
 ) -> Result<HashMap<Vec<u8>, u64>> {
     let files: Vec<_> = texts.iter().map(|text| write(text)).collect();
     let paths: Vec<_> = files.iter().map(|file| file.path().to_path_buf()).collect();
-    let source = Source::open(&paths, pattern, special, chunk_bytes)?;
-    let counts = count_pretokens(&source, pattern, special, options, progress)?;
+    let chunks = SourceOptions { chunk_bytes, ..SourceOptions::default() };
+    let source = Source::open(&paths, pattern, special, &chunks)?;
+    let counts = count_pretokens(&source, options, progress)?;
     let distinct = counts.len();
     let mut map = HashMap::new();
     let mut last = Vec::new();
@@ -150,7 +152,7 @@ fn counts_files_add_up() {
     let progress = Progress::new();
     for max_memory in [None, Some(0)] {
         let (words, ..) = load_counts(&paths, 2, max_memory, &progress).expect("loads");
-        assert_eq!((words.pretokens(), words.slots()), (3, 23 + 3));
+        assert_eq!((words.pretokens(), words.symbols()), (3, 23 + 3));
         let mut found = Vec::new();
         let walked = words.for_each(&progress, |word, count| {
             found.push((word.to_vec(), count));

@@ -1,33 +1,36 @@
-//! A share of the distinct pretokens, all in one flat array, and what one merge does to it.
+//! A part of the distinct pretokens, all in one flat array, and what one merge does to it.
 //!
 //! ```text
-//!   ..  |  t  h  e  |  t  h  e  n  |  ..      before: one slot a symbol, a sentinel between words
-//!   ..  | th  th e  | th th  e  n  |  ..      after (t, h): the id at the first and last slot
+//!   ..  |  t  h  e  |  t  h  e  n  |  ..      before: one symbol a byte, a sentinel between words
+//!   ..  | th  th e  | th  th e  n  |  ..      after (t, h): the id first and last in its span
 //! ```
 //!
-//! A token's id stands at the first and at the last slot of its span, so both neighbours of a
-//! token are one read away and nothing is linked. Whatever stands between is left over. The span
-//! at `p` is still token `a` exactly if its first and its last slot both say so: what merges it
-//! with the right overwrites the first, with the left the last, and no merge ever writes `a` again
-//! where it was before, for tokens only grow. Hence the start positions that a pair was once seen
-//! at may be kept as they are and checked when they are used.
+//! A token spans as many symbols as it has bytes (fewer after [`Partition::compact`]); its id is
+//! the first and the last of them, so both neighbours of a token are one read away and nothing is
+//! linked. The symbols between are left over. The span at `p` is still token `a` exactly if its
+//! first and its last symbol are both `a`: merging it with the token on its right overwrites the
+//! first, with the token on its left the last, and no merge ever writes `a` again where it was
+//! before, for tokens only grow. Hence the start positions where a pair was once seen may be kept
+//! as they are and checked when they are used.
 //!
-//! Ids are 16 bits wide where the vocabulary allows it ([`Symbol`]): the array is what training
-//! takes memory for, and walks through.
+//! Ids are 16 bits wide where the vocabulary allows it ([`Symbol`]): this array is most of the
+//! memory that training takes and reads.
 //!
 //! Words are laid out by falling count, so that a word's count is that of the class its position
-//! falls into: a few thousand boundaries instead of a number a slot, and a walk over ascending
-//! positions meets them in order.
+//! falls into: a few thousand boundaries instead of a number for each symbol, and a walk over
+//! ascending positions meets them in order.
 
 use crate::error::Result;
 use crate::progress::Progress;
 use crate::vocab::TokenId;
 
-/// A token's id as it stands in a shard.
+/// A token's id as it is stored in a partition.
 pub trait Symbol: Copy + Eq + Default + Send + Sync + 'static {
     /// Stands between words; no token has this id.
     const SENTINEL: Self;
+    /// The symbol of a token.
     fn of(id: TokenId) -> Self;
+    /// The token of a symbol.
     fn id(self) -> TokenId;
 }
 
@@ -59,33 +62,35 @@ impl Symbol for u32 {
     }
 }
 
-/// What a neighbour's cursor says where its pair gets no list.
+/// In place of the start of a list: the positions are not listed.
 pub const NO_LIST: u32 = u32::MAX;
 
-/// How many places are fetched from memory together.
+/// How many positions are fetched from memory together.
 const BLOCK: usize = 32;
 
-/// How many slots are walked over between two looks at whether to stop: a few milliseconds.
+/// How many symbols are read between two looks at whether to stop: a few milliseconds.
 pub const CHECK_EVERY: usize = 1 << 20;
 
-/// The most slots a shard may have: its positions, at most three times as many over the life of
-/// its lists, have to be told by 32 bits.
-pub const MAX_SLOTS: usize = 1 << 30;
+/// The most symbols a partition may have: indices into its lists of positions, which grow to at
+/// most three times as many, must fit into 32 bits.
+pub const MAX_SYMBOLS: usize = 1 << 30;
 
-/// Words and the position lists of the pairs in them. Shards share no word, so that each may be
+/// Words and the position lists of the pairs in them. Partitions share no word, so each may be
 /// worked on by another thread.
-pub struct Shard<S> {
+pub struct Partition<S> {
     pub symbols: Vec<S>,
+    /// How often each word occurs.
     pub classes: Classes,
     /// The position lists of all pairs, end to end.
     pub positions: Vec<u32>,
-    pub left: Gather,
-    pub right: Gather,
-    /// Merges that followed another merge of the same pair at once: (c, c) stands there now.
+    /// The left and right neighbours of what the current merge has merged.
+    pub left: Neighbours,
+    pub right: Neighbours,
+    /// Merges that directly followed another merge of the same pair: (c, c) is there now.
     pub double: Neighbour,
 }
 
-/// A stretch of [`Shard::positions`].
+/// A part of [`Partition::positions`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct List {
     /// [`NO_LIST`] if the positions are not listed.
@@ -94,48 +99,48 @@ pub struct List {
 }
 
 impl List {
-    /// Of a pair that stands at so many places at most.
+    /// For a pair that occurs at so many positions at most.
     pub fn unlisted(places: u32) -> Self {
         Self { start: NO_LIST, len: places }
     }
 }
 
-/// The merge of `a` and `b`, neighbours, to `c`. Lengths are in slots.
+/// The merge of neighbours `a` and `b` into `c`, with how many symbols `a` and `b` span.
 #[derive(Clone, Copy)]
-pub struct Join {
+pub struct MergeStep {
     pub a: TokenId,
     pub b: TokenId,
     pub c: TokenId,
-    pub a_slots: usize,
-    pub b_slots: usize,
+    pub a_span: usize,
+    pub b_span: usize,
 }
 
-impl<S: Symbol> Shard<S> {
+impl<S: Symbol> Partition<S> {
     pub fn new() -> Self {
         Self {
             symbols: vec![S::SENTINEL],
             classes: Classes::default(),
             positions: Vec::new(),
-            left: Gather::default(),
-            right: Gather::default(),
+            left: Neighbours::default(),
+            right: Neighbours::default(),
             double: Neighbour::default(),
         }
     }
 
-    /// Adds a word. They come by falling count; one of a single byte holds no pair and should be
-    /// left out. `false` if there is no room.
+    /// Adds a word. Words come by falling count; one of a single byte holds no pair and should be
+    /// left out. `false` if the partition is full.
     pub fn push(&mut self, word: &[u8], count: u64) -> bool {
         debug_assert!(word.len() > 1);
         self.symbols.extend(word.iter().map(|&byte| S::of(TokenId::from(byte))));
         self.symbols.push(S::SENTINEL);
         self.classes.extend(self.symbols.len(), count);
-        self.symbols.len() < MAX_SLOTS
+        self.symbols.len() < MAX_SYMBOLS
     }
 
-    /// Merges a pair wherever it still stands, leftmost first, and gathers who the neighbours are.
-    pub fn apply(&mut self, list: List, join: Join) {
-        let Join { a_slots, b_slots, .. } = join;
-        let (a, b, c) = (S::of(join.a), S::of(join.b), S::of(join.c));
+    /// Merges a pair wherever it still occurs, leftmost first, and counts the neighbours.
+    pub fn apply(&mut self, list: List, step: MergeStep) {
+        let MergeStep { a_span, b_span, .. } = step;
+        let (a, b, c) = (S::of(step.a), S::of(step.b), S::of(step.c));
         let symbols = &mut self.symbols[..];
         let mut class = self.classes.cursor();
         let positions = &self.positions[list.start as usize..][..list.len as usize];
@@ -146,11 +151,11 @@ impl<S: Symbol> Shard<S> {
             std::hint::black_box(read);
             for &position in block {
                 let start = position as usize;
-                let middle = start + a_slots;
+                let middle = start + a_span;
                 if symbols[start] != a || symbols[middle - 1] != a || symbols[middle] != b {
                     continue;
                 }
-                let end = middle + b_slots;
+                let end = middle + b_span;
                 let (x, y) = (symbols[start - 1], symbols[end]);
                 symbols[start] = c;
                 symbols[end - 1] = c;
@@ -168,30 +173,30 @@ impl<S: Symbol> Shard<S> {
         }
     }
 
-    /// Walks once more over the places that [`apply`](Self::apply) has just merged and writes
-    /// them to the lists that were made for pairs of the new token. Most merges make no such pair,
-    /// and then there is nothing to walk for.
-    pub fn fill_lists(&mut self, list: List, join: Join, slots: &[u32]) {
-        let c = S::of(join.c);
+    /// Visits the positions that [`apply`](Self::apply) has just merged again, and writes them to
+    /// the lists that were reserved for pairs of the new token. Most merges make no such pair, and
+    /// then this is not called.
+    pub fn fill_lists(&mut self, list: List, step: MergeStep, spans: &[u32]) {
+        let c = S::of(step.c);
         let mut end = 0;
         for index in list.start..list.start + list.len {
             let position = self.positions[index as usize];
             let start = position as usize;
-            // What lies before `end` is the last slot of the token before.
+            // A position before `end` is the last symbol of the token before.
             if start < end || self.symbols[start] != c {
                 continue;
             }
-            end = start + join.a_slots + join.b_slots;
+            end = start + step.a_span + step.b_span;
             let (x, y) = (self.symbols[start - 1], self.symbols[end]);
             if x == c {
-                let before = position - slots[join.c as usize];
+                let before = position - spans[step.c as usize];
                 self.double.note(before, &mut self.positions);
             } else if x != S::SENTINEL {
-                let before = position - slots[x.id() as usize];
-                self.left.neighbours[x.id() as usize].note(before, &mut self.positions);
+                let before = position - spans[x.id() as usize];
+                self.left.by_token[x.id() as usize].note(before, &mut self.positions);
             }
             if y != c && y != S::SENTINEL {
-                self.right.neighbours[y.id() as usize].note(position, &mut self.positions);
+                self.right.by_token[y.id() as usize].note(position, &mut self.positions);
             }
         }
     }
@@ -203,20 +208,20 @@ impl<S: Symbol> Shard<S> {
         self.double = Neighbour::default();
     }
 
-    /// A new list for `len` positions that are still to be written.
+    /// A new list with space for `len` positions.
     pub fn reserve_list(&mut self, len: u32) -> List {
         let start = self.positions.len();
         self.positions.resize(start + len as usize, 0);
         List { start: start as u32, len }
     }
 
-    /// Moves every token to a single slot and drops words that have become one token. Positions
-    /// from before mean nothing afterwards; `slots` was every token's length until now.
+    /// Makes every token a single symbol and drops words that have become one token. Positions from
+    /// before mean nothing afterwards; `spans` is how many symbols each token spanned until now.
     ///
     /// # Errors
-    /// `progress` says stop; the shard is of no use then.
+    /// `progress` says stop; the partition is then of no use.
     #[inline(never)]
-    pub fn compact(&mut self, slots: &[u32], progress: &Progress) -> Result<()> {
+    pub fn compact(&mut self, spans: &[u32], progress: &Progress) -> Result<()> {
         let symbols = &mut self.symbols[..];
         let (mut from, mut to) = (1, 1);
         let mut check_at = CHECK_EVERY;
@@ -228,7 +233,7 @@ impl<S: Symbol> Shard<S> {
                 symbols[to] = token;
                 to += 1;
                 if token != S::SENTINEL {
-                    from += slots[token.id() as usize] as usize;
+                    from += spans[token.id() as usize] as usize;
                     continue;
                 }
                 from += 1;
@@ -250,7 +255,7 @@ impl<S: Symbol> Shard<S> {
     }
 }
 
-/// Stretches of slots whose words all have the same count.
+/// Consecutive words of the same count, as ranges of symbols.
 #[derive(Default)]
 pub struct Classes {
     ends: Vec<u32>,
@@ -258,7 +263,7 @@ pub struct Classes {
 }
 
 impl Classes {
-    /// All slots from the last class's end up to `end` belong to words of this count.
+    /// All symbols from the last class's end up to `end` belong to words of this count.
     fn extend(&mut self, end: usize, count: u64) {
         let end = end as u32;
         if self.counts.last() == Some(&count) {
@@ -271,18 +276,19 @@ impl Classes {
         }
     }
 
+    /// Looks up the counts of ascending positions.
     pub fn cursor(&self) -> ClassCursor<'_> {
         ClassCursor { classes: self, class: 0 }
     }
 
-    /// How often any two symbols stand side by side, nearly: sentinels are taken for symbols.
+    /// About how many pairs of neighbours there are in all: sentinels are counted as tokens.
     pub fn total_count(&self) -> u64 {
         self.iter().fold(0, |sum: u64, (start, end, count)| {
             sum.saturating_add(count.saturating_mul((end - start) as u64))
         })
     }
 
-    /// (first slot, slot behind the last, count) of each class.
+    /// (first symbol, one past the last, count) of each class.
     pub fn iter(&self) -> impl Iterator<Item = (usize, usize, u64)> {
         let starts = std::iter::once(1).chain(self.ends.iter().map(|&end| end as usize));
         let ends = self.ends.iter().map(|&end| end as usize);
@@ -290,7 +296,7 @@ impl Classes {
     }
 }
 
-/// Answers for ascending positions.
+/// Looks up the counts of ascending positions.
 pub struct ClassCursor<'c> {
     classes: &'c Classes,
     class: usize,
@@ -301,7 +307,7 @@ impl ClassCursor<'_> {
     fn count_at(&mut self, position: u32) -> u64 {
         let ends = &self.classes.ends[..];
         if ends[self.class] <= position {
-            // Gallop: what comes next is mostly near, and never behind.
+            // Gallop: the next class is mostly near, and never behind.
             let mut step = 1;
             while self.class + step < ends.len() && ends[self.class + step] <= position {
                 self.class += step;
@@ -314,29 +320,30 @@ impl ClassCursor<'_> {
     }
 }
 
-/// Who stands beside the places where a pair was merged: sums in an array indexed by token, so
+/// The tokens beside the positions where a pair was merged: sums in an array indexed by token, so
 /// that a hash table is touched once per distinct neighbour, not once per occurrence.
 #[derive(Default)]
-pub struct Gather {
-    pub neighbours: Vec<Neighbour>,
+pub struct Neighbours {
+    pub by_token: Vec<Neighbour>,
     /// The tokens whose sums are not zero.
     pub touched: Vec<TokenId>,
 }
 
+/// How often a token is beside the merged pair.
 #[derive(Clone, Copy)]
 pub struct Neighbour {
-    /// How often it stands there: the sum of the words' counts.
+    /// The sum of the words' counts.
     pub count: u64,
-    /// At how many places.
+    /// At how many positions.
     pub places: u32,
-    /// Where the next of its positions goes, or [`NO_LIST`].
+    /// Where the next of these positions is to be listed, or [`NO_LIST`].
     pub cursor: u32,
 }
 
-impl Gather {
+impl Neighbours {
     #[inline]
     fn add(&mut self, token: TokenId, count: u64) {
-        let neighbour = &mut self.neighbours[token as usize];
+        let neighbour = &mut self.by_token[token as usize];
         if neighbour.places == 0 {
             self.touched.push(token);
         }
@@ -345,7 +352,7 @@ impl Gather {
 
     fn clear(&mut self) {
         for token in self.touched.drain(..) {
-            self.neighbours[token as usize] = Neighbour::default();
+            self.by_token[token as usize] = Neighbour::default();
         }
     }
 }

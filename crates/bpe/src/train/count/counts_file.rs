@@ -1,13 +1,14 @@
 //! Counts files: counting on many machines, training on one.
 //!
 //! ```text
-//! {"format":"cs336lm pretoken counts","version":1,"pattern":..,"special_tokens":[..],"pretokens":N}\n
-//! N entries in ascending order (see `run`)
+//! a line of JSON: {"format":"cs336lm pretoken counts","version":1,"pattern":..,
+//!                  "special_tokens":[..],"pretokens":N}
+//! N entries in ascending order (see `sorted_run`)
 //! SHA-256 of everything before, 32 bytes
 //! ```
 //!
-//! The same text gives the same bytes, however it was counted. Files are read side by side and
-//! summed, so that only the sum is in memory.
+//! The same text gives the same bytes, however it was counted. Files are merged while they are
+//! read, so that only the sum is in memory.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
@@ -16,9 +17,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::Counts;
+use super::counts::Counts;
 use super::ranked::{Ranked, Ranking};
-use super::run::{self, RunReader, corrupt};
+use super::sorted_run::{self, EntryReader, corrupt};
 use crate::error::{Error, Result};
 use crate::files::atomic_file::AtomicFile;
 use crate::progress::Progress;
@@ -28,7 +29,7 @@ use crate::text::special::SpecialTokens;
 const FORMAT: &str = "cs336lm pretoken counts";
 const VERSION: u32 = 1;
 
-/// A header longer than this is none.
+/// No header is longer than this.
 const MAX_HEADER: u64 = 1 << 24;
 
 #[derive(Serialize, Deserialize)]
@@ -40,7 +41,7 @@ struct Header {
     pretokens: u64,
 }
 
-/// Writes counts to a file that other machines' can be added to.
+/// Writes counts to a file, to be added to those of other machines.
 ///
 /// # Errors
 /// The file cannot be written, or `progress` says stop.
@@ -59,9 +60,9 @@ pub fn save_counts(
         pretokens: counts.len(),
     };
     let file = AtomicFile::create(path)?;
-    write_counts(file.file(), &header, counts, progress).map_err(|failed| match failed {
-        Failed::Here(error) => error,
-        Failed::In(_, error) => Error::io(path, error),
+    write_counts(file.file(), &header, counts, progress).map_err(|failure| match failure {
+        CountsFileError::Other(error) => error,
+        CountsFileError::File(_, error) => Error::io(path, error),
     })?;
     file.commit()
 }
@@ -71,14 +72,14 @@ fn write_counts(
     header: &Header,
     counts: Counts,
     progress: &Progress,
-) -> Result<(), Failed> {
-    let failed = |error: io::Error| Failed::In(0, error);
+) -> Result<(), CountsFileError> {
+    let failed = |error: io::Error| CountsFileError::File(0, error);
     let mut out = Hashed::new(BufWriter::with_capacity(1 << 16, file));
     let mut line = serde_json::to_vec(header).map_err(|error| failed(error.into()))?;
     line.push(b'\n');
     out.write_all(&line).map_err(failed)?;
     counts.for_each_ascending(progress, |pretoken, count| {
-        run::write_entry(&mut out, pretoken, count).map_err(failed)
+        sorted_run::write_entry(&mut out, pretoken, count).map_err(failed)
     })?;
     let digest = out.hash.finalize();
     out.inner.write_all(&digest).and_then(|()| out.inner.flush()).map_err(failed)
@@ -89,7 +90,7 @@ fn write_counts(
 /// bytes is kept on the disk.
 ///
 /// # Errors
-/// A file is no counts file, is corrupt, or was counted with another pattern or other special
+/// A file is not a counts file, is corrupt, or was counted with another pattern or other special
 /// tokens than the first.
 pub fn load_counts(
     paths: &[PathBuf],
@@ -110,13 +111,14 @@ pub fn load_counts(
         check_same(first_path, &headers[0], path, header)?;
     }
     let mut ranking = Ranking::new(max_memory);
-    let merged = run::merge(&mut readers, progress, |pretoken, count| match count >= min_count {
-        true => Ok(ranking.push(pretoken, count, progress)?),
-        false => Ok(()),
-    });
-    merged.map_err(|failed| match failed {
-        Failed::Here(error) => error,
-        Failed::In(index, error) => unreadable(&paths[index], error),
+    let merged =
+        sorted_run::merge(&mut readers, progress, |pretoken, count| match count >= min_count {
+            true => Ok(ranking.push(pretoken, count, progress)?),
+            false => Ok(()),
+        });
+    merged.map_err(|failure| match failure {
+        CountsFileError::Other(error) => error,
+        CountsFileError::File(index, error) => unreadable(&paths[index], error),
     })?;
     for (path, reader) in paths.iter().zip(readers) {
         check_digest(reader.from).map_err(|error| unreadable(path, error))?;
@@ -126,24 +128,26 @@ pub fn load_counts(
     Ok((ranking.finish(progress)?, pattern, special))
 }
 
-enum Failed {
-    Here(Error),
-    In(usize, io::Error),
+/// What can go wrong while counts files are read or written.
+enum CountsFileError {
+    /// In the file of this index.
+    File(usize, io::Error),
+    Other(Error),
 }
 
-impl From<Error> for Failed {
+impl From<Error> for CountsFileError {
     fn from(error: Error) -> Self {
-        Failed::Here(error)
+        CountsFileError::Other(error)
     }
 }
 
-impl From<(usize, io::Error)> for Failed {
+impl From<(usize, io::Error)> for CountsFileError {
     fn from((index, error): (usize, io::Error)) -> Self {
-        Failed::In(index, error)
+        CountsFileError::File(index, error)
     }
 }
 
-type CountsReader = RunReader<Hashed<BufReader<File>>>;
+type CountsReader = EntryReader<Hashed<BufReader<File>>>;
 
 fn open(path: &Path) -> Result<(Header, CountsReader)> {
     let file = File::open(path).map_err(|error| Error::io(path, error))?;
@@ -155,7 +159,9 @@ fn open(path: &Path) -> Result<(Header, CountsReader)> {
     let header: Option<Header> = serde_json::from_slice(&line).ok();
     let header = header.filter(|header| header.format == FORMAT).ok_or_else(|| {
         let path = path.display();
-        Error::invalid(format!("{path}: is no counts file; make one with cs336lm count-pretokens"))
+        Error::invalid(format!(
+            "{path}: is not a counts file; make one with cs336lm count-pretokens"
+        ))
     })?;
     if header.version != VERSION {
         let (path, version) = (path.display(), header.version);
@@ -164,7 +170,7 @@ fn open(path: &Path) -> Result<(Header, CountsReader)> {
         )));
     }
     let entries = header.pretokens;
-    Ok((header, RunReader::new(from, entries)))
+    Ok((header, EntryReader::new(from, entries)))
 }
 
 fn check_same(first_path: &Path, first: &Header, path: &Path, other: &Header) -> Result<()> {
@@ -187,11 +193,11 @@ fn check_digest(mut from: Hashed<BufReader<File>>) -> io::Result<()> {
     let mut digest = [0; 32];
     from.inner.read_exact(&mut digest)?;
     if digest[..] != from.hash.finalize()[..] {
-        return Err(corrupt("its checksum is another"));
+        return Err(corrupt("its checksum does not match"));
     }
     match from.inner.fill_buf()? {
         [] => Ok(()),
-        _ => Err(corrupt("something follows its end")),
+        _ => Err(corrupt("there are bytes after its end")),
     }
 }
 
@@ -204,7 +210,7 @@ fn unreadable(path: &Path, error: io::Error) -> Error {
     Error::invalid(format!("{}: {what}; count again", path.display()))
 }
 
-/// Reads or writes, and hashes what goes by.
+/// Reads or writes, and hashes the bytes on the way.
 struct Hashed<T> {
     inner: T,
     hash: Sha256,

@@ -1,5 +1,5 @@
 //! Sorted runs: strings in ascending order with their counts, in a file. What does not fit into
-//! memory becomes several runs, and reading them side by side sums them exactly.
+//! memory becomes several runs; merging them sums the counts exactly.
 //!
 //! An entry is the string's length, the string and its count; numbers are LEB128.
 
@@ -11,6 +11,7 @@ use std::io::{self, Read, Write};
 use crate::error::Error;
 use crate::progress::Progress;
 
+/// Writes one string and its count.
 pub fn write_entry(out: &mut impl Write, string: &[u8], count: u64) -> io::Result<()> {
     write_number(out, string.len() as u64)?;
     out.write_all(string)?;
@@ -41,18 +42,19 @@ fn read_number(from: &mut impl Read) -> io::Result<u64> {
     }
 }
 
+/// The error for contents that no run has.
 pub fn corrupt(why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("corrupt: {why}"))
 }
 
-/// Entry after entry of a run.
-pub struct RunReader<R> {
+/// Reads the entries of a run one after the other.
+pub struct EntryReader<R> {
     pub from: R,
     remaining: u64,
     string: Vec<u8>,
 }
 
-impl<R: Read> RunReader<R> {
+impl<R: Read> EntryReader<R> {
     /// Reads `entries` entries and not a byte more.
     pub fn new(from: R, entries: u64) -> Self {
         Self { from, remaining: entries, string: Vec::new() }
@@ -79,13 +81,16 @@ impl<R: Read> RunReader<R> {
     }
 }
 
-/// How many strings go by between two looks at whether to stop.
+/// How many strings are visited between two looks at whether to stop.
 pub const CHECK_EVERY: u64 = 1 << 14;
 
 /// Calls `visit` with each string of all runs, in ascending order, and the sum of its counts, until
-/// it fails or `progress` says stop. An error of reading comes with the index of the run it is of.
+/// it fails or `progress` says stop.
+///
+/// # Errors
+/// Those of `visit`, [`Error::Cancelled`], and an error of reading with the index of its run.
 pub fn merge<R: Read, E: From<(usize, io::Error)> + From<Error>>(
-    runs: &mut [RunReader<R>],
+    runs: &mut [EntryReader<R>],
     progress: &Progress,
     mut visit: impl FnMut(&[u8], u64) -> Result<(), E>,
 ) -> Result<(), E> {
@@ -141,17 +146,17 @@ mod tests {
 
     use super::*;
 
-    struct Failed;
+    struct AnyError;
 
-    impl From<Error> for Failed {
+    impl From<Error> for AnyError {
         fn from(_: Error) -> Self {
-            Failed
+            AnyError
         }
     }
 
-    impl From<(usize, io::Error)> for Failed {
+    impl From<(usize, io::Error)> for AnyError {
         fn from(_: (usize, io::Error)) -> Self {
-            Failed
+            AnyError
         }
     }
 
@@ -167,7 +172,9 @@ mod tests {
         #[test]
         fn merging_sums(
             runs in prop::collection::vec(
-                prop::collection::btree_map(prop::collection::vec(0u8..3, 1..5), 0u64..u64::MAX / 8, 0..30),
+                prop::collection::btree_map(
+                    prop::collection::vec(0u8..3, 1..5), 0u64..u64::MAX / 8, 0..30,
+                ),
                 0..6,
             ),
         ) {
@@ -179,10 +186,10 @@ mod tests {
             let mut readers: Vec<_> = files
                 .iter()
                 .zip(&runs)
-                .map(|(file, run)| RunReader::new(&file[..], run.len() as u64))
+                .map(|(file, run)| EntryReader::new(&file[..], run.len() as u64))
                 .collect();
             let mut found = Vec::new();
-            let merged = merge::<_, Failed>(&mut readers, &Progress::new(), |string, count| {
+            let merged = merge::<_, AnyError>(&mut readers, &Progress::new(), |string, count| {
                 found.push((string.to_vec(), count));
                 Ok(())
             });
@@ -192,8 +199,8 @@ mod tests {
 
         #[test]
         fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
-            let mut reader = [RunReader::new(&bytes[..], 20)];
-            let merged = merge::<_, Failed>(&mut reader, &Progress::new(), |_, _| Ok(()));
+            let mut reader = [EntryReader::new(&bytes[..], 20)];
+            let merged = merge::<_, AnyError>(&mut reader, &Progress::new(), |_, _| Ok(()));
             prop_assert!(merged.is_err() || bytes.len() >= 20);
         }
     }

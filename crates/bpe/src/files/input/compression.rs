@@ -1,0 +1,63 @@
+//! Compressed inputs: recognized by the ending of a name, and unpacked while they are read.
+//!
+//! Each kind is a cargo feature, so that a build without it needs no decompressor.
+
+use std::io::{self, BufRead, Read};
+
+/// How a file is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    Gzip,
+    Zstandard,
+}
+
+impl Compression {
+    /// The name without the ending of its compression, and that compression.
+    pub fn of_name(name: &str) -> (&str, Option<Self>) {
+        match (name.strip_suffix(".gz"), name.strip_suffix(".zst")) {
+            (Some(stem), _) => (stem, Some(Self::Gzip)),
+            (_, Some(stem)) => (stem, Some(Self::Zstandard)),
+            _ => (name, None),
+        }
+    }
+
+    /// The cargo feature that reads it, and whether this build has it.
+    pub fn feature(self) -> (&'static str, bool) {
+        match self {
+            Self::Gzip => ("gzip", cfg!(feature = "gzip")),
+            Self::Zstandard => ("zstd", cfg!(feature = "zstd")),
+        }
+    }
+
+    /// The text inside `raw`.
+    ///
+    /// # Errors
+    /// The decompressor cannot be set up, or this build does not have it.
+    pub fn decoder(self, raw: impl BufRead + Send + 'static) -> io::Result<Box<dyn Read + Send>> {
+        match self {
+            Self::Gzip => gzip(raw),
+            Self::Zstandard => zstandard(raw),
+        }
+    }
+}
+
+#[cfg(feature = "gzip")]
+fn gzip(raw: impl BufRead + Send + 'static) -> io::Result<Box<dyn Read + Send>> {
+    Ok(Box::new(flate2::bufread::MultiGzDecoder::new(raw)))
+}
+
+/// Such files were refused when the source was opened; so below.
+#[cfg(not(feature = "gzip"))]
+fn gzip(_: impl BufRead) -> io::Result<Box<dyn Read + Send>> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(feature = "zstd")]
+fn zstandard(raw: impl BufRead + Send + 'static) -> io::Result<Box<dyn Read + Send>> {
+    Ok(Box::new(zstd::stream::read::Decoder::with_buffer(raw)?))
+}
+
+#[cfg(not(feature = "zstd"))]
+fn zstandard(_: impl BufRead) -> io::Result<Box<dyn Read + Send>> {
+    Err(io::ErrorKind::Unsupported.into())
+}

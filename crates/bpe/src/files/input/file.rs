@@ -1,0 +1,114 @@
+//! One input file: what its name says about its contents, and how large it is.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use super::compression::Compression;
+use crate::error::{Error, Result};
+
+/// The path that stands for standard input.
+pub const STDIN: &str = "-";
+
+/// Where the text is in files of records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TextFields {
+    /// The field of JSON lines; `None` reads such files as plain text.
+    pub json: Option<String>,
+    /// The column of Parquet files.
+    pub parquet: String,
+}
+
+impl Default for TextFields {
+    fn default() -> Self {
+        Self { json: None, parquet: "text".to_owned() }
+    }
+}
+
+/// A file to read, which was there when the job began.
+pub struct InputFile {
+    pub path: PathBuf,
+    /// `None` for what is not a regular file: it is read in order, to its end.
+    pub len: Option<u64>,
+    pub file_type: FileType,
+    pub compression: Option<Compression>,
+}
+
+/// How a file holds its text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FileType {
+    /// Its bytes are the text.
+    PlainText,
+    /// Every line is an object; this field of it is a document.
+    JsonLines(String),
+    /// Every row is a document, in this column.
+    Parquet(String),
+}
+
+impl InputFile {
+    /// Looks at a file without reading it.
+    ///
+    /// # Errors
+    /// There is no such file, it is a directory or must not be read, or this build cannot read
+    /// files of its type.
+    pub fn find(path: &Path, fields: &TextFields) -> Result<Self> {
+        let refuse = |why: String| Err(Error::invalid(format!("{}: {why}", path.display())));
+        let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+        let (stem, compression) = Compression::of_name(&name);
+        let file_type = FileType::of_stem(stem, fields);
+        if file_type.is_parquet() && compression.is_some() {
+            return refuse(
+                "a Parquet file is not read in order, so it cannot be read while it is unpacked; \
+                 unpack it first"
+                    .to_owned(),
+            );
+        }
+        let needed = match &file_type {
+            FileType::Parquet(_) => Some(("parquet", cfg!(feature = "parquet"))),
+            _ => compression.map(Compression::feature),
+        };
+        if let Some((feature, false)) = needed {
+            return refuse(format!(
+                "this build cannot read such files; build it with the cargo feature {feature:?}"
+            ));
+        }
+        Ok(Self { path: path.to_path_buf(), len: len_of(path)?, file_type, compression })
+    }
+
+    /// Whether the file's bytes are the text, so that any part of it can be read on its own.
+    pub fn is_positioned(&self) -> bool {
+        let is_plain = self.file_type == FileType::PlainText;
+        self.len.is_some() && self.compression.is_none() && is_plain
+    }
+}
+
+impl FileType {
+    fn of_stem(stem: &str, fields: &TextFields) -> Self {
+        let is_json_lines = stem.ends_with(".jsonl") || stem.ends_with(".ndjson");
+        match (&fields.json, stem.ends_with(".parquet")) {
+            (_, true) => Self::Parquet(fields.parquet.clone()),
+            (Some(field), _) if is_json_lines => Self::JsonLines(field.clone()),
+            _ => Self::PlainText,
+        }
+    }
+
+    pub fn is_parquet(&self) -> bool {
+        matches!(self, Self::Parquet(_))
+    }
+}
+
+/// The size of a regular file that can be opened; `None` for a pipe, a device or standard input.
+fn len_of(path: &Path) -> Result<Option<u64>> {
+    if path == Path::new(STDIN) {
+        return Ok(None);
+    }
+    let metadata = fs::metadata(path).map_err(|error| Error::io(path, error))?;
+    if metadata.is_dir() {
+        let path = path.display();
+        return Err(Error::invalid(format!("{path}: is a directory; give the files in it")));
+    }
+    if !metadata.is_file() {
+        return Ok(None);
+    }
+    File::open(path).map_err(|error| Error::io(path, error))?;
+    Ok(Some(metadata.len()))
+}

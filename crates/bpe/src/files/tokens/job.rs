@@ -1,0 +1,138 @@
+//! What each thread of a job does: take a chunk, encode it, hand in the ids, write what is next.
+
+use std::path::Path;
+
+use super::ledger::{EncodedChunk, Ledger};
+use super::npy::{Dtype, StoredIds};
+use super::options::EncodeOptions;
+use super::shards::Shards;
+use super::split;
+use crate::encode::encoder::Tokenizer;
+use crate::encode::output::Output;
+use crate::encode::words::WordEncoder;
+use crate::error::{Error, Result};
+use crate::files::input::Source;
+use crate::progress::Progress;
+use crate::text::special::Segment;
+
+/// What all threads of a call share.
+pub struct Job<'a> {
+    pub tokenizer: &'a Tokenizer,
+    pub source: &'a Source,
+    pub shards: &'a Shards,
+    pub options: &'a EncodeOptions,
+    pub dtype: Dtype,
+    pub ledger: Ledger,
+    pub progress: &'a Progress,
+}
+
+impl Job<'_> {
+    /// One thread's work: chunks until there are no more, or until some thread fails.
+    pub fn work(&self) {
+        let _guard = FailOnPanic(&self.ledger);
+        let result = self.tokenizer.with_words(|words| {
+            let mut text = Vec::new();
+            while self.encode_chunk(words, &mut text)? {}
+            Ok(())
+        });
+        if let Err(error) = result {
+            self.ledger.fail(error);
+        }
+    }
+
+    /// `false` if there are no more chunks.
+    fn encode_chunk(&self, words: &mut WordEncoder, text: &mut Vec<u8>) -> Result<bool> {
+        let Some(buffer) = self.ledger.next_buffer() else { return Ok(false) };
+        let Some(chunk) = self.source.read_next(text)? else { return Ok(false) };
+        let mut ids = StoredIds::new(self.dtype, buffer);
+        let mut encoded = EncodedChunk {
+            bytes: Vec::new(),
+            documents: Vec::new(),
+            start: chunk.start.clone(),
+            text_bytes: text.len() as u64,
+            skipped: chunk.skipped.clone(),
+        };
+        let ends_document = chunk.has_records() || chunk.ends_file;
+        for piece in chunk.pieces(text) {
+            self.encode_piece(words, piece, ends_document, &mut ids, &mut encoded)?;
+        }
+        encoded.bytes = ids.into_bytes();
+        for mut placed in self.ledger.submit(chunk.index, encoded) {
+            self.shards.write(&mut placed)?;
+            self.ledger.give_back(placed.bytes);
+        }
+        self.progress.advance(chunk.input_bytes)?;
+        Ok(true)
+    }
+
+    /// Encodes a record, or the part of a file that is in a chunk, and notes its documents.
+    fn encode_piece(
+        &self,
+        words: &mut WordEncoder,
+        text: &[u8],
+        ends_document: bool,
+        ids: &mut StoredIds,
+        encoded: &mut EncodedChunk,
+    ) -> Result<()> {
+        let from = ids.len();
+        let skipped = self.encode(words, self.source.path(encoded.start.file), text, ids)?;
+        let mut documents = split::documents(ids, from, self.options.separator, ends_document);
+        if self.options.val_fraction > 0.0 || !skipped.is_empty() {
+            split::count_bytes(&mut documents, ids, from, self.tokenizer.vocab());
+        } else if let Some(first) = documents.first_mut() {
+            // All go to one side: which document has how many bytes does not matter.
+            first.bytes = text.len() as u64;
+        }
+        if let Some(eot) = self.options.append_eot
+            && let Some(last) = documents.last_mut()
+            && ends_document
+        {
+            ids.append(&[eot]);
+            last.end += 1;
+        }
+        encoded.documents.append(&mut documents);
+        encoded.skipped.extend(skipped);
+        Ok(())
+    }
+
+    /// Encodes a text; returns what had to be left out of it, if that is asked for.
+    fn encode(
+        &self,
+        words: &mut WordEncoder,
+        path: &Path,
+        text: &[u8],
+        ids: &mut StoredIds,
+    ) -> Result<Vec<String>> {
+        match self.tokenizer.encode_with(words, text, ids) {
+            Err(Error::Invalid(_)) if self.options.skip_errors => {}
+            result => return result.map(|()| Vec::new()),
+        }
+        // Once more, each text between special tokens on its own.
+        let mut skipped = Vec::new();
+        self.tokenizer.special_tokens().for_each_segment(text, |segment| {
+            match segment {
+                Segment::Special(index) => ids.append(&[self.tokenizer.special_ids()[index]]),
+                Segment::Text(part) => match self.tokenizer.encode_with(words, part, ids) {
+                    Err(Error::Invalid(why)) => {
+                        let len = part.len();
+                        skipped.push(format!("{}: {len} bytes: {why}", path.display()));
+                    }
+                    result => result?,
+                },
+            }
+            Ok(())
+        })?;
+        Ok(skipped)
+    }
+}
+
+/// A thread that panics never hands in its chunk: the others must not wait for it.
+struct FailOnPanic<'a>(&'a Ledger);
+
+impl Drop for FailOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail(Error::invalid("a thread panicked while encoding"));
+        }
+    }
+}

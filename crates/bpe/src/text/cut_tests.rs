@@ -1,0 +1,99 @@
+//! Safe cuts, by property; and text that is hard to cut, for the rooms that cut by them.
+
+use proptest::prelude::*;
+
+use super::cut::{last_cut, next_cut};
+use super::pattern::Pattern;
+use super::special::{Segment, SpecialTokens};
+
+/// Every pretoken and special token of `text`, in order: what no cut may change.
+pub fn parts(text: &[u8], pattern: &Pattern, special: &SpecialTokens) -> Vec<Vec<u8>> {
+    let mut parts = Vec::new();
+    let walked = special.for_each_segment(text, |segment| match segment {
+        Segment::Text(piece) => pattern.for_each(piece, |pretoken| parts.push(pretoken.to_vec())),
+        Segment::Special(index) => {
+            parts.push(format!("special {index}").into_bytes());
+            Ok(())
+        }
+    });
+    walked.expect("these patterns do not fail");
+    parts
+}
+
+/// Text in which everything that a cut can get wrong is frequent: special tokens whole, nested,
+/// overlapping and in pieces, contractions, runs of spaces, wide characters, bytes that are
+/// not UTF-8. The special tokens are below.
+pub fn text() -> impl Strategy<Value = Vec<u8>> {
+    let piece = prop::sample::select(vec![
+        "a",
+        "b",
+        "aba",
+        "'s",
+        "'ll",
+        "'",
+        " ",
+        "  ",
+        "\n",
+        "\r\n",
+        "\t",
+        "1",
+        "23",
+        "4567",
+        ".",
+        "!?",
+        "<|x|>",
+        "<|x|><|x|>",
+        "<|x",
+        "|>",
+        "<",
+        "é",
+        "日本",
+        "語",
+        "\u{3000}",
+        "😀",
+        "B",
+        "Ab",
+        "/",
+    ]);
+    let piece = prop_oneof![
+        20 => piece.prop_map(|piece| piece.as_bytes().to_vec()),
+        1 => prop::collection::vec(any::<u8>(), 1..4),
+    ];
+    prop::collection::vec(piece, 0..60).prop_map(|pieces| pieces.concat())
+}
+
+const SPECIALS: [&[&str]; 4] = [&[], &["<|x|>"], &["<|x|>", "<|x|><|x|>"], &["aba", " ", "ba b"]];
+
+pub fn pattern() -> impl Strategy<Value = Pattern> {
+    prop::sample::select(vec!["gpt2", "gpt4", "gpt4o", r"\w+|\s"])
+        .prop_map(|name| Pattern::parse(name).expect("a known pattern"))
+}
+
+pub fn special() -> impl Strategy<Value = SpecialTokens> {
+    prop::sample::select(SPECIALS.to_vec())
+        .prop_map(|tokens| SpecialTokens::new(tokens).expect("good tokens"))
+}
+
+proptest! {
+    #[test]
+    fn parts_at_a_cut_are_the_parts_of_the_whole(
+        text in text(),
+        rest in text(),
+        from in 0usize..80,
+        pattern in pattern(),
+        special in special(),
+    ) {
+        let whole = [text.clone(), rest].concat();
+        let cuts = [
+            next_cut(&text, from, &pattern, &special),
+            last_cut(&text, 1, &pattern, &special),
+            last_cut(&text, from, &pattern, &special),
+        ];
+        for cut in cuts.into_iter().flatten() {
+            prop_assert!(0 < cut && cut <= text.len());
+            let mut apart = parts(&whole[..cut], &pattern, &special);
+            apart.extend(parts(&whole[cut..], &pattern, &special));
+            prop_assert_eq!(apart, parts(&whole, &pattern, &special), "cut at {}", cut);
+        }
+    }
+}
