@@ -19,6 +19,7 @@ from torch import Tensor
 
 from cs336lm.errors import UsageError
 from cs336lm.training.device_events import PendingScalars
+from cs336lm.training.stop_signals import StopSignals
 
 _dist: Any = dist  # PyTorch's type hints leave out part of it
 
@@ -105,25 +106,41 @@ class World:
         return total / self.size
 
 
+class StopRequested(Exception):
+    """What was under way ends here, unfinished: all processes have agreed to stop."""
+
+
 class StopVote:
-    """Lets all processes stop at the same step, though a signal reaches them at different ones.
+    """Lets all processes stop at the same place, though a signal reaches them at different ones.
 
     A process alone stops at once. Several add up their votes at each poll and read the sum at the
-    next one, so that no GPU is waited for.
+    next one, so that no GPU is waited for. What they have agreed on stays. While ``signals`` is not
+    open, nobody is asked.
     """
 
-    def __init__(self, world: World, device: torch.device) -> None:
+    def __init__(self, world: World, device: torch.device, signals: StopSignals) -> None:
         self._world = world
         self._device = device
+        self._signals = signals
         self._votes: PendingScalars | None = None
+        self._agreed = False
 
-    def poll(self, wants_to_stop: bool, *, due: bool) -> bool:
-        """Whether to stop now; all processes must poll at the same steps with the same ``due``."""
+    def poll(self, *, due: bool = True) -> bool:
+        """Whether to stop now; all processes must poll at the same places with the same ``due``."""
+        if not self._signals.is_open:
+            return False
+        wants_to_stop = self._signals.received is not None
         if self._world.size == 1:
             return wants_to_stop
-        if not due:
-            return False
+        if self._agreed or not due:
+            return self._agreed
         before = self._votes
         vote = torch.tensor(float(wants_to_stop), device=self._device)
         self._votes = PendingScalars([self._world.mean(vote)])
-        return before is not None and before.read()[0] > 0
+        self._agreed = before is not None and before.read()[0] > 0
+        return self._agreed
+
+    def check(self) -> None:
+        """A poll amid something long; raises ``StopRequested`` if all are to stop."""
+        if self.poll():
+            raise StopRequested

@@ -61,12 +61,14 @@ class Saver(Callback):
             state = pack(
                 setup.model.module, setup.optimizer, setup.progress.step, **self._numbers()
             )
+            if not as_last:  # no training goes on from the best weights
+                del state["optimizer"]
             write_last = as_last
         if self._setup.world.is_main:
             self._write_in_background(state, write_last, as_best, drop_old=as_last)
 
     def _save_slices(self, *, as_last: bool, as_best: bool) -> State:
-        """Every process writes its slices; returns the whole weights if they are the best."""
+        """Every process writes its slices; the first returns the whole weights if they are best."""
         setup, step = self._setup, self._setup.progress.step
         self._writer.wait()
         if as_last:
@@ -77,7 +79,7 @@ class Saver(Callback):
             save_sharded(path, setup.model.module, setup.optimizer, numbers, setup.world)
         if not as_best:
             return {}
-        weights = gather_weights(setup.model.module)
+        weights = gather_weights(setup.model.module, setup.world)
         return {**describe(setup.model.module), "iteration": step, "model": weights}
 
     def _numbers(self) -> dict[str, Any]:
@@ -92,7 +94,8 @@ class Saver(Callback):
         self, state: State, write_last: bool, write_best: bool, *, drop_old: bool
     ) -> None:
         run, keep = self._setup.run, self._setup.config.train.keep_checkpoints
-        state = snapshot(state)
+        if not self._setup.model.is_sharded:  # what was gathered is a copy
+            state = snapshot(state)
         copied = DeviceEvent(self._setup.device)
 
         def write() -> None:

@@ -23,7 +23,7 @@ from cs336lm.training.config import Config
 from cs336lm.training.data import TrainingData, open_data, validation_fingerprint
 from cs336lm.training.devices import choose_device, choose_dtype
 from cs336lm.training.distributed import World
-from cs336lm.training.parallel import ParallelModel
+from cs336lm.training.parallel import ParallelModel, is_sharded
 from cs336lm.training.progress import Progress
 from cs336lm.training.run_directory import RunDirectory
 from cs336lm.training.trackers.table import require_installed
@@ -88,9 +88,10 @@ def set_up(
         require_fp8(device)
     world.join(device)
     torch.manual_seed(train.seed)
-    model = TransformerLM(config.model, device=device)
+    sliced = is_sharded(world, train.parallel)
+    model = TransformerLM(config.model, device="meta" if sliced else device)
     model.use_fp8(train.fp8)
-    parallel = ParallelModel(model, world, train.parallel, dtype)
+    parallel = ParallelModel(model, world, train.parallel, dtype, device)
     optimizer = build_optimizer(model, config.optim)
     # float16 gradients underflow unless the loss is scaled up (Micikevicius et al. 2018).
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)

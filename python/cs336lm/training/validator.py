@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import torch
 
 from cs336lm.data import gather_windows
 from cs336lm.training.callbacks import Callback, StepResult, is_due
 from cs336lm.training.data import validation_windows
+from cs336lm.training.distributed import StopRequested, StopVote
 from cs336lm.training.reporter import Reporter
 from cs336lm.training.setup import Setup
 
@@ -31,7 +33,8 @@ class Validator(Callback):
     def before_training(self) -> None:
         """Says how good the initial weights are."""
         if self._has_data and self._progress.step == 0:
-            self._reporter.write(self._progress.record(val_loss=self._validate()))
+            with suppress(StopRequested):  # the first step will be the last one
+                self._reporter.write(self._progress.record(val_loss=self._validate()))
 
     def after_step(self, result: StepResult) -> None:
         """Leaves ``val_loss`` among the figures of a step that is due, and whether it is best."""
@@ -39,7 +42,11 @@ class Validator(Callback):
             return
         self._reporter.flush()  # the record before need not wait for this one
         result.request_scalars()  # before the validation, whose time is not the step's
-        loss = result.figures["val_loss"] = self._validate()
+        try:
+            loss = result.figures["val_loss"] = self._validate()
+        except StopRequested:
+            result.is_stopping = True
+            return
         result.is_best = loss < self._progress.best_val_loss
         if result.is_best:
             self._progress.best_val_loss, self._progress.best_step = loss, result.step
@@ -47,8 +54,11 @@ class Validator(Callback):
 
 
 @torch.no_grad()
-def validation_loss(setup: Setup) -> float:
-    """The mean loss over the fixed validation windows, in nats per token."""
+def validation_loss(setup: Setup, stop: StopVote) -> float:
+    """The mean loss over the fixed validation windows, in nats per token.
+
+    Raises ``StopRequested`` once ``stop`` says so, after any of the batches.
+    """
     data, config, world = setup.data.val, setup.config, setup.world
     assert data is not None
     context, batch_size = config.model.context_length, config.data.batch_size
@@ -57,10 +67,13 @@ def validation_loss(setup: Setup) -> float:
     shape = (-1, world.size, batch_size // world.size // config.train.grad_accumulation)
     rounds = starts.reshape(shape)[:, world.rank]
     model = setup.model
-    model.module.eval()
     total = torch.zeros((), device=setup.device)
-    for row in rounds:
-        x, y = gather_windows(data, row, context, setup.device)
-        total += model(x, y)
-    model.module.train()
+    model.module.eval()
+    try:
+        for row in rounds:
+            stop.check()
+            x, y = gather_windows(data, row, context, setup.device)
+            total += model(x, y)
+    finally:
+        model.module.train()
     return world.mean(total).item() / len(rounds)
