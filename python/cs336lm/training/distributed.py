@@ -125,6 +125,10 @@ class StopVote:
         self._votes: PendingScalars | None = None
         self._agreed = False
 
+    def begin(self) -> None:
+        """Forgets what was agreed on before: a trainer that was stopped may be told to go on."""
+        self._votes, self._agreed = None, False
+
     def poll(self, *, due: bool = True) -> bool:
         """Whether to stop now; all processes must poll at the same places with the same ``due``."""
         if not self._signals.is_open:

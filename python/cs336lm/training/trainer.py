@@ -104,6 +104,7 @@ class Trainer:
             validator = Validator(self._setup, self.validate, reporter)
             profiler = self._make_profiler()
             with self._signals:
+                self._stop.begin()
                 callbacks = [validator, reporter, saver]
                 run_steps(self._setup, self.update, callbacks, self._stop, profiler)
             self.world.barrier()
