@@ -136,6 +136,16 @@ def test_sharded_checkpoints_go_on_elsewhere(alone, tmp_path):
     np.testing.assert_allclose(
         figures(run, "train_loss"), figures(tmp_path / "whole", "train_loss"), rtol=2e-5
     )
+    # What is another's is refused without advice to delete it.
+    wide = dataclasses.replace(until(9, "ddp"), model=dataclasses.replace(UNEVEN, d_ff=32))
+    with pytest.raises(ValueError, match=r"does not match the model: shapes \['lay") as caught:
+        Trainer(wide, run, resume=True)
+    assert "delete" not in str(caught.value)
+    adagrad = dataclasses.replace(config.optim, name="adagrad")
+    other = dataclasses.replace(until(9, "ddp"), optim=adagrad)
+    with pytest.raises(UsageError, match="the optimizer adamw, which adagrad cannot use"):
+        Trainer(other, run, resume=True)
+    assert Trainer(other, run, resume=True, new_optimizer=True).progress.step == 8
     # What is damaged is named.
     last = RunDirectory(run).step_checkpoints()[-1]
     shard = next(last.glob("*.distcp"))
@@ -168,9 +178,10 @@ def test_a_batch_that_cannot_be_shared_is_refused(tmp_path, monkeypatch):
         Trainer(make_config(tmp_path), tmp_path / "run")
 
 
-def torchrun(config, run_dir, *flags):
+def torchrun(config, run_dir, *flags, resume=False):
     save_config(config, run_dir.with_suffix(".toml"))
     arguments = ["train", "--config", f"{run_dir}.toml", "--run-dir", str(run_dir)]
+    arguments += ["--resume"] if resume else []
     return subprocess.Popen(
         [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2",
          f"--master-port={free_port()}", *flags, "-m", "cs336lm", *arguments],
@@ -198,6 +209,50 @@ def test_a_process_that_dies_ends_the_job_and_a_restart_goes_on(tmp_path):
     Trainer(config, tmp_path / "alone").train()
     ours, theirs = figures(run, "train_loss"), figures(tmp_path / "alone", "train_loss")
     np.testing.assert_allclose(ours, theirs, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("environment", "world"),
+    [
+        ({}, World(0, 1, 0)),
+        ({"LOCAL_RANK": "3"}, World(0, 1, 0)),
+        ({"WORLD_SIZE": "1"}, World(0, 1, 0)),
+        ({"RANK": "0", "WORLD_SIZE": "1"}, World(0, 1, 0)),
+        ({"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}, World(5, 8, 1)),
+        ({"RANK": "5", "WORLD_SIZE": "8", "SLURM_LOCALID": "1"}, World(5, 8, 1)),
+        ({"RANK": "5", "WORLD_SIZE": "8", "OMPI_COMM_WORLD_LOCAL_RANK": "2"}, World(5, 8, 2)),
+        ({"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "SLURM_LOCALID": "0"}, World(5, 8, 1)),
+        ({"RANK": "5", "WORLD_SIZE": "8"}, "says RANK and WORLD_SIZE, but not LOCAL_RANK: "),
+        ({"WORLD_SIZE": "2", "LOCAL_RANK": "0"}, "but not RANK: "),
+        ({"WORLD_SIZE": "2"}, "says WORLD_SIZE, but not RANK and LOCAL_RANK: "),
+        ({"RANK": "1"}, "says RANK, but not WORLD_SIZE and LOCAL_RANK: "),
+        ({"RANK": "2", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}, "RANK=2, WORLD_SIZE=2, .* cannot"),
+        ({"RANK": "a", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}, "RANK=a, .* cannot be"),
+    ],
+)
+def test_nobody_believes_to_be_alone_who_is_not(monkeypatch, environment, world):
+    names = "RANK WORLD_SIZE LOCAL_RANK SLURM_LOCALID OMPI_COMM_WORLD_LOCAL_RANK MPI_LOCALRANKID"
+    for name in names.split():
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    if isinstance(world, World):
+        assert World.from_environment() == world
+    else:
+        with pytest.raises(UsageError, match=world):
+            World.from_environment()
+
+
+def test_one_lock_for_all_processes_of_a_job(alone, tmp_path):
+    """The first takes it, the others do not ask; a second job is refused in all its processes."""
+    _, config = alone
+    shorter = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=2))
+    train(2, shorter, tmp_path / "run")
+    with RunDirectory(tmp_path / "run").in_use(step=2):
+        process = torchrun(shorter, tmp_path / "run", resume=True)
+        _, said = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert f"cs336lm: {tmp_path}/run is in use by process {os.getpid()} on " in said
 
 
 @pytest.mark.parametrize(("mode", "processes"), [("ddp", 2), ("fsdp", 1), ("fsdp", 2), ("fsdp", 4)])

@@ -90,7 +90,7 @@ def test_keeps_the_last_checkpoints_and_the_best(tmp_path, monkeypatch):
         load_checkpoint(run.best_checkpoint, TransformerLM(MODEL), None)
     assert result.progress.best_val_loss == 2.0
     assert sorted(p.name for p in run.path.iterdir()) == [
-        "checkpoints", "config.toml", "metrics.jsonl",
+        ".lock", "checkpoints", "config.toml", "environment.jsonl", "metrics.jsonl",
     ]  # fmt: skip
     assert len(list(run.checkpoints.iterdir())) == 3
 

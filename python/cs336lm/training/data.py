@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cs336lm.data import TokenDataset
+import numpy as np
+import numpy.typing as npt
+
+from cs336lm.data import TokenDataset, validation_starts
 from cs336lm.errors import UsageError
 from cs336lm.training.config import Config
 
@@ -50,6 +54,25 @@ def open_data(config: Config, *, check_ids: bool = True) -> TrainingData:
         if check_ids:
             dataset.check_ids(vocab_size)
     return TrainingData(train, val, tokenizer, vocab_size)
+
+
+def validation_windows(val: TokenDataset, config: Config) -> npt.NDArray[np.int64]:
+    """Where the windows of a validation begin: (batches, batch_size)."""
+    return validation_starts(
+        len(val), config.data.batch_size, config.train.eval_batches, config.model.context_length
+    )
+
+
+def validation_fingerprint(val: TokenDataset, config: Config, dtype: str) -> str:
+    """What a validation measures: two losses of one fingerprint compare, others do not.
+
+    It covers the tokens that are looked at, in what windows, and the precision of the products.
+    """
+    length = config.model.context_length
+    digest = hashlib.sha256(f"{dtype}, fp8 {config.train.fp8}, {length}".encode())
+    for starts in validation_windows(val, config):
+        digest.update(val.windows(starts, length + 1).astype(np.uint32).tobytes())
+    return digest.hexdigest()
 
 
 def _vocab_size(

@@ -12,7 +12,7 @@ from typing import Any
 
 from cs336lm.training.callbacks import Callback, StepResult, is_due
 from cs336lm.training.checkpoints.snapshot import snapshot
-from cs336lm.training.checkpoints.state import State, pack
+from cs336lm.training.checkpoints.state import State, describe, pack
 from cs336lm.training.checkpoints.writer import BackgroundWriter
 from cs336lm.training.device_events import DeviceEvent
 from cs336lm.training.parallel import gather_weights
@@ -27,6 +27,11 @@ class Saver(Callback):
         self._setup = setup
         self._reporter = reporter
         self._writer = BackgroundWriter()
+
+    def before_training(self) -> None:
+        """Writes the best weights, if a kill came between the checkpoint resumed from and them."""
+        if self._setup.best_is_missing:
+            self._save(as_last=False, as_best=True)
 
     def after_step(self, result: StepResult) -> None:
         """Saves what is due, unless training has diverged."""
@@ -74,11 +79,13 @@ class Saver(Callback):
             save_sharded(path, setup.model.module, setup.optimizer, numbers, setup.world)
         if not as_best:
             return {}
-        return {"iteration": step, "model": gather_weights(setup.model.module, setup.world)}
+        weights = gather_weights(setup.model.module, setup.world)
+        return {**describe(setup.model.module), "iteration": step, "model": weights}
 
     def _numbers(self) -> dict[str, Any]:
         """What a run needs to continue, beside the model and its optimizer."""
         return {
+            "optim": self._setup.config.optim.name,
             "scaler": self._setup.scaler.state_dict(),
             "progress": asdict(self._setup.progress),
         }
@@ -93,10 +100,10 @@ class Saver(Callback):
 
         def write() -> None:
             copied.wait()
+            if write_best:  # first: a checkpoint counts on the best that it remembers
+                run.write_best(state)
             if write_last:
                 run.write_checkpoint(state)
-            if write_best:
-                run.write_best(state)
             if drop_old:
                 run.drop_old_checkpoints(keep)
 

@@ -29,6 +29,7 @@ class StopSignals:
 
     def __enter__(self) -> StopSignals:
         self.is_open = True
+        self.received = None
         if threading.current_thread() is threading.main_thread():
             for number in self.NUMBERS:
                 before = signal.getsignal(number)

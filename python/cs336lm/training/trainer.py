@@ -23,6 +23,7 @@ from torch import Tensor
 
 from cs336lm.training.config import Config
 from cs336lm.training.distributed import StopVote
+from cs336lm.training.environment import record_environment
 from cs336lm.training.loop import run_steps
 from cs336lm.training.profiling import StepProfiler
 from cs336lm.training.progress import Progress
@@ -54,9 +55,10 @@ class Trainer:
     """One training run: ``Trainer(config, run_dir).train()``.
 
     Everything is opened and checked here, before anything is written. ``resume`` continues from the
-    run's last checkpoint (from the start, if it has none yet); without it, a directory that holds a
-    run is refused. ``console``: show a live line on stderr. ``profile``: record a few steps, see
-    ``profiling``.
+    run's last checkpoint (from the start, if it has none yet); without it, a directory that holds
+    weights of a run is refused. ``new_optimizer``: resume with another optimizer than before, which
+    starts without a memory. ``console``: show a live line on stderr. ``profile``: record a few
+    steps, see ``profiling``.
     """
 
     def __init__(
@@ -65,10 +67,11 @@ class Trainer:
         run_dir: str | Path,
         *,
         resume: bool = False,
+        new_optimizer: bool = False,
         console: bool = False,
         profile: bool = False,
     ) -> None:
-        self._setup = setup = set_up(config, run_dir, resume=resume)
+        self._setup = setup = set_up(config, run_dir, resume=resume, new_optimizer=new_optimizer)
         self._step = TrainingStep(setup)
         self._signals = StopSignals(patient=setup.world.size > 1)
         self._stop = StopVote(setup.world, setup.device, self._signals)
@@ -82,19 +85,26 @@ class Trainer:
     def train(self) -> TrainResult:
         """Trains to the last step, or until Ctrl-C, SIGTERM or SIGHUP; saves in any case.
 
-        Raises ``ValueError`` if the loss is not a finite number any more, and ``OSError`` if a file
-        cannot be written; the checkpoints written before are whole.
+        Raises ``UsageError`` if another process trains in the run directory, ``ValueError`` if the
+        loss is not a finite number any more, and ``OSError`` if a file cannot be written; the
+        checkpoints written before are whole.
         """
         self.world.barrier()  # everybody has looked at the directory and found it good
-        if self.world.is_main:
-            self.run.prepare(self.config, self.data.tokenizer)
         with ExitStack() as stack:
+            if self.world.is_main:
+                stack.enter_context(self.run.in_use(self.progress.step))
+                self.run.prepare(self.config, self.data.tokenizer, asked=self._setup.asked)
+                self.run.settle_best(self.progress.best_step, self.progress.step)
+                record_environment(
+                    self.run.environment_file, self.device, self.world, self.progress.step
+                )
             stack.callback(self.world.leave)
             reporter = stack.enter_context(closing(Reporter(self._setup, self._open_tracker())))
             saver = stack.enter_context(closing(Saver(self._setup, reporter)))
             validator = Validator(self._setup, self.validate, reporter)
             profiler = self._make_profiler()
             with self._signals:
+                self._stop.begin()
                 callbacks = [validator, reporter, saver]
                 run_steps(self._setup, self.update, callbacks, self._stop, profiler)
             self.world.barrier()

@@ -7,8 +7,9 @@ from contextlib import suppress
 
 import torch
 
-from cs336lm.data import gather_windows, validation_starts
+from cs336lm.data import gather_windows
 from cs336lm.training.callbacks import Callback, StepResult, is_due
+from cs336lm.training.data import validation_windows
 from cs336lm.training.distributed import StopRequested, StopVote
 from cs336lm.training.reporter import Reporter
 from cs336lm.training.setup import Setup
@@ -17,13 +18,15 @@ from cs336lm.training.setup import Setup
 class Validator(Callback):
     """Validates before the first step, every ``train.eval_every`` steps and after the last.
 
-    ``validate`` returns the validation loss. Without validation data this does nothing.
+    ``validate`` returns the validation loss. Without validation data this does nothing. The best
+    loss is kept together with its step and what it was measured on, ``validation_fingerprint``.
     """
 
     def __init__(self, setup: Setup, validate: Callable[[], float], reporter: Reporter) -> None:
         self._has_data = setup.data.val is not None
         self._every = setup.config.train.eval_every
         self._progress = setup.progress
+        self._measured_on = setup.measured_on
         self._validate = validate
         self._reporter = reporter
 
@@ -45,7 +48,9 @@ class Validator(Callback):
             result.is_stopping = True
             return
         result.is_best = loss < self._progress.best_val_loss
-        self._progress.best_val_loss = min(loss, self._progress.best_val_loss)
+        if result.is_best:
+            self._progress.best_val_loss, self._progress.best_step = loss, result.step
+            self._progress.best_measured_on = self._measured_on
 
 
 @torch.no_grad()
@@ -57,7 +62,7 @@ def validation_loss(setup: Setup, stop: StopVote) -> float:
     data, config, world = setup.data.val, setup.config, setup.world
     assert data is not None
     context, batch_size = config.model.context_length, config.data.batch_size
-    starts = validation_starts(len(data), batch_size, config.train.eval_batches, context)
+    starts = validation_windows(data, config)
     # The shapes of training, so that nothing is compiled anew: (rounds, processes, sequences).
     shape = (-1, world.size, batch_size // world.size // config.train.grad_accumulation)
     rounds = starts.reshape(shape)[:, world.rank]
