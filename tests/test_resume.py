@@ -123,6 +123,24 @@ def test_a_signal_ends_a_validation(tmp_path, monkeypatch):
     assert trainer.validate() > 0, "the signal is over with the training"
 
 
+def test_a_stop_whose_checkpoint_cannot_be_written_is_an_error(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(28, "No space left on device", "run/checkpoints/step-00000002.pt")
+
+    monkeypatch.setattr(RunDirectory, "write_checkpoint", fail)
+    trainer = Trainer(make_config(tmp_path, checkpoint_every=0), tmp_path / "run")
+    update = trainer.update
+
+    def update_and_signal(x, y, *, rounds):
+        if trainer.progress.step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return update(x, y, rounds=rounds)
+
+    monkeypatch.setattr(trainer, "update", update_and_signal)
+    with pytest.raises(OSError, match="No space left"):
+        trainer.train()
+
+
 def test_a_signal_ends_the_first_validation(tmp_path, monkeypatch):
     def gather_and_signal(*arguments):
         os.kill(os.getpid(), signal.SIGTERM)

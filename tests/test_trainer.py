@@ -71,6 +71,39 @@ def test_accumulating_gradients_changes_nothing_but_rounding(tmp_path):
     np.testing.assert_allclose(curves[2], curves[0], rtol=1e-5)
 
 
+def test_the_loss_of_a_step_is_the_mean_over_its_rounds(tmp_path):
+    losses = []
+    for rounds in (1, 4):
+        config = make_config(tmp_path, steps=2, grad_accumulation=rounds)
+        Trainer(config, tmp_path / f"run-{rounds}").train()
+        losses.append([record["train_loss"] for record in curve(tmp_path / f"run-{rounds}")[1:]])
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize(("grad_clip", "expected"), [(0.01, 0.01), (1e9, None), (0.0, None)])
+def test_a_gradient_is_clipped_before_the_optimizer_sees_it(tmp_path, grad_clip, expected):
+    optim = OptimConfig(name="sgd", lr=1e-3, grad_clip=grad_clip)
+    trainer = Trainer(make_config(tmp_path, optim=optim), tmp_path / "run")
+    seen = []
+    trainer.optimizer.register_step_pre_hook(
+        lambda *_: seen.append(torch.cat([p.grad.flatten() for p in trainer.model.parameters()]))
+    )
+    _, norm = trainer.update(*torch.zeros((2, 8, CONTEXT_LENGTH), dtype=torch.int64), rounds=2)
+    assert norm > 0.1
+    assert seen[0].norm().item() == pytest.approx(expected or norm.item(), rel=1e-3)
+    assert all(p.grad is None for p in trainer.model.parameters())
+
+
+def test_an_optimizer_gets_its_settings():
+    model = TransformerLM(MODEL)
+    settings = {"lr": 0.123, "eps": 1e-4, "betas": (0.5, 0.6), "weight_decay": 0.3}
+    for name in ("sgd", "adagrad", "adamw"):
+        optimizer = build_optimizer(model, OptimConfig(name=name, **settings))
+        assert optimizer.defaults["lr"] == 0.123
+        if name != "sgd":
+            assert optimizer.defaults["eps"] == 1e-4
+
+
 def test_keeps_the_last_checkpoints_and_the_best(tmp_path, monkeypatch):
     validated = iter([4.0, 3.0, 3.5, 2.0, 2.5])  # at steps 0, 5, 10, 15, 20
     monkeypatch.setattr(Trainer, "validate", lambda self: next(validated))
