@@ -60,7 +60,7 @@ lr = {lr}
 [train]
 steps = {steps}
 eval_every = {eval_every}
-eval_batches = 10
+eval_batches = 3
 checkpoint_every = {eval_every}
 keep_checkpoints = 1
 """
@@ -218,7 +218,7 @@ def _floor(sidecar: Path) -> float:
 
 
 def _print_summary(out: Path, figures: dict[str, float], floor: float, story: str) -> None:
-    from cs336lm.text.stories import entropy, read_story
+    from cs336lm.text.stories import END_OF_TEXT, entropy, read_story
 
     reading = read_story(story.strip())
     verdict = (
@@ -232,10 +232,11 @@ def _print_summary(out: Path, figures: dict[str, float], floor: float, story: st
         f"{verdict}\n\n"
         f"                   nats per token   bits per byte\n"
         f"  validation loss  {figures['loss']:14.4f}  {figures['bits_per_byte']:14.4f}\n"
-        f"  entropy floor    {floor:14.4f}  {entropy().bits_per_byte:14.4f}\n\n"
+        f"  entropy floor    {floor:14.4f}  {entropy().bits_per_text_byte:14.4f}\n\n"
         f"The floor is the exact entropy of the stories: on average, nothing can be below it. A\n"
         f"window that begins in the middle of a story does not know its hero, which keeps any\n"
-        f"model with a window of this length somewhat above.\n\n"
+        f"model with a window of this length somewhat above. Bytes are those of text alone: if\n"
+        f"{END_OF_TEXT} counted as text, the floor would be {entropy().bits_per_byte:.4f}.\n\n"
         f"  {out}/curves.png   the loss as it fell, over the floor\n"
         f"  {out}/run/         configuration, metrics, checkpoints, tokenizer\n"
         f"  {out}/train.txt    what it learned from\n\n"

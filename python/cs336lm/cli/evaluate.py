@@ -15,7 +15,9 @@ examples:
   cs336lm evaluate runs/a --checkpoint last --device cuda
 
 Every token of the file but the first is predicted once, in windows of the model's context length
-side by side. loss is in nats per token; bits per byte compares models with different tokenizers."""
+side by side. loss is in nats per token. bits per byte compares models with different tokenizers:
+the bits of all tokens over the bytes of text; a special token such as <|endoftext|> has bits, but
+no bytes. The products are in --dtype, never in eight bits, whatever the run was trained in."""
 
 
 def main(argv: list[str]) -> int:
@@ -64,6 +66,6 @@ def main(argv: list[str]) -> int:
     print(f"loss           {figures.loss:.4f} nats/token")
     print(f"perplexity     {figures.perplexity:.3f}")
     if figures.bits_per_byte is not None:
-        print(f"bits per byte  {figures.bits_per_byte:.4f}")
+        print(f"bits per byte  {figures.bits_per_byte:.4f} ({figures.bytes:,} bytes of text)")
     print(f"tokens         {figures.tokens:,}")
     return 0

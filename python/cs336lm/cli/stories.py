@@ -21,8 +21,8 @@ examples:
 Stories are drawn from a grammar, independently of each other, with <|endoftext|> on a line of its
 own after each. The same seed gives the same bytes on every machine. The entropy is computed from
 the grammar, not estimated: no model, however large, has a lower loss on average. Compare it in bits
-per byte, which 'cs336lm evaluate' prints too and which do not depend on the tokenizer; windows that
-begin in the middle of a story keep a model somewhat above it."""
+per byte of text, which 'cs336lm evaluate' prints too and which do not depend on the tokenizer;
+windows that begin in the middle of a story keep a model somewhat above it."""
 
 
 def main(argv: list[str]) -> int:
@@ -80,7 +80,8 @@ def _write(out: str, size: int, seed: int) -> int:
     print(
         f"{count:,} {'story' if count == 1 else 'stories'}, {megabytes(written)}: {out}\n"
         f"entropy: {floor.nats_per_story:.3f} nats in a story of {floor.bytes_per_story:.1f} bytes "
-        f"on average, {floor.bits_per_byte:.5f} bits per byte",
+        f"on average, {floor.bits_per_byte:.5f} bits per byte "
+        f"({floor.bits_per_text_byte:.5f} per byte of text, which {END_OF_TEXT} is not)",
         file=sys.stderr if out == "-" else sys.stdout,
     )
     return 0

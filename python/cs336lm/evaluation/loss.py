@@ -2,7 +2,9 @@
 
 Every token but the first is predicted once, in windows of ``context_length`` side by side, the last
 one as long as what is left: nothing is sampled, so the figures are those of the file. Bits per byte
-compare models whatever their tokenizers; the bytes are those of the predicted tokens.
+compare models whatever their tokenizers: all nats, over the bytes of text alone. A special token
+such as ``<|endoftext|>`` is predicted, and its nats count, but it is no text and has no bytes; so
+the figure is the same whether it was appended to each document or stood between them.
 """
 
 from __future__ import annotations
@@ -33,11 +35,11 @@ class Evaluation:
     perplexity: float
     """exp(loss)."""
     bits_per_byte: float | None
-    """Loss in bits per byte of text; None where the number of bytes is unknown."""
+    """All bits, those of special tokens too, per byte of text; None where it has no known bytes."""
     tokens: int
     """Tokens predicted: all but the first."""
     bytes: int | None
-    """Bytes they stand for."""
+    """Bytes of text they stand for: special tokens have none."""
 
 
 @torch.no_grad()
@@ -93,14 +95,16 @@ def _windows(tokens: int, context_length: int, tokens_per_batch: int) -> list[tu
 
 
 def _bytes(dataset: TokenDataset, tokenizer: Tokenizer | None) -> int | None:
-    """How many bytes the predicted tokens stand for."""
-    if tokenizer is None:
+    """How many bytes of text the predicted tokens stand for."""
+    if tokenizer is None:  # the sidecar does not count what was appended, either
         size = (dataset.sidecar or {}).get("bytes")
         # Without the tokenizer the first token's length is unknown: it counts as an average one.
         return round(size * (len(dataset) - 1) / len(dataset)) if size else None
     lengths = np.zeros(tokenizer.vocab_size, dtype=np.int64)
     for token_id, token in tokenizer.vocab.items():
         lengths[token_id] = len(token)
+    for special in tokenizer.special_tokens:
+        lengths[tokenizer.token_to_id(special)] = 0
     size = 0
     for start in range(1, len(dataset), 1 << 22):
         ids = dataset[start : start + (1 << 22)]

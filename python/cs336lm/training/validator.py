@@ -1,15 +1,24 @@
-"""Validation: the loss on windows that are the same every time."""
+"""Validation: the loss on windows that are the same every time, and for every batch size.
+
+It is taken without fp8 even where training multiplies in eight bits, as ``cs336lm evaluate`` does:
+figures compare.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 
 from cs336lm.data import gather_windows, validation_starts
+from cs336lm.model.transformer import TransformerLM
 from cs336lm.training.callbacks import Callback, StepResult, is_due
 from cs336lm.training.reporter import Reporter
 from cs336lm.training.setup import Setup
+
+EVAL_BATCH_SIZE = 32
+"""Windows in each of ``train.eval_batches``: fixed, so that runs of any batch size compare."""
 
 
 class Validator(Callback):
@@ -46,16 +55,41 @@ def validation_loss(setup: Setup) -> float:
     """The mean loss over the fixed validation windows, in nats per token."""
     data, config, world = setup.data.val, setup.config, setup.world
     assert data is not None
-    context, batch_size = config.model.context_length, config.data.batch_size
-    starts = validation_starts(len(data), batch_size, config.train.eval_batches, context)
-    # The shapes of training, so that nothing is compiled anew: (rounds, processes, sequences).
-    shape = (-1, world.size, batch_size // world.size // config.train.grad_accumulation)
-    rounds = starts.reshape(shape)[:, world.rank]
+    context = config.model.context_length
+    starts = validation_starts(len(data), EVAL_BATCH_SIZE, config.train.eval_batches, context)
+    most = config.data.batch_size // world.size // config.train.grad_accumulation
+    calls = starts.reshape(-1, _rows_per_call(starts.size, most, world.size))
     model = setup.model
-    model.module.eval()
     total = torch.zeros((), device=setup.device)
-    for row in rounds:
-        x, y = gather_windows(data, row, context, setup.device)
-        total += model(x, y)
-    model.module.train()
-    return world.mean(total).item() / len(rounds)
+    with _evaluating(model.module, fp8=config.train.fp8):
+        # All processes call the model equally often, for they may meet inside it.
+        for first in range(0, len(calls), world.size):
+            mine = first + world.rank
+            x, y = gather_windows(data, calls[mine % len(calls)], context, setup.device)
+            loss = model(x, y)
+            if mine < len(calls):
+                total += loss
+    return world.mean(total).item() * world.size / len(calls)
+
+
+def _rows_per_call(windows: int, most: int, processes: int) -> int:
+    """As many as memory has room for (``most``, training's) and all calls can have alike.
+
+    Calls of one shape are compiled once.
+    """
+    most = min(most, -(-windows // processes))
+    return max(rows for rows in range(1, most + 1) if windows % rows == 0)
+
+
+@contextmanager
+def _evaluating(model: TransformerLM, *, fp8: bool) -> Iterator[None]:
+    """``model`` in evaluation mode and with exact products; afterwards as in training."""
+    model.eval()
+    if fp8:
+        model.use_fp8(False)
+    try:
+        yield
+    finally:
+        if fp8:
+            model.use_fp8(True)
+        model.train()

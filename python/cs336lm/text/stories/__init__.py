@@ -4,7 +4,7 @@
 
     for story in islice(stories(seed=1), 3):
         print(story)
-    entropy().bits_per_byte           # what no language model can beat
+    entropy().bits_per_text_byte      # what no language model can beat
     log_probability(story)            # exact, in nats; -inf for what the grammar cannot tell
 
 `grammar` is the notation and what tells a story, `plots` and `words` are what is told; `reading`
@@ -13,8 +13,9 @@ takes a story apart again and `analysis` computes its entropy and shows that thi
 **The floor.** A corpus is stories that are drawn independently, each followed by `SEPARATOR`. A
 model's loss on it, in nats per token averaged over many stories, times tokens per story, is at
 least the entropy of a story, whatever the tokenizer (Gibbs' inequality, and the chain rule over
-the tokens of a text): so ``loss / ln 2 / (bytes per token)`` is at least ``bits_per_byte``. Two
-things keep a real model above that, however good it is:
+the tokens of a text): so ``loss / ln 2 / (bytes per token)`` is at least ``bits_per_byte``, and
+with the bytes of text alone, as ``cs336lm evaluate`` counts them (``<|endoftext|>`` is none), at
+least ``bits_per_text_byte``. Two things keep a real model above that, however good it is:
 
 * Training and validation cut the corpus into windows of ``context_length`` tokens anywhere. Where
   a story's beginning lies before the window, the model cannot know whom or what it is about and
@@ -61,6 +62,12 @@ class Entropy:
     def bits_per_byte(self) -> float:
         """Information per byte of an endless corpus: expected bits over expected bytes."""
         return self.nats_per_story / math.log(2) / self.bytes_per_story
+
+    @property
+    def bits_per_text_byte(self) -> float:
+        """The same per byte of text, of which ``<|endoftext|>`` has none; its newlines are text."""
+        text_bytes = self.bytes_per_story - len(END_OF_TEXT)
+        return self.nats_per_story / math.log(2) / text_bytes
 
     def nats_per_token(self, bytes_per_token: float) -> float:
         """The same per token, for a tokenizer that makes tokens of so many bytes of this corpus."""
