@@ -1,10 +1,10 @@
 """``cs336lm evaluate``: run directory + tokens -> loss, perplexity, bits per byte."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
 from cs336lm.cli.options import spin_briefly
+from cs336lm.cli.output import print_json
 from cs336lm.cli.parser import parser_for
 from cs336lm.errors import UsageError
 
@@ -61,7 +61,7 @@ def main(argv: list[str]) -> int:
         keep_freed_memory()
     figures = evaluate(model, TokenDataset(path), tokenizer=tokenizer, dtype=dtype)
     if arguments.json:
-        print(json.dumps(asdict(figures)))
+        print_json(asdict(figures))
         return 0
     print(f"loss           {figures.loss:.4f} nats/token")
     print(f"perplexity     {figures.perplexity:.3f}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import TYPE_CHECKING, Any
 
 from cs336lm.cli.options import (
@@ -12,6 +11,7 @@ from cs336lm.cli.options import (
     load_tokenizer,
     positive,
 )
+from cs336lm.cli.output import print_json
 from cs336lm.cli.parser import parser_for
 from cs336lm.cli.progress import megabytes
 
@@ -71,7 +71,7 @@ def main(argv: list[str]) -> int:
             parser.error("--tokenizer is for token files; this is a tokenizer")
         facts = _tokenizer(arguments)
     if arguments.json:
-        print(json.dumps(facts, ensure_ascii=False))
+        print_json(facts)
     elif arguments.path.endswith(".npy"):
         _print_token_file(facts)
     else:
