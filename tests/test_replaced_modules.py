@@ -9,7 +9,7 @@ import pytest
 import torch
 from cs336lm.generation import generate_ids
 from cs336lm.generation.decoder import FastDecoder, ModelDecoder, fits, make_decoder
-from cs336lm.generation.sampling import Sampler
+from cs336lm.generation.sampling import Sampler, SamplingParams
 from cs336lm.model import ModelConfig, TransformerLM
 from cs336lm.model.kernels import cross_entropy
 from cs336lm.model.kv_cache import KVCache
@@ -254,7 +254,8 @@ def greedy_without_cache(model: Module, prompt: list[int], steps: int) -> list[i
 
 def check_generates_what_the_loop_does(model: TransformerLM, *, compile: bool) -> None:
     prompts = [[1, 2, 3], [4, 5, 6, 7, 8]]
-    steps = generate_ids(model, prompts, 7, Sampler(temperature=0), compile=compile)
+    greedy = Sampler(SamplingParams(temperature=0))
+    steps = generate_ids(model, prompts, 7, greedy, compile=compile)
     ids = [list(row) for row in zip(*steps, strict=True)]
     assert ids == [greedy_without_cache(model, prompt, 7) for prompt in prompts]
 

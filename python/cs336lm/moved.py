@@ -75,6 +75,7 @@ MOVED: dict[str, tuple[str, ...]] = {
 
 # Names that have changed on the way.
 RENAMED = {
+    "decoding.Decoder": "FastDecoder",
     "decoding.SEQUENCES_BY_SUMS": "MOST_SEQUENCES_FOR_REDUCTIONS",
     "devices.LateValues": "PendingScalars",
     "devices.Mark": "DeviceEvent",

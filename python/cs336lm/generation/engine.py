@@ -270,7 +270,8 @@ class _Continuation:
         max_new_tokens: int,
         compile: bool,
     ) -> None:
-        weight = model.lm_head.weight
+        # Any of them says where the model is and how wide; a replaced head may have no weight.
+        weight = next(p for p in model.parameters() if p.is_floating_point())
         self.model = model
         self.lengths = [len(prompt) for prompt in prompts]
         capacity = max(self.lengths) + max_new_tokens
