@@ -62,7 +62,7 @@ def evaluate(
     if tokenizer is not None:
         dataset.check_tokenizer(tokenizer.fingerprint, "the model's")
     model.eval()
-    device = model.lm_head.weight.device
+    device = next(model.parameters()).device
     nats = 0.0
     for starts, length in _windows(
         len(dataset), model.config.context_length, _TOKENS_PER_BATCH.get(device.type, 16_384)

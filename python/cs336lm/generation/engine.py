@@ -254,7 +254,7 @@ def _steps(
             raise ValueError(
                 f"the model's logits for new token {step + 1} are NaN or infinite, so there is no "
                 "next token: its weights are damaged or diverged (try another checkpoint), or "
-                f"{model.lm_head.weight.dtype} is too narrow for them (use float32)"
+                f"{texts.dtype} is too narrow for them (use float32)"
             )
         yield found
 
@@ -273,6 +273,7 @@ class _Continuation:
         # Any of them says where the model is and how wide; a replaced head may have no weight.
         weight = next(p for p in model.parameters() if p.is_floating_point())
         self.model = model
+        self.dtype = weight.dtype
         self.lengths = [len(prompt) for prompt in prompts]
         capacity = max(self.lengths) + max_new_tokens
         ids = torch.zeros(len(prompts), capacity, dtype=torch.int64)
@@ -334,10 +335,10 @@ class _Continuation:
         self.positions[moved] = -1
         logits = self._decode(together=False)
         spans = max(self.lengths[row] - self.starts[row] for row in moved)
-        weight = self.model.lm_head.weight
-        fresh = KVCache(self.model.config, len(moved), spans, weight.device, weight.dtype)
+        device = self.ids.device
+        fresh = KVCache(self.model.config, len(moved), spans, device, self.dtype)
         new = self._prefill(moved, fresh)
-        rows = torch.tensor(moved, device=weight.device)
+        rows = torch.tensor(moved, device=device)
         for layer, read in zip(self.cache, fresh, strict=True):
             layer.keys[rows, :, :spans] = read.keys
             layer.values[rows, :, :spans] = read.values
