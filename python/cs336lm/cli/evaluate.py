@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from cs336lm.cli.options import spin_briefly
+from cs336lm.cli.options import positive, spin_briefly
 from cs336lm.cli.output import print_json
 from cs336lm.cli.parser import parser_for
 from cs336lm.errors import UsageError
@@ -35,6 +35,13 @@ def main(argv: list[str]) -> int:
         default="best",
         help="best by validation loss (default), or last",
     )
+    parser.add_argument(
+        "--batch-size",
+        type=positive,
+        metavar="N",
+        help="windows at once: less needs less memory, the figures are the same (default: as many "
+        "as keep the device busy)",
+    )
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
     parser.add_argument(
         "--dtype",
@@ -59,7 +66,13 @@ def main(argv: list[str]) -> int:
     dtype = choose_dtype(arguments.dtype, device)
     if device.type == "cpu":
         keep_freed_memory()
-    figures = evaluate(model, TokenDataset(path), tokenizer=tokenizer, dtype=dtype)
+    figures = evaluate(
+        model,
+        TokenDataset(path),
+        tokenizer=tokenizer,
+        dtype=dtype,
+        batch_size=arguments.batch_size,
+    )
     if arguments.json:
         print_json(asdict(figures))
         return 0
