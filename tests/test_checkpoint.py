@@ -1,6 +1,7 @@
 """A checkpoint restores training exactly, and is whole or not there."""
 
 import copy
+import dataclasses
 import errno
 import io
 import multiprocessing
@@ -11,6 +12,8 @@ import resource
 import pytest
 import torch
 from cs336lm.files import atomic_write
+from cs336lm.model import TransformerLM
+from cs336lm.model.config import ModelConfig
 from cs336lm.training.checkpoints.archive import read_state, write_state
 from cs336lm.training.checkpoints.course import load_checkpoint, save_checkpoint
 from cs336lm.training.checkpoints.state import pack
@@ -182,3 +185,118 @@ def test_a_full_disk_names_the_file_and_keeps_the_old_checkpoint(tmp_path):
     assert child.exitcode == 7
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+class Block(torch.nn.Module):
+    """Has a part that is called as DDP calls what it wraps."""
+
+    def __init__(self, seed=0):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.module = torch.nn.Linear(8, 8)
+        self.head = torch.nn.Linear(8, 1)
+
+    def forward(self, x):
+        return self.head(self.module(x))
+
+
+class OnlyModule(Block):
+    """All its weights are below ``module``: nothing tells it from a wrapper."""
+
+    def __init__(self, seed=0):
+        super().__init__(seed)
+        self.head = torch.nn.Flatten()
+
+
+def ddp(model):
+    return torch.nn.parallel.DistributedDataParallel(model)
+
+
+def compiled_inside(model):
+    model.module = torch.compile(model.module)
+    return model
+
+
+WRAPPERS = {
+    "plain": lambda model: model,
+    "compiled": torch.compile,
+    "ddp": ddp,
+    "data parallel": torch.nn.DataParallel,
+    "compiled ddp": lambda model: torch.compile(ddp(model)),
+    "ddp of compiled": lambda model: ddp(torch.compile(model)),
+    "compiled inside": compiled_inside,
+}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """A job of one process, which DDP needs."""
+    store = tmp_path_factory.mktemp("store") / "store"
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{store}", rank=0, world_size=1
+    )
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("kind", [Block, OnlyModule])
+@pytest.mark.parametrize("saved_as", WRAPPERS)
+@pytest.mark.parametrize("loaded_as", WRAPPERS)
+def test_wrappers_make_no_difference(tmp_path, alone, kind, saved_as, loaded_as):
+    first, second = kind(seed=1), kind(seed=2)
+    expected = {name: weight.clone() for name, weight in first.state_dict().items()}
+    plain = kind(seed=3)
+    saved, loaded = WRAPPERS[saved_as](first), WRAPPERS[loaded_as](second)
+    optimizers = [torch.optim.AdamW(model.parameters()) for model in (saved, loaded, plain)]
+    save_checkpoint(saved, optimizers[0], 7, tmp_path / "c.pt")
+    for model, optimizer in ((loaded, optimizers[1]), (plain, optimizers[2])):
+        assert load_checkpoint(tmp_path / "c.pt", model, optimizer) == 7
+        for weight, right in zip(model.parameters(), expected.values(), strict=True):
+            assert torch.equal(weight, right)
+
+
+def test_names_that_unwrapping_would_mix_up_stay(tmp_path):
+    model = torch.nn.ModuleDict({"_orig_mod": torch.nn.ModuleDict({"a": torch.nn.Linear(2, 2)})})
+    model["a"] = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW(model.parameters())
+    save_checkpoint(model, optimizer, 1, tmp_path / "c.pt")
+    other = copy.deepcopy(model)
+    torch.nn.init.zeros_(other["a"].weight)
+    load_checkpoint(tmp_path / "c.pt", other, torch.optim.AdamW(other.parameters()))
+    for name, weight in model.state_dict().items():
+        assert torch.equal(weight, other.state_dict()[name])
+
+
+def test_says_its_format_and_the_model_it_is_of(tmp_path, alone):
+    shape = ModelConfig(vocab_size=9, context_length=8, d_model=16, num_layers=1, num_heads=2)
+    model = TransformerLM(shape)
+    for wrapped in (model, torch.compile(model), ddp(model)):
+        optimizer = torch.optim.AdamW(wrapped.parameters())
+        save_checkpoint(wrapped, optimizer, 3, tmp_path / "c.pt")
+        state = read_state(tmp_path / "c.pt")
+        assert state["format"] == 1
+        assert ModelConfig(**state["model_config"]) == shape
+    # The shapes are the same, what is computed is not.
+    other = TransformerLM(dataclasses.replace(shape, num_heads=4))
+    with pytest.raises(ValueError, match=r"c\.pt: .*model\.num_heads 2 instead of 4$"):
+        load_checkpoint(tmp_path / "c.pt", other, torch.optim.AdamW(other.parameters()))
+    longer = TransformerLM(dataclasses.replace(shape, context_length=64))
+    assert load_checkpoint(tmp_path / "c.pt", longer, torch.optim.AdamW(longer.parameters())) == 3
+
+
+def test_refuses_another_optimizer_and_a_later_format(tmp_path, saved):
+    model, optimizer = make_model()
+    with pytest.raises(ValueError, match="the state of the optimizer AdamW, not of Adagrad"):
+        load_checkpoint(saved, model, torch.optim.Adagrad(model.parameters()))
+    write_state(read_state(saved) | {"format": 2}, saved)
+    with pytest.raises(ValueError, match="is a checkpoint of format 2, this version of cs336lm"):
+        load_checkpoint(saved, model, optimizer)
+
+
+def test_reads_checkpoints_of_before_there_were_versions(saved):
+    state = read_state(saved)
+    old = {name: state[name] for name in ("model", "optimizer", "iteration")}
+    write_state(old, saved)
+    model, optimizer = make_model(seed=4)
+    assert load_checkpoint(saved, model, optimizer) == 1
+    assert torch.equal(model.state_dict()["0.weight"], old["model"]["0.weight"])

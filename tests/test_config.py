@@ -38,7 +38,8 @@ sections = {
     "model": dict.fromkeys(("context_length", "num_layers"), counts)
     | dict.fromkeys(("vocab_size", "d_ff"), st.none() | counts)
     | {"d_model": st.just(24), "num_heads": st.sampled_from([1, 2, 3, 4, 6, 12])}
-    | {"rope_theta": large, "rms_norm_eps": rates},
+    | {"rope_theta": large, "rms_norm_eps": rates}
+    | dict.fromkeys(("norm", "positions", "ffn"), None),
     "optim": dict.fromkeys(("name", "schedule"), None)
     | dict.fromkeys(("eps", "weight_decay", "grad_clip"), st.just(0.0) | large)
     | {"lr": st.floats(0.5), "min_lr": st.none() | st.floats(0, 0.5)}

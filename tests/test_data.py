@@ -270,3 +270,16 @@ def test_validation_windows_lie_inside_and_apart_where_they_can(tokens, batch, b
     assert starts.max() + context + 1 <= tokens
     if starts.size <= (tokens - 1) // context:
         assert (np.diff(starts.ravel()) >= context).all()
+
+
+@pytest.mark.parametrize("tokens", [9, 10, 13])
+def test_every_window_is_drawn_the_first_and_the_last_too(tokens):
+    """A context of 8: ``tokens - 8`` windows have a next id for each of theirs."""
+    data = np.arange(tokens, dtype=np.uint16)
+    loader = BatchLoader(data, 4, 8, seed=3)
+    drawn = {tuple(row.tolist()) for step in range(200) for row in loader.batch(step)[1]}
+    expected = {tuple(range(start + 1, start + 9)) for start in range(tokens - 8)}
+    assert drawn == expected
+    torch.manual_seed(0)
+    drawn = {tuple(row.tolist()) for _ in range(200) for row in get_batch(data, 4, 8, "cpu")[1]}
+    assert drawn == expected

@@ -24,7 +24,13 @@ def make_model(dtype):
 @pytest.mark.parametrize("lengths", [[1], [4, 4], [1, 7, 3]])
 @pytest.mark.parametrize(
     ("dtype", "tolerance"),
-    [(torch.float64, 1e-10), (torch.float32, 1e-4), (torch.bfloat16, 0.1), (torch.float16, 0.02)],
+    # Two to five times what is seen.
+    [
+        (torch.float64, 1e-14),
+        (torch.float32, 3e-6),
+        (torch.bfloat16, 0.05),
+        (torch.float16, 0.005),
+    ],
 )
 @pytest.mark.parametrize("compile", [False, True])
 @torch.no_grad()

@@ -255,3 +255,24 @@ def test_the_tables_have_what_the_configuration_knows(field, table):
 def test_a_model_needs_a_vocabulary():
     with pytest.raises(UsageError, match=r"model\.vocab_size"):
         TransformerLM(ModelConfig())
+
+
+@pytest.mark.parametrize("made", ["by dtype", "by cast", "by default dtype"])
+def test_a_float64_model_turns_by_float64_angles(made):
+    """Against tables made here; float32's would be 1e-8 off."""
+    if made == "by default dtype":
+        torch.set_default_dtype(torch.float64)
+    try:
+        model = TransformerLM(CONFIG, dtype=torch.float64 if made == "by dtype" else None)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    rope = model.to(torch.float64 if made == "by cast" else None).layers[0].attn.rope
+    half = torch.arange(0, rope.d_k, 2, dtype=torch.float64)
+    positions = torch.arange(CONFIG.context_length, dtype=torch.float64)
+    angles = torch.outer(positions, rope.theta ** -(half / rope.d_k))
+    for table, expected in ((rope.cos, angles.cos()), (rope.sin, angles.sin())):
+        assert table.dtype == torch.float64
+        torch.testing.assert_close(table, expected, rtol=1e-14, atol=1e-14)
+    for half_precision in (torch.bfloat16, torch.float16):
+        model = TransformerLM(CONFIG, dtype=half_precision)
+        assert model.layers[0].attn.rope.cos.dtype == torch.float32

@@ -1,5 +1,6 @@
 """Optimizers equal ``torch.optim``'s step for step; clipping equals ``clip_grad_norm_``."""
 
+import copy
 import io
 import math
 
@@ -7,6 +8,8 @@ import pytest
 import torch
 from cs336lm.errors import UsageError
 from cs336lm.optim import SGD, AdaGrad, AdamW, clip_gradients
+from cs336lm.optim.build import build_optimizer
+from cs336lm.training.config import OptimConfig
 
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
 SHAPES = [(5, 3), (7,), (), (2, 3, 4)]
@@ -167,3 +170,16 @@ def test_clipping_sums_half_precision_in_float32():
 
 def test_clipping_takes_a_generator_and_no_gradients_at_all():
     assert clip_gradients((p for p in parameters()), 1.0).item() == 0.0
+
+
+def test_the_configured_sgd_is_plain():
+    """Under a schedule lr falls by the schedule alone: ``torch.optim.SGD`` step for step."""
+    model = torch.nn.Linear(3, 4, dtype=torch.float64)
+    other = copy.deepcopy(model)
+    ours = build_optimizer(model, OptimConfig(name="sgd", lr=0.1))
+    theirs = torch.optim.SGD(other.parameters(), lr=0.1)
+    lrs = [0.01 * (1 + step % 7) for step in range(30)]
+    descend(ours, list(model.parameters()), 30, lrs=lrs)
+    descend(theirs, list(other.parameters()), 30, lrs=lrs)
+    for p, q in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(p, q, **EXACT)

@@ -1,8 +1,12 @@
 """The trace, the search for a batch size, and the switches that change speed but no figures."""
 
+import dataclasses
 import gzip
 import json
 import mmap
+import os
+import subprocess
+import sys
 from functools import partial
 
 import numpy as np
@@ -17,6 +21,7 @@ from cs336lm.training.trainer import Trainer
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_run import curve, make_config
+from torch._dynamo.utils import counters
 
 
 def test_profile_writes_a_trace_and_says_where_the_time_went(tmp_path, capfd):
@@ -35,6 +40,16 @@ def test_profile_writes_a_trace_and_says_where_the_time_went(tmp_path, capfd):
 def test_a_run_too_short_to_profile_is_not_harmed(tmp_path):
     Trainer(make_config(tmp_path, steps=3), tmp_path / "run", profile=True).train()
     assert len(curve(tmp_path / "run")) == 4
+
+
+def test_a_trace_that_cannot_be_written_ends_no_run(tmp_path, monkeypatch, capfd):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch.profiler.profile, "export_chrome_trace", full)
+    Trainer(make_config(tmp_path, steps=14), tmp_path / "run", profile=True).train()
+    assert len(curve(tmp_path / "run")) == 15
+    assert "trace.json.gz could not be written: [Errno 28] No space" in capfd.readouterr().err
 
 
 @given(st.integers(0, 10**6), st.integers(1, 1 << 16))
@@ -111,4 +126,25 @@ def test_compiling_changes_nothing_but_rounding(tmp_path, monkeypatch):
     for switch in (False, True):
         config = make_config(tmp_path, steps=3, eval_every=0, compile=switch)
         losses[switch] = Trainer(config, tmp_path / f"{switch}").train().val_loss
+    assert losses[True] == pytest.approx(losses[False], rel=1e-5)
+
+
+def has_cpp_compiler():
+    """Asked as the compiler's backend asks: the program that CXX names, or g++, and it works."""
+    try:
+        compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+        return subprocess.run([compiler, "--version"], capture_output=True).returncode == 0
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not has_cpp_compiler(), reason="there is no C++ compiler")
+def test_a_step_compiled_to_machine_code_changes_nothing_but_rounding(tmp_path):
+    losses = {}
+    for switch in (False, True):
+        config = make_config(tmp_path, steps=3, compile=switch)
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, val=None))
+        Trainer(config, tmp_path / f"{switch}").train()
+        losses[switch] = [record["train_loss"] for record in curve(tmp_path / f"{switch}")]
+    assert counters["inductor"], "Inductor has made nothing"
     assert losses[True] == pytest.approx(losses[False], rel=1e-5)

@@ -7,11 +7,19 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from functools import partial
 
 import pytest
+import torch
 from cs336lm.cli.main import main
+from cs336lm.data import gather_windows
+from cs336lm.model import ModelConfig
+from cs336lm.training import loop, validator
+from cs336lm.training.checkpoints.archive import read_state
 from cs336lm.training.config import save_config
 from cs336lm.training.run_directory import RunDirectory
+from cs336lm.training.stop_signals import StopSignals
 from cs336lm.training.trackers.jsonl import JsonlTracker, read_metrics
 from cs336lm.training.trainer import Trainer
 from hypothesis import HealthCheck, given, settings
@@ -54,7 +62,7 @@ def test_killed_and_resumed_equals_never_killed(tmp_path):
     assert len(curve(tmp_path / "whole")) == STEPS + 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_saves_and_says_how_to_go_on(tmp_path, monkeypatch, capsys, number):
     config = make_config(tmp_path, steps=1000, eval_every=0, checkpoint_every=0)
     save_config(config, tmp_path / "run.toml")
@@ -67,16 +75,140 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path, monkeypatch, capsys, num
         return update(self, x, y, rounds=rounds)
 
     monkeypatch.setattr(Trainer, "update", update_and_signal)
-    handler = signal.getsignal(number)
+    handler = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+    before = signal.signal(number, handler)  # whatever the tests themselves were started with
     status = main(["train", "--config", f"{tmp_path}/run.toml", "--run-dir", str(run)])
     assert status == 128 + number
-    assert signal.getsignal(number) is handler
+    assert signal.signal(number, before) is handler
     assert capsys.readouterr().err.splitlines()[-1] == (
         f"stopped by {number.name} at step 7 of 1,000, and saved; go on with: "
         f"cs336lm train --resume --run-dir {run}"
     )
     assert Trainer(config, run, resume=True).progress.step == 7
     assert [record["step"] for record in curve(run)] == list(range(8))
+
+
+def test_a_run_under_nohup_survives_its_terminal():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSignals() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stop.received is None
+    finally:
+        assert signal.signal(signal.SIGHUP, before) is signal.SIG_IGN
+
+
+def test_a_signal_ends_a_validation(tmp_path, monkeypatch):
+    """At step 6, amid its third batch: nothing more is validated, and the run is saved there."""
+    config = make_config(tmp_path, steps=1000, eval_every=3, eval_batches=4, checkpoint_every=0)
+    gathered = []
+
+    def gather_and_signal(*arguments):
+        gathered.append(arguments)
+        if len(gathered) == 4 + 4 + 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return gather_windows(*arguments)
+
+    monkeypatch.setattr(validator, "gather_windows", gather_and_signal)
+    trainer = Trainer(config, tmp_path / "run")
+    result = trainer.train()
+    assert result.stopped_by == signal.SIGTERM
+    assert len(gathered) == 11
+    assert trainer.model.training
+    assert result.progress.step == 6
+    last = curve(tmp_path / "run")[-1]
+    assert last["step"] == 6
+    assert "val_loss" not in last
+    assert RunDirectory(tmp_path / "run").step_checkpoints()[-1].name == "step-00000006.pt"
+    assert trainer.validate() > 0, "the signal is over with the training"
+
+
+def test_a_signal_ends_the_first_validation(tmp_path, monkeypatch):
+    def gather_and_signal(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return gather_windows(*arguments)
+
+    monkeypatch.setattr(validator, "gather_windows", gather_and_signal)
+    result = Trainer(make_config(tmp_path, steps=1000), tmp_path / "run").train()
+    assert result.progress.step == 1
+
+
+def test_the_seconds_go_on_where_they_were(tmp_path, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(loop.time, "perf_counter", clock)
+    update = Trainer.update
+
+    def slow_update(self, x, y, *, rounds):
+        clock.now += 2
+        return update(self, x, y, rounds=rounds)
+
+    monkeypatch.setattr(Trainer, "update", slow_update)
+    for steps in (3, 5):
+        clock.now += 1000
+        config = make_config(tmp_path, steps=steps)
+        Trainer(config, tmp_path / "run", resume=steps > 3).train()
+    seconds = [record["seconds"] for record in read_metrics(tmp_path / "run" / "metrics.jsonl")]
+    assert seconds == [0, 2, 4, 6, 8, 10]
+
+
+class Clock:
+    """A clock that moves when it is told to."""
+
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+WIDE = ModelConfig(context_length=64, d_model=64, num_layers=2, num_heads=4, vocab_size=40)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_bit_for_bit_in_any_precision_and_on_several_threads(tmp_path, threads, dtype):
+    """Wide enough for PyTorch to share the work out; weights and optimizer, not figures alone."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        config = make_config(
+            tmp_path, model=WIDE, batch_size=16, steps=6, checkpoint_every=2, dtype=dtype
+        )
+        update = Trainer.update
+        for folder, stop in (("whole", None), ("parts", 5)):
+            trainer = Trainer(config, tmp_path / folder)
+            trainer.update = partial(stop_before, trainer, update, stop)
+            with suppress(Stopped):
+                trainer.train()
+        Trainer(config, tmp_path / "parts", resume=True).train()
+    finally:
+        torch.set_num_threads(before)
+    assert curve(tmp_path / "parts") == curve(tmp_path / "whole")
+    states = [
+        read_state(RunDirectory(tmp_path / folder).step_checkpoints()[-1])
+        for folder in ("parts", "whole")
+    ]
+    assert states[0]["iteration"] == 6
+    for section in ("model", "optimizer"):
+        for ours, theirs in zip(*(leaves(state[section]) for state in states), strict=True):
+            assert torch.equal(torch.as_tensor(ours), torch.as_tensor(theirs))
+
+
+class Stopped(Exception):
+    pass
+
+
+def stop_before(trainer, update, step, x, y, *, rounds):
+    if trainer.progress.step + 1 == step:
+        raise Stopped
+    return update(trainer, x, y, rounds=rounds)
+
+
+def leaves(tree):
+    if isinstance(tree, dict):
+        tree = tree.values()
+    elif not isinstance(tree, list | tuple):
+        return [tree]
+    return [leaf for branch in tree for leaf in leaves(branch) if leaf is not None]
 
 
 @settings(

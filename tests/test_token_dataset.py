@@ -1,4 +1,4 @@
-"""A set of shards is indexed as one array, a pickle is small; `inspect` opens what training does."""
+"""A set of shards is indexed as one array, pickled small; `inspect` opens what training does."""
 
 import json
 import pickle

@@ -213,6 +213,8 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path, tokenizer: Tokenizer, command: st
         stdout=subprocess.PIPE,
         stderr=end,
         env=os.environ | {"TERM": "xterm", "COLUMNS": "120"},
+        # A shell ignores Ctrl-C for what it starts in the background, the tests for instance.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     os.close(end)
     shown = b""

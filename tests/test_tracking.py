@@ -1,10 +1,16 @@
-"""What TensorBoard and Weights & Biases are told: every figure of every record, at its step."""
+"""What TensorBoard and Weights & Biases are told: every figure of every record, at its step.
 
+And what becomes of a run when one of them fails: nothing.
+"""
+
+import io
 import sys
 from types import ModuleType, SimpleNamespace
 
 import pytest
 from cs336lm.training.config import Config
+from cs336lm.training.run_directory import RunDirectory
+from cs336lm.training.trackers.group import TrackerGroup
 from cs336lm.training.trackers.table import TRACKERS
 from cs336lm.training.trainer import Trainer
 from tiny_run import curve, make_config
@@ -67,3 +73,139 @@ def test_trackers_hear_what_the_metrics_hold(tmp_path, heard):
     assert options["name"] == "run"
     assert options["config"]["optim"]["lr"] == config.optim.lr
     assert options["config"].keys() == vars(Config()).keys()
+
+
+class Failing(Heard):
+    """Raises in one of its methods, whatever it is told."""
+
+    at = "log"
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.refuse("open")
+
+    def refuse(self, method):
+        if method == self.at:
+            raise ConnectionError("the server is gone\nand more that nobody wants to read")
+
+    def log(self, figures, step):
+        self.refuse("log")
+        super().log(figures, step)
+
+    def finish(self):
+        super().close()
+        self.refuse("close")
+
+
+@pytest.mark.parametrize("at", ["open", "log", "close"])
+def test_a_tracker_that_fails_is_left_out_and_training_goes_on(
+    tmp_path, heard, monkeypatch, capsys, at
+):
+    made = []
+    monkeypatch.setattr(Failing, "at", at)
+    sys.modules["wandb"].init = lambda **options: made.append(Failing()) or made[-1]
+    config = make_config(tmp_path, steps=6, checkpoint_every=3, track=("wandb", "tensorboard"))
+    result = Trainer(config, tmp_path / "run").train()
+    assert result.progress.step == 6
+    assert RunDirectory(tmp_path / "run").step_checkpoints()[-1].name == "step-00000006.pt"
+    assert capsys.readouterr().err.splitlines() == [
+        "cs336lm: the tracker wandb failed and is left out from here on: the server is gone"
+    ]
+    steps = [record["step"] for record in curve(tmp_path / "run")]
+    assert steps == list(heard["tensorboard"].points) == list(range(7))
+    assert heard["tensorboard"].closed
+    assert [tracker.closed for tracker in made] == ([] if at == "open" else [True])
+
+
+def test_a_terminal_that_is_gone_ends_no_training(tmp_path, monkeypatch):
+    class Gone(io.StringIO):
+        def write(self, text):
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(sys, "stderr", Gone())
+    result = Trainer(make_config(tmp_path, steps=6), tmp_path / "run", console=True).train()
+    assert result.progress.step == 6
+    assert RunDirectory(tmp_path / "run").step_checkpoints()
+
+
+def test_what_was_opened_is_closed_if_the_rest_is_interrupted_or_the_record_fails():
+    def interrupted():
+        raise KeyboardInterrupt
+
+    own, board = Heard(), Heard()
+    with pytest.raises(KeyboardInterrupt):
+        TrackerGroup(lambda: own, {"board": lambda: board, "slow": interrupted})
+    assert own.closed
+    assert board.closed
+
+    class Full(Heard):
+        def log(self, record):
+            raise OSError(28, "No space left on device")
+
+    full = Full()
+    group = TrackerGroup(lambda: full, {})
+    with pytest.raises(OSError, match="No space left"):  # the run's own record is part of the run
+        group.log({"step": 1})
+    group.close()
+    assert full.closed
+
+
+class Stopped(Exception):
+    pass
+
+
+def train_in_two_parts(folder, monkeypatch, **settings):
+    """Steps 1 to 8, then from the checkpoint of step 6 to the end at 12."""
+    config = make_config(folder, eval_every=5, checkpoint_every=6, **settings)
+    update = Trainer.update
+
+    def update_or_stop(self, x, y, *, rounds):
+        if self.progress.step == 8:
+            raise Stopped
+        return update(self, x, y, rounds=rounds)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "update", update_or_stop)
+        with pytest.raises(Stopped):
+            Trainer(config, folder / "run").train()
+    Trainer(config, folder / "run", resume=True).train()
+
+
+def test_a_resumed_run_is_the_same_run(tmp_path, heard, monkeypatch):
+    opened = []
+    make = sys.modules["wandb"].init
+    sys.modules["wandb"].init = lambda **options: opened.append(options) or make(**options)
+    train_in_two_parts(tmp_path, monkeypatch, track=("tensorboard", "wandb"))
+    (first, again) = opened
+    assert first["id"] == again["id"] == (tmp_path / "run" / "wandb-id").read_text().strip()
+    assert first["resume"] == again["resume"] == "allow"
+    _, options = heard["tensorboard"].opened
+    assert options["purge_step"] == 7
+    monkeypatch.setenv("WANDB_RUN_ID", "mine")
+    Trainer(make_config(tmp_path, steps=1, track=("wandb",)), tmp_path / "other").train()
+    assert opened[-1]["id"] == "mine" != first["id"]
+
+
+def test_tensorboard_shows_each_step_once(tmp_path, monkeypatch):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train_in_two_parts(tmp_path, monkeypatch, track=("tensorboard",))
+    board = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    records = curve(tmp_path / "run")
+    for name in ("train_loss", "val_loss", "lr"):
+        expected = [(record["step"], record[name]) for record in records if name in record]
+        points = board.Scalars(name)
+        assert [point.step for point in points] == [step for step, _ in expected]
+        assert [point.value for point in points] == pytest.approx([v for _, v in expected])
+
+
+def test_wandb_offline_keeps_one_id(tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    for name, value in {"MODE": "offline", "SILENT": "true", "CONSOLE": "off"}.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    train_in_two_parts(tmp_path, monkeypatch, track=("wandb",))
+    kept = (tmp_path / "run" / "wandb-id").read_text().strip()
+    written = sorted(path.name for path in (tmp_path / "run" / "wandb").glob("offline-run-*"))
+    assert len(written) >= 1
+    assert all(name.endswith(f"-{kept}") for name in written)

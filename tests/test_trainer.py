@@ -13,7 +13,7 @@ from cs336lm.model import TransformerLM
 from cs336lm.optim import SGD, AdaGrad, AdamW
 from cs336lm.optim.build import build_optimizer
 from cs336lm.optim.schedules import SCHEDULES, lr_cosine_schedule
-from cs336lm.training import device_events
+from cs336lm.training import device_events, saver
 from cs336lm.training.checkpoints.archive import read_state
 from cs336lm.training.checkpoints.course import load_checkpoint
 from cs336lm.training.checkpoints.writer import BackgroundWriter
@@ -90,9 +90,19 @@ def test_keeps_the_last_checkpoints_and_the_best(tmp_path, monkeypatch):
         load_checkpoint(run.best_checkpoint, TransformerLM(MODEL), None)
     assert result.progress.best_val_loss == 2.0
     assert sorted(p.name for p in run.path.iterdir()) == [
-        "checkpoints", "config.toml", "metrics.jsonl",
+        ".lock", "checkpoints", "config.toml", "environment.jsonl", "metrics.jsonl",
     ]  # fmt: skip
     assert len(list(run.checkpoints.iterdir())) == 3
+
+
+def test_the_best_alone_is_saved_without_a_copy_of_the_optimizer(tmp_path, monkeypatch):
+    copied = []
+    monkeypatch.setattr(saver, "snapshot", lambda state: copied.append(state) or state)
+    config = make_config(tmp_path, steps=4, eval_every=1, checkpoint_every=0)
+    monkeypatch.setattr(Trainer, "validate", lambda self: -self.progress.step)
+    Trainer(config, tmp_path / "run").train()
+    assert [state["iteration"] for state in copied] == [1, 2, 3, 4]
+    assert ["optimizer" in state for state in copied] == [False, False, False, True]
 
 
 def test_a_run_is_loaded_with_its_best_or_last_weights(tmp_path):
@@ -128,6 +138,29 @@ def test_a_loss_that_is_no_number_stops_the_run_and_spoils_no_checkpoint(tmp_pat
         assert all(weight.isfinite().all() for weight in read_state(path)["model"].values())
     for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines():
         json.loads(line, parse_constant=pytest.fail)
+
+
+@pytest.mark.parametrize("broken_from", [0, 5])
+def test_a_float16_run_whose_gradients_are_never_finite_ends(tmp_path, broken_from):
+    """The scale falls from 65,536 to below 1: 17 steps, all of them skipped."""
+    config = make_config(tmp_path, steps=500, eval_every=0, dtype="float16", log_every=3)
+    trainer = Trainer(config, tmp_path / "run")
+    trainer.model.lm_head.weight.register_hook(
+        lambda grad: grad * math.nan if trainer.progress.step >= broken_from else grad
+    )
+    with pytest.raises(ValueError, match=r"step \d+: .*the gradient nan.*diverged") as raised:
+        trainer.train()
+    assert "\n" not in str(raised.value)
+    assert broken_from + 17 <= trainer.progress.step <= broken_from + 17 + 2 * 3
+
+
+def test_a_float16_run_skips_a_gradient_that_overflows_now_and_then(tmp_path):
+    config = make_config(tmp_path, steps=60, eval_every=0, dtype="float16")
+    trainer = Trainer(config, tmp_path / "run")
+    trainer.model.lm_head.weight.register_hook(
+        lambda grad: grad * math.inf if trainer.progress.step % 5 == 0 else grad
+    )
+    assert trainer.train().progress.step == 60
 
 
 def test_a_checkpoint_holds_no_step_that_the_metrics_do_not(tmp_path, monkeypatch):

@@ -11,8 +11,9 @@ from cs336lm.evaluation import evaluate
 from cs336lm.model import TransformerLM
 from cs336lm.model.kernels.fp8 import fp8_linear
 from cs336lm.training import validator
-from cs336lm.training.distributed import World
+from cs336lm.training.distributed import StopVote, World
 from cs336lm.training.setup import set_up
+from cs336lm.training.stop_signals import StopSignals
 from cs336lm.training.trainer import Trainer
 from cs336lm.training.validator import validation_loss
 from tiny_run import CONTEXT_LENGTH, MODEL, make_config, write_tokens
@@ -94,14 +95,15 @@ def test_windows_are_shared_out_among_processes(tmp_path, monkeypatch, processes
     """Each process' share in turn: together every window counts once, in equally many calls."""
     config = make_config(tmp_path, batch_size=8 * 15 * processes, eval_batches=1)
     setup = set_up(config, tmp_path / "run", resume=False)
-    alone = validation_loss(setup)
+    stop = StopVote(setup.world, setup.device, StopSignals())
+    alone = validation_loss(setup, stop)
     sums, calls = [], []
     for rank in range(processes):
         world = World(rank, processes, 0)
         counted = []
         monkeypatch.setattr(World, "mean", lambda self, value: value)
         monkeypatch.setattr(validator, "gather_windows", counting(counted))
-        sums.append(validation_loss(replaced(setup, world=world)))
+        sums.append(validation_loss(replaced(setup, world=world), stop))
         calls.append(len(counted))
     assert len(set(calls)) == 1
     assert sum(sums) / processes == pytest.approx(alone, rel=1e-6)

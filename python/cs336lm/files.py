@@ -1,12 +1,27 @@
-"""Files that appear whole or not at all: written beside their place, synced, renamed."""
+"""Files that appear whole or not at all (written beside their place, synced, renamed), and locks.
+
+A lock is the system's own (``flock``), taken on a file that stays where it is: it ends with the
+process that holds it, however that ends, so none is ever left behind. On NFS it holds between
+machines (Linux 2.6.12 and later turn it into a lock on the server), unless the file system was
+mounted with ``nolock`` or ``local_lock``: then between the processes of one machine.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
+import sys
+import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
+
+from cs336lm.errors import UsageError
+
+_NO_LOCKS_HERE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextmanager
@@ -25,7 +40,7 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
     except BaseException as error:
         beside.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno is not None:
@@ -33,7 +48,7 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
         raise
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
     """Makes a rename survive a power cut, where the system can."""
     try:
         handle = os.open(directory, os.O_RDONLY)
@@ -43,3 +58,62 @@ def _sync_directory(directory: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextmanager
+def exclusive_lock(path: str | Path, thing: str) -> Iterator[None]:
+    """Holds the lock on the file ``path``, which is made if need be and never removed.
+
+    Raises ``UsageError`` at once if another process holds it, saying which one and that it uses
+    ``thing``. Where the file system knows no locks, a warning says so.
+    """
+    path = Path(path)
+    with path.open("a+b") as file:
+        tries = 5  # somebody who only looks (see below) is in the way for a moment
+        while not _try_lock(file, exclusive=True):
+            tries -= 1
+            if not tries:
+                raise UsageError(_in_use(thing, path))
+            time.sleep(0.02)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
+        file.flush()
+        yield
+
+
+def refuse_if_locked(path: str | Path, thing: str) -> None:
+    """Raises ``UsageError`` as :func:`exclusive_lock` would, but takes and makes nothing."""
+    path = Path(path)
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return
+    with file:
+        if not _try_lock(file, exclusive=False):
+            raise UsageError(_in_use(thing, path))
+
+
+def _try_lock(file: IO[bytes], *, exclusive: bool) -> bool:
+    """Whether ``file`` is locked now, until it is closed."""
+    if sys.platform == "win32":  # nothing is locked there
+        return True
+    import fcntl
+
+    kind = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS_HERE:
+            raise
+        warnings.warn(
+            f"{file.name}: this file system has no locks; see that no other process writes here",
+            stacklevel=2,
+        )
+    return True
+
+
+def _in_use(thing: str, path: Path) -> str:
+    owner = path.read_text(errors="replace").strip() or "another process"
+    return f"{thing} is in use by {owner}: wait until it ends, or name another place"

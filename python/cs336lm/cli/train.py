@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import os
 import re
+import secrets
 import sys
 import time
 from dataclasses import dataclass
@@ -27,9 +28,12 @@ Train a Transformer language model on a file of token ids.
 
 Every field of the configuration is a flag, and flags override --config. The run directory gets the
 resolved configuration, metrics.jsonl, checkpoints and the tokenizer: all that `evaluate`,
-`generate` and `plot` need. Ctrl-C saves before it stops; --resume goes on from the last checkpoint
-and needs --run-dir alone. With it any field but those of the model may be changed, train.steps for
-instance: the learning rate then follows the schedule of the new length.
+`generate` and `plot` need. One process at a time trains in it. Ctrl-C saves before it stops;
+--resume goes on from the last checkpoint and needs --run-dir alone. With it any field but those of
+the model may be changed, train.steps for instance: the learning rate then follows the schedule of
+the new length, as if the run had been that long from its start. What was left open is derived anew,
+min_lr from lr and warmup_steps from train.steps; name a field to hold it. Other validation data
+start a new search for the best weights.
 
 A field that may be left open takes None."""
 
@@ -47,6 +51,7 @@ class Arguments(Config):
 
     run_dir: Path | None = None
     resume: bool = False
+    new_optimizer: bool = False
     profile: bool = False
     find_batch_size: bool = False
 
@@ -65,6 +70,7 @@ def main(argv: list[str]) -> int:
         config,
         _run_dir(arguments),
         resume=arguments.resume,
+        new_optimizer=arguments.new_optimizer,
         console=True,
         profile=arguments.profile,
     )
@@ -91,7 +97,8 @@ def _run_dir(arguments: Arguments) -> Path:
         return arguments.run_dir
     if "WORLD_SIZE" in os.environ:
         raise UsageError("name --run-dir: under torchrun all processes must agree on it")
-    return Path("runs") / time.strftime("%Y-%m-%d-%H%M%S")
+    # Runs that start in the same second, on machines that share a disk perhaps, must not meet.
+    return Path("runs") / f"{time.strftime('%Y-%m-%d-%H%M%S')}-{secrets.token_hex(3)}"
 
 
 def _find_batch_size(trainer: Trainer) -> int:
@@ -170,10 +177,11 @@ def _parser(defaults: Config | None) -> Parser:
         "--run-dir",
         type=Path,
         metavar="DIR",
-        help="directory of the run (default: runs/ and the time of day)",
+        help="directory of the run (default: runs/, the time of day and six letters)",
     )
     for name, text in (
         ("resume", "go on with the run in --run-dir, or start it if there is none yet"),
+        ("new-optimizer", "with --resume: if --optim.name is another now, let it start anew"),
         ("profile", "record five steps: a trace for Perfetto in DIR/profile, and where time went"),
         ("find-batch-size", "say how many sequences the device holds at once; train nothing"),
     ):
@@ -186,36 +194,37 @@ def parse(argv: list[str]) -> Arguments:
     """The command line over the file over the defaults (over the run's own, on ``--resume``)."""
     given = vars(_parser(None).parse_args(hyphenated(argv)))
     run_dir, resume = given.get("run_dir"), given.get("resume", False)
-    stored = _stored_config(run_dir) if resume else None
-    base = stored or Config()
+    run = _run_to_resume(run_dir) if resume else None
+    base = Config() if run is None else run.load_asked()
     if "config" in given:
         base = load_config(given["config"], base)
     if "help" in given:
         _parser(base).print_help()
         sys.exit(0)
     config = config_from_flags(given, base)
-    if stored is not None:
-        _refuse_another_model(stored, config)
+    if run is not None and run.step_checkpoints():
+        _refuse_another_model(run.load_config(), config)
     return Arguments(
         **{section: getattr(config, section) for section in SECTIONS},
         run_dir=run_dir,
         resume=resume,
+        new_optimizer=given.get("new_optimizer", False),
         profile=given.get("profile", False),
         find_batch_size=given.get("find_batch_size", False),
     )
 
 
-def _stored_config(run_dir: Path | None) -> Config | None:
+def _run_to_resume(run_dir: Path | None) -> RunDirectory | None:
     if run_dir is None:
         raise UsageError("--resume needs --run-dir: which run is to go on?")
     run = RunDirectory(run_dir)
-    return run.load_config() if run.holds_run() else None
+    return run if run.holds_run() else None
 
 
 def _refuse_another_model(stored: Config, asked: Config) -> None:
     before, now = dataclasses.asdict(stored.model), dataclasses.asdict(asked.model)
     for name, value in before.items():
-        if now[name] != value:
+        if now[name] not in (value, None):  # what is left open follows the weights
             raise UsageError(
                 f"model.{name} cannot become {now[name]} on --resume: the run's weights were made "
                 f"with {value}"

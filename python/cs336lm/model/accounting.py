@@ -7,43 +7,69 @@ compare with published ones. MFU is these operations a second over the device's 
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass, replace
+
 import torch
 
 from cs336lm.model.config import ModelConfig
 
-# Dense bf16/fp16 tensor-core FLOP/s by a part of the device's name (manufacturers' data sheets,
-# SXM variants); the first that fits counts.
-_PEAK_HALF = {
-    "B200": 2.25e15,
-    "H200": 989e12,
-    "H100 PCIe": 756e12,
-    "H100": 989e12,
-    "L40S": 362e12,
-    "A100": 312e12,
-    "A10": 125e12,
-    "L4": 121e12,
-    "T4": 65e12,
-    "V100": 125e12,
-    "RTX 4090": 165e12,
-    "RTX 3090": 71e12,
-}
 
-# Bytes a second between a device and its memory (the same data sheets).
-_BANDWIDTH = {
-    "B200": 8.0e12,
-    "H200": 4.8e12,
-    "H100 PCIe": 2.0e12,
-    "H100": 3.35e12,
-    "L40S": 864e9,
-    "A100-SXM4-40GB": 1.555e12,
-    "A100": 2.039e12,
-    "A10": 600e9,
-    "L4": 300e9,
-    "T4": 320e9,
-    "V100": 900e9,
-    "RTX 4090": 1.008e12,
-    "RTX 3090": 936e9,
+@dataclass(frozen=True)
+class _Peaks:
+    """What a device does at most in a second: manufacturers' data sheets, without sparsity."""
+
+    half: float
+    """Floating-point operations in float16 and bfloat16, added up in float32."""
+    bandwidth: float
+    """Bytes from and to its memory."""
+    tf32: float | None = None
+    """Operations in float32, rounded to TF32 where they are multiplied."""
+    fp8: float | None = None
+    """Operations in float8."""
+    bfloat16: bool = True
+    """Whether bfloat16 is as fast as float16."""
+
+
+_H100_NVL = _Peaks(835.5e12, 3.9e12, 417.5e12, 1671e12)
+_A100_40GB = _Peaks(312e12, 1.555e12, 156e12)
+_V100_SXM = _Peaks(125e12, 900e9, bfloat16=False)
+_V100_PCIE = _Peaks(112e12, 900e9, bfloat16=False)
+
+# By all words of the name that the driver gives, in any order, without the maker's. A name with a
+# word more (Ti, Laptop, a slice "MIG 1g.10gb") is another device, whose figures nobody has told.
+_DEVICES = {
+    "GB200": _Peaks(2.5e15, 8.0e12, 1.25e15, 5e15),
+    "B200": _Peaks(2.25e15, 8.0e12, 1.125e15, 4.5e15),
+    "H200": _Peaks(989e12, 4.8e12, 494.5e12, 1979e12),
+    "H200 NVL": replace(_H100_NVL, bandwidth=4.8e12),
+    "GH200 480GB": _Peaks(989e12, 4.0e12, 494.5e12, 1979e12),
+    "GH200 120GB": _Peaks(989e12, 4.0e12, 494.5e12, 1979e12),
+    "H100 80GB HBM3": _Peaks(989e12, 3.35e12, 494.5e12, 1979e12),  # SXM
+    "H100 PCIE": _Peaks(756e12, 2.0e12, 378e12, 1513e12),
+    "H100 NVL": _H100_NVL,
+    "A100 SXM4 40GB": _A100_40GB,
+    "A100 PCIE 40GB": _A100_40GB,
+    "A100 SXM4 80GB": replace(_A100_40GB, bandwidth=2.039e12),
+    "A100 80GB PCIE": replace(_A100_40GB, bandwidth=1.935e12),
+    "A10": _Peaks(125e12, 600e9, 62.5e12),
+    "A10G": _Peaks(70e12, 600e9, 35e12),
+    "A30": _Peaks(165e12, 933e9, 82e12),
+    "A40": _Peaks(149.7e12, 696e9, 74.8e12),
+    "L4": _Peaks(121e12, 300e9, 60e12, 242e12),
+    "L40": _Peaks(181e12, 864e9, 90.5e12, 362e12),
+    "L40S": _Peaks(362e12, 864e9, 183e12, 733e12),
+    "T4": _Peaks(65e12, 320e9, bfloat16=False),
+    "V100 SXM2 16GB": _V100_SXM,
+    "V100 SXM2 32GB": _V100_SXM,
+    "V100 PCIE 16GB": _V100_PCIE,
+    "V100 PCIE 32GB": _V100_PCIE,
+    "RTX 5090": _Peaks(209.5e12, 1.792e12, 104.8e12, 419e12),
+    "RTX 4090": _Peaks(165e12, 1.008e12, 82.6e12, 330e12),
+    "RTX 3090": _Peaks(71e12, 936e9, 35.6e12),
+    "RTX A6000": _Peaks(154.8e12, 768e9, 77.4e12),
 }
+_MAKERS = {"NVIDIA", "TESLA", "GEFORCE"}
 
 
 def attention_parameters(config: ModelConfig) -> int:
@@ -84,17 +110,35 @@ def training_flops_per_token(config: ModelConfig) -> float:
 
 
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
-    """The device's published peak in this precision; None where it is not known."""
-    if device.type != "cuda" or dtype == torch.float32:
+    """The device's published peak of products in ``dtype``; None where it is not known.
+
+    In float32 that is TF32's, if PyTorch may use it.
+    """
+    peaks = _of_device(device)
+    if peaks is None:
         return None
-    return _of_device(device, _PEAK_HALF)
+    may_use_tf32 = torch.get_float32_matmul_precision() != "highest"
+    return {
+        torch.float32: peaks.tf32 if may_use_tf32 else None,
+        torch.bfloat16: peaks.half if peaks.bfloat16 else None,
+        torch.float16: peaks.half,
+        torch.float8_e4m3fn: peaks.fp8,
+    }.get(dtype)
 
 
 def peak_bandwidth(device: torch.device) -> float | None:
     """Bytes a second that the device can read from its memory; None where it is not known."""
-    return _of_device(device, _BANDWIDTH) if device.type == "cuda" else None
+    peaks = _of_device(device)
+    return None if peaks is None else peaks.bandwidth
 
 
-def _of_device(device: torch.device, figures: dict[str, float]) -> float | None:
-    name = torch.cuda.get_device_name(device)
-    return next((figure for part, figure in figures.items() if part in name), None)
+def _of_device(device: torch.device) -> _Peaks | None:
+    if device.type != "cuda":
+        return None
+    words = _words(torch.cuda.get_device_name(device))
+    return next((peaks for name, peaks in _DEVICES.items() if _words(name) == words), None)
+
+
+def _words(name: str) -> list[str]:
+    """The words of a device's name that tell it from others, sorted."""
+    return sorted(set(re.split(r"[\s-]+", name.strip().upper())) - _MAKERS)

@@ -29,19 +29,30 @@ def _unchanged(x: Tensor) -> Tensor:
     return x
 
 
+def _at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
+
+
 class RotaryPositionalEmbedding(Module):
     """Rotates pair k of a query or key by the angle position * theta^(-2k / d_k) (Su et al. 2021).
 
     Pairs are neighbours: dimensions 2k and 2k + 1. Cosines and sines for ``max_seq_len`` positions
-    are made once, in float64, and kept in float32 (float64 in a float64 model) however the rest of
-    the model is cast: bfloat16 could not tell position 256 from 257. They are not part of the
-    state.
+    are made once, in float64, and kept in float32 (float64 in a float64 model, by ``dtype`` or by
+    ``.to``) however the rest of the model is cast: bfloat16 could not tell position 256 from 257.
+    They are not part of the state.
     """
 
     cos: Float[Tensor, "max_seq_len half"]
     sin: Float[Tensor, "max_seq_len half"]
 
-    def __init__(self, theta: float, d_k: int, max_seq_len: int, device: Device = None) -> None:
+    def __init__(
+        self,
+        theta: float,
+        d_k: int,
+        max_seq_len: int,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
         if d_k % 2:
             raise UsageError(f"RoPE rotates pairs: d_k must be even, not {d_k}")
@@ -49,12 +60,14 @@ class RotaryPositionalEmbedding(Module):
         self.d_k = d_k
         self.max_seq_len = max_seq_len
         device = torch.get_default_device() if device is None else torch.device(device)
-        self._make_tables(device, torch.float32)
+        self._make_tables(device, _at_least_float32(dtype or torch.get_default_dtype()))
 
     @classmethod
-    def from_config(cls, config: ModelConfig, device: Device = None) -> Self:
+    def from_config(
+        cls, config: ModelConfig, device: Device = None, dtype: torch.dtype | None = None
+    ) -> Self:
         """What the heads of ``config`` need, for as many positions as its context has."""
-        return cls(config.rope_theta, config.d_head, config.context_length, device)
+        return cls(config.rope_theta, config.d_head, config.context_length, device, dtype)
 
     def _make_tables(self, device: torch.device, dtype: torch.dtype) -> None:
         exponents = torch.arange(0, self.d_k, 2, dtype=torch.float64, device="cpu") / self.d_k
@@ -71,8 +84,7 @@ class RotaryPositionalEmbedding(Module):
         before = self.cos
         super()._apply(fn, recurse)
         if self.cos is not before:
-            wide = torch.float64 if self.cos.dtype == torch.float64 else torch.float32
-            self._make_tables(self.cos.device, wide)
+            self._make_tables(self.cos.device, _at_least_float32(self.cos.dtype))
         return self
 
     def forward(
@@ -103,4 +115,4 @@ class RotaryPositionalEmbedding(Module):
 
 
 POSITIONS: dict[str, type[RotaryPositionalEmbedding]] = {"rope": RotaryPositionalEmbedding}
-"""By ``ModelConfig.positions``; each is made by ``from_config(config, device)``."""
+"""By ``ModelConfig.positions``; each is made by ``from_config(config, device, dtype)``."""

@@ -40,7 +40,7 @@ class TransformerLM(Module):
         if config.vocab_size is None:
             raise UsageError("model.vocab_size is not set: say how many token ids there are")
         self.config = config
-        positions = POSITIONS[config.positions].from_config(config, device)
+        positions = POSITIONS[config.positions].from_config(config, device, dtype)
         block = BLOCKS[config.norm]
         self.token_embeddings = Embedding(config.vocab_size, config.d_model, device, dtype)
         self.layers = ModuleList(

@@ -10,7 +10,7 @@ from cs336lm.errors import UsageError
 from cs336lm.optim.adagrad import AdaGrad
 from cs336lm.optim.adamw import AdamW
 from cs336lm.optim.groups import parameter_groups
-from cs336lm.optim.sgd import SGD
+from cs336lm.optim.scheduled_sgd import ScheduledSGD
 
 
 class OptimizerSettings(Protocol):
@@ -43,7 +43,7 @@ def _adamw(model: Module, settings: OptimizerSettings) -> Optimizer:
 
 
 def _sgd(model: Module, settings: OptimizerSettings) -> Optimizer:
-    return SGD(model.parameters(), lr=settings.lr)
+    return ScheduledSGD(model.parameters(), lr=settings.lr)
 
 
 def _adagrad(model: Module, settings: OptimizerSettings) -> Optimizer:

@@ -28,7 +28,7 @@ class StepResult:
     is_final: bool
     """Whether this is the last step of the run."""
     is_stopping: bool
-    """Whether the run ends after this step because somebody asked for it."""
+    """Whether the run ends after this step because somebody asked for it; a callback may say so."""
     figures: dict[str, float] = field(default_factory=dict)
     """What callbacks measured after the step: goes into its record."""
     is_best: bool = False

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cs336lm.data import TokenDataset
+import numpy as np
+import numpy.typing as npt
+
+from cs336lm.data import TokenDataset, validation_starts
 from cs336lm.errors import UsageError
 from cs336lm.training.config import Config
 
 if TYPE_CHECKING:
     from cs336lm.text.tokenizer import Tokenizer
+
+EVAL_BATCH_SIZE = 32
+"""Windows in each of ``train.eval_batches``: fixed, so that runs of any batch size compare."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,26 @@ def open_data(config: Config, *, check_ids: bool = True) -> TrainingData:
         if check_ids:
             dataset.check_ids(vocab_size)
     return TrainingData(train, val, tokenizer, vocab_size)
+
+
+def validation_windows(val: TokenDataset, config: Config) -> npt.NDArray[np.int64]:
+    """Where the windows of a validation begin: (batches, EVAL_BATCH_SIZE)."""
+    return validation_starts(
+        len(val), EVAL_BATCH_SIZE, config.train.eval_batches, config.model.context_length
+    )
+
+
+def validation_fingerprint(val: TokenDataset, config: Config, dtype: str) -> str:
+    """What a validation measures: two losses of one fingerprint compare, others do not.
+
+    It covers the tokens that are looked at, in what windows, and the precision of the products
+    (which are never in eight bits).
+    """
+    length = config.model.context_length
+    digest = hashlib.sha256(f"{dtype}, {length}".encode())
+    for starts in validation_windows(val, config):
+        digest.update(val.windows(starts, length + 1).astype(np.uint32).tobytes())
+    return digest.hexdigest()
 
 
 def _vocab_size(

@@ -17,9 +17,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from cs336lm.errors import UsageError
 from cs336lm.training.device_events import PendingScalars
+from cs336lm.training.stop_signals import StopSignals
 
 _dist: Any = dist  # PyTorch's type hints leave out part of it
+
+_LOCAL_RANKS = ("LOCAL_RANK", "SLURM_LOCALID", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID")
+"""Who is called what: torchrun, Slurm's srun, Open MPI, MPICH and Intel MPI."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +37,34 @@ class World:
 
     @classmethod
     def from_environment(cls) -> World:
-        """What torchrun says in the environment; without it, a process alone."""
-        try:
-            return cls(*(int(os.environ[key]) for key in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
-        except KeyError:
+        """What torchrun, or whatever else starts the job, says in the environment.
+
+        Without it, a process alone. Raises ``UsageError`` if only a part is said, since processes
+        that each believed to be alone would all write as the first.
+        """
+        said = {name: os.environ[name] for name in ("RANK", "WORLD_SIZE") if name in os.environ}
+        if not said or said == {"WORLD_SIZE": "1"}:
             return cls()
+        local = next((os.environ[name] for name in _LOCAL_RANKS if name in os.environ), None)
+        said |= {} if local is None else {"LOCAL_RANK": local}
+        if said.get("WORLD_SIZE") == "1":
+            said = {"RANK": "0", "LOCAL_RANK": "0"} | said
+        missing = [name for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK") if name not in said]
+        if missing:
+            raise UsageError(
+                f"the environment says {' and '.join(said)}, but not {' and '.join(missing)}: "
+                "start all processes with torchrun, or set the three of them for each"
+            )
+        try:
+            rank, size, local_rank = (int(said[n]) for n in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+        except ValueError:
+            rank, size, local_rank = -1, 0, 0
+        if not (0 <= rank < size and 0 <= local_rank < size):
+            table = ", ".join(f"{name}={value}" for name, value in said.items())
+            raise UsageError(
+                f"{table} in the environment cannot be: ranks count from 0 to size - 1"
+            )
+        return cls(rank, size, local_rank)
 
     @property
     def is_main(self) -> bool:
@@ -78,25 +106,41 @@ class World:
         return total / self.size
 
 
+class StopRequested(Exception):
+    """What was under way ends here, unfinished: all processes have agreed to stop."""
+
+
 class StopVote:
-    """Lets all processes stop at the same step, though a signal reaches them at different ones.
+    """Lets all processes stop at the same place, though a signal reaches them at different ones.
 
     A process alone stops at once. Several add up their votes at each poll and read the sum at the
-    next one, so that no GPU is waited for.
+    next one, so that no GPU is waited for. What they have agreed on stays. While ``signals`` is not
+    open, nobody is asked.
     """
 
-    def __init__(self, world: World, device: torch.device) -> None:
+    def __init__(self, world: World, device: torch.device, signals: StopSignals) -> None:
         self._world = world
         self._device = device
+        self._signals = signals
         self._votes: PendingScalars | None = None
+        self._agreed = False
 
-    def poll(self, wants_to_stop: bool, *, due: bool) -> bool:
-        """Whether to stop now; all processes must poll at the same steps with the same ``due``."""
+    def poll(self, *, due: bool = True) -> bool:
+        """Whether to stop now; all processes must poll at the same places with the same ``due``."""
+        if not self._signals.is_open:
+            return False
+        wants_to_stop = self._signals.received is not None
         if self._world.size == 1:
             return wants_to_stop
-        if not due:
-            return False
+        if self._agreed or not due:
+            return self._agreed
         before = self._votes
         vote = torch.tensor(float(wants_to_stop), device=self._device)
         self._votes = PendingScalars([self._world.mean(vote)])
-        return before is not None and before.read()[0] > 0
+        self._agreed = before is not None and before.read()[0] > 0
+        return self._agreed
+
+    def check(self) -> None:
+        """A poll amid something long; raises ``StopRequested`` if all are to stop."""
+        if self.poll():
+            raise StopRequested

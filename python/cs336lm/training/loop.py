@@ -24,7 +24,6 @@ from cs336lm.training.distributed import StopVote
 from cs336lm.training.learning_rate import learning_rate, set_learning_rate
 from cs336lm.training.profiling import StepProfiler
 from cs336lm.training.setup import Setup
-from cs336lm.training.stop_signals import StopSignals
 
 Update = Callable[..., tuple[Tensor, Tensor]]
 """``update(x, y, rounds=...)`` -> loss and gradient norm: one optimizer step."""
@@ -34,13 +33,12 @@ def run_steps(
     setup: Setup,
     update: Update,
     callbacks: Sequence[Callback],
-    stop: StopSignals,
+    stop: StopVote,
     profiler: StepProfiler | None = None,
 ) -> None:
-    """Takes the steps that are left, or those until ``stop`` has received a signal."""
+    """Takes the steps that are left, or those until ``stop`` says so."""
     config, progress, train = setup.config, setup.progress, setup.config.train
     started = time.perf_counter() - progress.seconds
-    vote = StopVote(setup.world, setup.device)
     for callback in callbacks:
         callback.before_training()
     for step, x, y in _batches(setup):
@@ -50,7 +48,7 @@ def run_steps(
         progress.step, progress.tokens = step, progress.tokens + setup.tokens_per_step
         progress.seconds = time.perf_counter() - started
         is_final = step == train.steps
-        stopping = vote.poll(stop.received is not None, due=is_due(step, train.log_every))
+        stopping = stop.poll(due=is_due(step, train.log_every))
         with record_function("report"):
             result = StepResult(
                 step, lr, loss, norm, setup.world, is_final=is_final, is_stopping=stopping
@@ -59,7 +57,7 @@ def run_steps(
                 callback.after_step(result)
         if profiler is not None:
             profiler.step()
-        if stopping:
+        if result.is_stopping:
             break
     if profiler is not None:
         profiler.close()

@@ -8,6 +8,7 @@ time by kernel (on a CPU, where the two are one, by operator).
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -53,9 +54,14 @@ class StepProfiler:
 
     def _finish(self, recorded: profile) -> None:
         self._is_recording = False
-        recorded.export_chrome_trace(str(self.trace_file))
-        self.table = self._breakdown(recorded)
-        print(f"{self.table}\n{self.trace_file} opens in ui.perfetto.dev", file=sys.stderr)
+        try:
+            self.table = self._breakdown(recorded)
+            recorded.export_chrome_trace(str(self.trace_file))
+            said = f"{self.table}\n{self.trace_file} opens in ui.perfetto.dev"
+        except Exception as error:  # a trace that cannot be written is no reason to end the run
+            said = f"{self.table}\ncs336lm: {self.trace_file} could not be written: {error}"
+        with suppress(OSError):
+            print(said, file=sys.stderr)
 
     def _breakdown(self, recorded: profile) -> str:
         events = recorded.key_averages()

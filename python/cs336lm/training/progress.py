@@ -16,6 +16,14 @@ class Progress:
     tokens: int = 0
     seconds: float = 0.0
     best_val_loss: float = math.inf
+    best_step: int | None = None
+    """The step after which the validation loss was best."""
+    best_measured_on: str | None = None
+    """What that validation looked at, see ``Validator``."""
+
+    def forget_best(self) -> None:
+        """The next validation will be the best."""
+        self.best_val_loss, self.best_step, self.best_measured_on = math.inf, None, None
 
     def record(self, **figures: float) -> Record:
         """A record for the trackers: where the run is, and ``figures``."""

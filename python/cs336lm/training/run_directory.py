@@ -1,23 +1,33 @@
 """A run directory: all that a training run leaves, under names that never change.
 
-    config.toml        the resolved configuration
+    config.toml        the resolved configuration, and which of its values were derived from others
     metrics.jsonl      one JSON object a line, each step once
+    environment.jsonl  a line a start: versions, command, commit, devices
     checkpoints/       step-00001000.pt, ... the last few (directories, where the run was sharded);
                        best.pt, the weights with the best validation loss
     tokenizer/         a copy of the tokenizer, if the run was given one
+    .lock              locked by the process that trains, as long as it does
 
 It is enough to resume, to compare, and to generate without naming anything else.
+
+**The best weights** belong to the checkpoint that training would continue from. If they are beaten
+after it, they stay as ``best-before.pt`` until the next checkpoint is written: a run that is killed
+in between goes back to that checkpoint, and they are the best again.
 """
 
 from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from cs336lm.training.checkpoints.archive import read_state, write_state
-from cs336lm.training.checkpoints.state import State, unpack, unpack_model
+from cs336lm.errors import UsageError
+from cs336lm.files import exclusive_lock, refuse_if_locked, sync_directory
+from cs336lm.training.checkpoints.archive import peek_iteration, read_state, write_state
+from cs336lm.training.checkpoints.state import Mismatch, State, unpack, unpack_model
 from cs336lm.training.config import Config, load_config, save_config
 
 if TYPE_CHECKING:
@@ -38,13 +48,40 @@ class RunDirectory:
         self.path = Path(path)
         self.config_file = self.path / "config.toml"
         self.metrics_file = self.path / "metrics.jsonl"
+        self.environment_file = self.path / "environment.jsonl"
         self.checkpoints = self.path / "checkpoints"
         self.best_checkpoint = self.checkpoints / "best.pt"
+        self.best_before = self.checkpoints / "best-before.pt"
         self.tokenizer = self.path / "tokenizer"
+        self._lock_file = self.path / ".lock"
 
     def holds_run(self) -> bool:
         """Whether a run was started here."""
         return self.config_file.exists()
+
+    def holds_weights(self) -> bool:
+        """Whether a run got as far as saving something here."""
+        return bool(self.step_checkpoints()) or self.best_checkpoint.exists()
+
+    def refuse_if_in_use(self) -> None:
+        """Raises ``UsageError`` if a process trains in this directory now."""
+        refuse_if_locked(self._lock_file, str(self.path))
+
+    @contextmanager
+    def in_use(self, step: int) -> Iterator[None]:
+        """Keeps the directory to this process, which has looked at it and continues from ``step``.
+
+        Raises ``UsageError`` if another process trains here, or has since that look.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with exclusive_lock(self._lock_file, str(self.path)):
+            kept = self.step_checkpoints()
+            if kept and _step_of(kept[-1]) > step:
+                raise UsageError(
+                    f"{self.path} has got to step {_step_of(kept[-1])} by another process "
+                    "meanwhile: continue from there with --resume"
+                )
+            yield
 
     def load_config(self) -> Config:
         """The run's configuration. Raises ``ValueError`` if no run was started here."""
@@ -53,6 +90,10 @@ class RunDirectory:
                 f"{self.path} is not a run directory: there is no config.toml in it; "
                 "`cs336lm train --run-dir ...` makes one"
             )
+        return load_config(self.config_file, resolved=True)
+
+    def load_asked(self) -> Config:
+        """The same, but what was left open when the run was started is open in it."""
         return load_config(self.config_file)
 
     def load_tokenizer(self) -> Tokenizer | None:
@@ -63,14 +104,19 @@ class RunDirectory:
 
         return Tokenizer.load(self.tokenizer)
 
-    def prepare(self, config: Config, tokenizer: Tokenizer | None) -> None:
-        """Makes the directory and writes what is known before the first step."""
+    def prepare(
+        self, config: Config, tokenizer: Tokenizer | None, asked: Config | None = None
+    ) -> None:
+        """Makes the directory and writes what is known before the first step.
+
+        ``asked`` is ``config`` before it was resolved.
+        """
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         for leftover in self.checkpoints.glob(".*.partial"):  # of a process that was killed
             _remove(leftover)
         if tokenizer is not None:
             tokenizer.save(self.tokenizer)
-        save_config(config, self.config_file)
+        save_config(config, self.config_file, asked)
 
     def step_checkpoints(self) -> list[Path]:
         """The checkpoints that are kept, oldest first; not the best one."""
@@ -89,11 +135,42 @@ class RunDirectory:
 
     def write_best(self, state: State) -> None:
         """Writes ``best.pt``: the weights alone, since no training continues from them."""
-        weights = {"model": state["model"], "iteration": state["iteration"]}
-        write_state(weights, self.best_checkpoint)
+        weights = {name: state[name] for name in state if name != "optimizer"}
+        beside = self.checkpoints / ".best.pt.next.partial"
+        try:
+            write_state(weights, beside)
+        except OSError as error:
+            error.filename = str(self.best_checkpoint)
+            raise
+        if self.best_checkpoint.exists() and not self.best_before.exists():
+            self.best_checkpoint.replace(self.best_before)
+        beside.replace(self.best_checkpoint)
+        sync_directory(self.checkpoints)
+
+    def best_steps(self) -> list[int]:
+        """The steps whose weights are here as the best, the latest first."""
+        found = (peek_iteration(path) for path in (self.best_checkpoint, self.best_before))
+        return sorted((step for step in found if step is not None), reverse=True)
+
+    def settle_best(self, best_step: int | None, step: int) -> None:
+        """Makes ``best.pt`` the weights of ``best_step`` in a run that continues from ``step``.
+
+        If there is none (None), what was the best of another measure is set aside until the next
+        checkpoint. The best of a later step than ``step`` is of a branch that is abandoned.
+        """
+        now, before = peek_iteration(self.best_checkpoint), peek_iteration(self.best_before)
+        if best_step is not None and now != best_step == before:
+            self.best_before.replace(self.best_checkpoint)
+        elif now == best_step or before is None or before > step:
+            self.best_before.unlink(missing_ok=True)
+        if best_step is None and now is not None and now <= step:
+            self.best_checkpoint.replace(self.best_before)
+        elif best_step is None:
+            self.best_checkpoint.unlink(missing_ok=True)
 
     def drop_old_checkpoints(self, keep: int) -> None:
-        """Removes all but the last ``keep``; never the best one."""
+        """Removes all but the last ``keep``; never the best one, but what was the best before."""
+        self.best_before.unlink(missing_ok=True)
         for old in self.step_checkpoints()[:-keep]:
             _remove(old)
 
@@ -111,22 +188,28 @@ class RunDirectory:
         path: Path,
         model: torch.nn.Module,
         optimizer: torch.optim.Optimizer | None = None,
+        *,
+        loads_optimizer: Callable[[State], bool] = lambda _: True,
     ) -> dict[str, Any]:
         """Loads a checkpoint in place, sharded or not, and returns what else is in it.
 
-        Raises ``ValueError``, naming the file and a way out, if it is damaged.
+        ``loads_optimizer`` is asked, before anything is changed, whether the optimizer is to be
+        loaded too. Raises ``Mismatch`` if the checkpoint is of another model or optimizer, and
+        ``ValueError``, naming the file and a way out, if it is damaged.
         """
         try:
             if path.is_dir():
                 from cs336lm.training.checkpoints.sharded import load_sharded
 
-                return load_sharded(path, model, optimizer)
+                return load_sharded(path, model, optimizer, loads_optimizer)
             state = read_state(path)
-            if optimizer is None:
+            if optimizer is None or not loads_optimizer(state):
                 unpack_model(state, model, str(path))
             else:
                 unpack(state, model, optimizer, str(path))
             return state
+        except (Mismatch, UsageError):
+            raise
         except ValueError as error:
             others = [other for other in self.step_checkpoints() if other != path]
             way_out = f"; delete it to continue from {others[-1].name}" if others else ""

@@ -12,7 +12,7 @@ from typing import Any
 
 from cs336lm.training.callbacks import Callback, StepResult, is_due
 from cs336lm.training.checkpoints.snapshot import snapshot
-from cs336lm.training.checkpoints.state import State, pack
+from cs336lm.training.checkpoints.state import State, describe, pack
 from cs336lm.training.checkpoints.writer import BackgroundWriter
 from cs336lm.training.device_events import DeviceEvent
 from cs336lm.training.parallel import gather_weights
@@ -27,6 +27,11 @@ class Saver(Callback):
         self._setup = setup
         self._reporter = reporter
         self._writer = BackgroundWriter()
+
+    def before_training(self) -> None:
+        """Writes the best weights, if a kill came between the checkpoint resumed from and them."""
+        if self._setup.best_is_missing:
+            self._save(as_last=False, as_best=True)
 
     def after_step(self, result: StepResult) -> None:
         """Saves what is due, unless training has diverged."""
@@ -56,12 +61,14 @@ class Saver(Callback):
             state = pack(
                 setup.model.module, setup.optimizer, setup.progress.step, **self._numbers()
             )
+            if not as_last:  # no training goes on from the best weights
+                del state["optimizer"]
             write_last = as_last
         if self._setup.world.is_main:
             self._write_in_background(state, write_last, as_best, drop_old=as_last)
 
     def _save_slices(self, *, as_last: bool, as_best: bool) -> State:
-        """Every process writes its slices; returns the whole weights if they are the best."""
+        """Every process writes its slices; the first returns the whole weights if they are best."""
         setup, step = self._setup, self._setup.progress.step
         self._writer.wait()
         if as_last:
@@ -72,11 +79,13 @@ class Saver(Callback):
             save_sharded(path, setup.model.module, setup.optimizer, numbers, setup.world)
         if not as_best:
             return {}
-        return {"iteration": step, "model": gather_weights(setup.model.module)}
+        weights = gather_weights(setup.model.module, setup.world)
+        return {**describe(setup.model.module), "iteration": step, "model": weights}
 
     def _numbers(self) -> dict[str, Any]:
         """What a run needs to continue, beside the model and its optimizer."""
         return {
+            "optim": self._setup.config.optim.name,
             "scaler": self._setup.scaler.state_dict(),
             "progress": asdict(self._setup.progress),
         }
@@ -85,15 +94,16 @@ class Saver(Callback):
         self, state: State, write_last: bool, write_best: bool, *, drop_old: bool
     ) -> None:
         run, keep = self._setup.run, self._setup.config.train.keep_checkpoints
-        state = snapshot(state)
+        if not self._setup.model.is_sharded:  # what was gathered is a copy
+            state = snapshot(state)
         copied = DeviceEvent(self._setup.device)
 
         def write() -> None:
             copied.wait()
+            if write_best:  # first: a checkpoint counts on the best that it remembers
+                run.write_best(state)
             if write_last:
                 run.write_checkpoint(state)
-            if write_best:
-                run.write_best(state)
             if drop_old:
                 run.drop_old_checkpoints(keep)
 

@@ -6,8 +6,11 @@ checkpoint. An impossible configuration, a missing file or a damaged checkpoint 
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,11 +18,12 @@ from cs336lm.errors import UsageError
 from cs336lm.model.kernels.fp8 import require_fp8
 from cs336lm.model.transformer import TransformerLM
 from cs336lm.optim.build import build_optimizer
+from cs336lm.training.checkpoints.state import State
 from cs336lm.training.config import Config
-from cs336lm.training.data import TrainingData, open_data
+from cs336lm.training.data import TrainingData, open_data, validation_fingerprint
 from cs336lm.training.devices import choose_device, choose_dtype
 from cs336lm.training.distributed import World
-from cs336lm.training.parallel import ParallelModel
+from cs336lm.training.parallel import ParallelModel, is_sharded
 from cs336lm.training.progress import Progress
 from cs336lm.training.run_directory import RunDirectory
 from cs336lm.training.trackers.table import require_installed
@@ -32,6 +36,8 @@ class Setup:
     run: RunDirectory
     config: Config
     """Resolved."""
+    asked: Config
+    """As it was before, with what was left open."""
     data: TrainingData
     world: World
     device: torch.device
@@ -41,6 +47,10 @@ class Setup:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     progress: Progress
+    measured_on: str | None
+    """Fingerprint of what a validation looks at; None if there is none."""
+    best_is_missing: bool
+    """Whether the weights resumed from are the best, but were not written as such."""
 
     @property
     def tokens_per_step(self) -> int:
@@ -48,14 +58,23 @@ class Setup:
         return self.config.data.batch_size * self.config.model.context_length
 
 
-def set_up(config: Config, run_dir: str | Path, *, resume: bool) -> Setup:
-    """Opens and builds what ``config`` describes; ``resume`` loads the last checkpoint, if any."""
+def set_up(
+    config: Config, run_dir: str | Path, *, resume: bool, new_optimizer: bool = False
+) -> Setup:
+    """Opens and builds what ``config`` describes; ``resume`` loads the last checkpoint, if any.
+
+    ``new_optimizer`` lets another optimizer than the checkpoint's go on, with nothing remembered.
+    """
     run = RunDirectory(run_dir)
-    if run.holds_run() and not resume:
+    run.refuse_if_in_use()
+    if run.holds_weights() and not resume:
         raise UsageError(
             f"{run_dir} already contains a run: continue it with --resume, or name another "
             "--run-dir"
         )
+    asked = config = dataclasses.replace(config, data=config.data.relative_to(Path.cwd()))
+    if run.step_checkpoints():
+        config = _as_the_weights_were_made(config, run)
     train = config.train
     require_installed(train.track)
     world = World.from_environment()
@@ -69,20 +88,54 @@ def set_up(config: Config, run_dir: str | Path, *, resume: bool) -> Setup:
         require_fp8(device)
     world.join(device)
     torch.manual_seed(train.seed)
-    model = TransformerLM(config.model, device=device)
+    sliced = is_sharded(world, train.parallel)
+    model = TransformerLM(config.model, device="meta" if sliced else device)
     model.use_fp8(train.fp8)
-    parallel = ParallelModel(model, world, train.parallel, dtype)
+    parallel = ParallelModel(model, world, train.parallel, dtype, device)
     optimizer = build_optimizer(model, config.optim)
     # float16 gradients underflow unless the loss is scaled up (Micikevicius et al. 2018).
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
-    progress = Progress()
-    if resume and run.step_checkpoints():
-        progress = _resume(run, model, optimizer, scaler)
+    measured_on = None
+    if data.val is not None:
+        measured_on = validation_fingerprint(data.val, config, str(dtype))
+    progress, best_is_missing = Progress(), False
+    if run.step_checkpoints():
+        path = run.pick_checkpoint("last")
+        saved = _resume(path, run, model, optimizer, scaler, config.optim.name, new_optimizer)
+        progress = Progress(**saved["progress"])
+        best_is_missing = _check_best(progress, run, measured_on)
     if train.activation_checkpointing:
         parallel.checkpoint_activations()
     if train.compile:
         parallel.compile()
-    return Setup(run, config, data, world, device, dtype, parallel, optimizer, scaler, progress)
+    return Setup(
+        run=run,
+        config=config,
+        asked=asked,
+        data=data,
+        world=world,
+        device=device,
+        dtype=dtype,
+        model=parallel,
+        optimizer=optimizer,
+        scaler=scaler,
+        progress=progress,
+        measured_on=measured_on,
+        best_is_missing=best_is_missing,
+    )
+
+
+def _as_the_weights_were_made(config: Config, run: RunDirectory) -> Config:
+    """``config`` with the shape of the run's model where it was left open."""
+    if not run.holds_run():
+        return config
+    made = run.load_config().model
+    model = dataclasses.replace(
+        config.model,
+        vocab_size=config.model.vocab_size or made.vocab_size,
+        d_ff=config.model.d_ff or made.d_ff,
+    )
+    return dataclasses.replace(config, model=model)
 
 
 def _check_batch_divides(config: Config, world: World) -> None:
@@ -95,15 +148,57 @@ def _check_batch_divides(config: Config, world: World) -> None:
 
 
 def _resume(
+    path: Path,
     run: RunDirectory,
     model: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
-) -> Progress:
-    """Loads the last checkpoint; the optimizer's settings stay as they are configured now."""
+    optimizer_name: str,
+    new_optimizer: bool,
+) -> dict[str, Any]:
+    """Loads a checkpoint and returns it; the optimizer's settings stay as they are configured."""
+
+    def loads_optimizer(saved: State) -> bool:
+        if not {"scaler", "progress"} <= saved.keys():
+            raise UsageError(f"{path} is not a checkpoint of a run: no training continues from it")
+        before = _optimizer_of(saved)
+        if before == optimizer_name or new_optimizer:
+            return before == optimizer_name
+        raise UsageError(
+            f"{path} holds the state of the optimizer {before}, which {optimizer_name} cannot use: "
+            "continue with the same --optim.name, or say --new-optimizer"
+        )
+
     configured = [{**group} for group in optimizer.param_groups]
-    saved = run.restore(run.pick_checkpoint("last"), model, optimizer)
+    saved = run.restore(path, model, optimizer, loads_optimizer=loads_optimizer)
     for group, settings in zip(optimizer.param_groups, configured, strict=True):
         group.update({name: settings[name] for name in settings if name != "params"})
-    scaler.load_state_dict(saved["scaler"])
-    return Progress(**saved["progress"])
+    if saved["scaler"]:  # empty where nothing was scaled
+        scaler.load_state_dict(saved["scaler"])
+    return saved
+
+
+def _optimizer_of(saved: State) -> str:
+    """The ``optim.name`` that a checkpoint was made with, or what its optimizer remembers says."""
+    if "optim" in saved:
+        return str(saved["optim"])
+    by_parameter = saved.get("optimizer", {})  # sharded: {name: state}; else a state dict
+    states = by_parameter.get("state", by_parameter).values()
+    remembered = {key for state in states for key in state}
+    kinds = {"exp_avg": "adamw", "sum": "adagrad", "t": "sgd with lr / sqrt(t + 1)"}
+    return next((kind for key, kind in kinds.items() if key in remembered), "sgd")
+
+
+def _check_best(progress: Progress, run: RunDirectory, measured_on: str | None) -> bool:
+    """Forgets the best if it was measured on something else, or its weights are gone.
+
+    Returns whether those of the checkpoint itself are the best, and have yet to be written as such.
+    """
+    steps = [step for step in run.best_steps() if step <= progress.step]
+    if progress.best_step is None and math.isfinite(progress.best_val_loss) and steps:
+        progress.best_step = steps[0]  # the checkpoint is of before this was remembered
+    comparable = None in (measured_on, progress.best_measured_on)
+    is_here = progress.best_step in (*steps, progress.step)
+    if not is_here or not (comparable or progress.best_measured_on == measured_on):
+        progress.forget_best()
+    return progress.best_step is not None and progress.best_step not in steps

@@ -13,13 +13,17 @@ Each part is a file of this name.
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
 
 from cs336lm.training.config import Config
+from cs336lm.training.distributed import StopVote
+from cs336lm.training.environment import record_environment
 from cs336lm.training.loop import run_steps
 from cs336lm.training.profiling import StepProfiler
 from cs336lm.training.progress import Progress
@@ -29,6 +33,7 @@ from cs336lm.training.setup import set_up
 from cs336lm.training.step import TrainingStep
 from cs336lm.training.stop_signals import StopSignals
 from cs336lm.training.trackers.console import ConsoleTracker
+from cs336lm.training.trackers.group import TrackerGroup
 from cs336lm.training.trackers.jsonl import JsonlTracker
 from cs336lm.training.trackers.table import TRACKERS
 from cs336lm.training.trackers.tracker import Tracker
@@ -50,9 +55,10 @@ class Trainer:
     """One training run: ``Trainer(config, run_dir).train()``.
 
     Everything is opened and checked here, before anything is written. ``resume`` continues from the
-    run's last checkpoint (from the start, if it has none yet); without it, a directory that holds a
-    run is refused. ``console``: show a live line on stderr. ``profile``: record a few steps, see
-    ``profiling``.
+    run's last checkpoint (from the start, if it has none yet); without it, a directory that holds
+    weights of a run is refused. ``new_optimizer``: resume with another optimizer than before, which
+    starts without a memory. ``console``: show a live line on stderr. ``profile``: record a few
+    steps, see ``profiling``.
     """
 
     def __init__(
@@ -61,11 +67,14 @@ class Trainer:
         run_dir: str | Path,
         *,
         resume: bool = False,
+        new_optimizer: bool = False,
         console: bool = False,
         profile: bool = False,
     ) -> None:
-        self._setup = setup = set_up(config, run_dir, resume=resume)
+        self._setup = setup = set_up(config, run_dir, resume=resume, new_optimizer=new_optimizer)
         self._step = TrainingStep(setup)
+        self._signals = StopSignals(patient=setup.world.size > 1)
+        self._stop = StopVote(setup.world, setup.device, self._signals)
         self._console = console
         self._profile = profile and setup.world.is_main
         self.run, self.config, self.data = setup.run, setup.config, setup.data
@@ -74,27 +83,36 @@ class Trainer:
         self.progress = setup.progress
 
     def train(self) -> TrainResult:
-        """Trains to the last step, or until Ctrl-C or SIGTERM, and saves in either case.
+        """Trains to the last step, or until Ctrl-C, SIGTERM or SIGHUP; saves in any case.
 
-        Raises ``ValueError`` if the loss is not a finite number any more, and ``OSError`` if a file
-        cannot be written; the checkpoints written before are whole.
+        Raises ``UsageError`` if another process trains in the run directory, ``ValueError`` if the
+        loss is not a finite number any more, and ``OSError`` if a file cannot be written; the
+        checkpoints written before are whole.
         """
         self.world.barrier()  # everybody has looked at the directory and found it good
-        if self.world.is_main:
-            self.run.prepare(self.config, self.data.tokenizer)
         with ExitStack() as stack:
+            if self.world.is_main:
+                stack.enter_context(self.run.in_use(self.progress.step))
+                self.run.prepare(self.config, self.data.tokenizer, asked=self._setup.asked)
+                self.run.settle_best(self.progress.best_step, self.progress.step)
+                record_environment(
+                    self.run.environment_file, self.device, self.world, self.progress.step
+                )
             stack.callback(self.world.leave)
-            reporter = stack.enter_context(closing(Reporter(self._setup, self._make_trackers())))
+            reporter = stack.enter_context(closing(Reporter(self._setup, self._open_tracker())))
             saver = stack.enter_context(closing(Saver(self._setup, reporter)))
             validator = Validator(self._setup, self.validate, reporter)
             profiler = self._make_profiler()
-            with StopSignals(patient=self.world.size > 1) as stop:
+            with self._signals:
                 callbacks = [validator, reporter, saver]
-                run_steps(self._setup, self.update, callbacks, stop, profiler)
+                run_steps(self._setup, self.update, callbacks, self._stop, profiler)
             self.world.barrier()
         latest = reporter.latest
         return TrainResult(
-            self.progress, latest.get("train_loss"), latest.get("val_loss"), stop.received
+            self.progress,
+            latest.get("train_loss"),
+            latest.get("val_loss"),
+            self._signals.received,
         )
 
     def update(self, x: Tensor, y: Tensor, *, rounds: int) -> tuple[Tensor, Tensor]:
@@ -105,18 +123,23 @@ class Trainer:
         return self._step(x, y, rounds=rounds)
 
     def validate(self) -> float:
-        """The mean loss over the fixed validation windows, in nats per token."""
-        return validation_loss(self._setup)
+        """The mean loss over the fixed validation windows, in nats per token.
 
-    def _make_trackers(self) -> list[Tracker]:
+        Raises ``StopRequested`` if a signal asks ``train`` to stop meanwhile.
+        """
+        return validation_loss(self._setup, self._stop)
+
+    def _open_tracker(self) -> Tracker | None:
         if not self.world.is_main:
-            return []
-        train, step = self.config.train, self.progress.step
-        trackers: list[Tracker] = [JsonlTracker(self.run.metrics_file, after=step or None)]
-        trackers += [TRACKERS[name](self.run.path, asdict(self.config)) for name in train.track]
+            return None
+        train, step, path = self.config.train, self.progress.step, self.run.path
+        others: dict[str, Callable[[], Tracker]] = {
+            name: partial(TRACKERS[name], path, asdict(self.config), step) for name in train.track
+        }
         if self._console:
-            trackers.append(ConsoleTracker(step, train.steps))
-        return trackers
+            others["console"] = partial(ConsoleTracker, step, train.steps)
+        own = partial(JsonlTracker, self.run.metrics_file, after=step or None)
+        return TrackerGroup(own, others)
 
     def _make_profiler(self) -> StepProfiler | None:
         return StepProfiler(self.run.path / "profile", self.device) if self._profile else None

@@ -7,37 +7,39 @@ figures compare.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 
-from cs336lm.data import gather_windows, validation_starts
+from cs336lm.data import gather_windows
 from cs336lm.model.transformer import TransformerLM
 from cs336lm.training.callbacks import Callback, StepResult, is_due
+from cs336lm.training.data import validation_windows
+from cs336lm.training.distributed import StopRequested, StopVote
 from cs336lm.training.reporter import Reporter
 from cs336lm.training.setup import Setup
-
-EVAL_BATCH_SIZE = 32
-"""Windows in each of ``train.eval_batches``: fixed, so that runs of any batch size compare."""
 
 
 class Validator(Callback):
     """Validates before the first step, every ``train.eval_every`` steps and after the last.
 
-    ``validate`` returns the validation loss. Without validation data this does nothing.
+    ``validate`` returns the validation loss. Without validation data this does nothing. The best
+    loss is kept together with its step and what it was measured on, ``validation_fingerprint``.
     """
 
     def __init__(self, setup: Setup, validate: Callable[[], float], reporter: Reporter) -> None:
         self._has_data = setup.data.val is not None
         self._every = setup.config.train.eval_every
         self._progress = setup.progress
+        self._measured_on = setup.measured_on
         self._validate = validate
         self._reporter = reporter
 
     def before_training(self) -> None:
         """Says how good the initial weights are."""
         if self._has_data and self._progress.step == 0:
-            self._reporter.write(self._progress.record(val_loss=self._validate()))
+            with suppress(StopRequested):  # the first step will be the last one
+                self._reporter.write(self._progress.record(val_loss=self._validate()))
 
     def after_step(self, result: StepResult) -> None:
         """Leaves ``val_loss`` among the figures of a step that is due, and whether it is best."""
@@ -45,18 +47,27 @@ class Validator(Callback):
             return
         self._reporter.flush()  # the record before need not wait for this one
         result.request_scalars()  # before the validation, whose time is not the step's
-        loss = result.figures["val_loss"] = self._validate()
+        try:
+            loss = result.figures["val_loss"] = self._validate()
+        except StopRequested:
+            result.is_stopping = True
+            return
         result.is_best = loss < self._progress.best_val_loss
-        self._progress.best_val_loss = min(loss, self._progress.best_val_loss)
+        if result.is_best:
+            self._progress.best_val_loss, self._progress.best_step = loss, result.step
+            self._progress.best_measured_on = self._measured_on
 
 
 @torch.no_grad()
-def validation_loss(setup: Setup) -> float:
-    """The mean loss over the fixed validation windows, in nats per token."""
+def validation_loss(setup: Setup, stop: StopVote) -> float:
+    """The mean loss over the fixed validation windows, in nats per token.
+
+    Raises ``StopRequested`` once ``stop`` says so, after any of the batches.
+    """
     data, config, world = setup.data.val, setup.config, setup.world
     assert data is not None
     context = config.model.context_length
-    starts = validation_starts(len(data), EVAL_BATCH_SIZE, config.train.eval_batches, context)
+    starts = validation_windows(data, config)
     most = config.data.batch_size // world.size // config.train.grad_accumulation
     calls = starts.reshape(-1, _rows_per_call(starts.size, most, world.size))
     model = setup.model
@@ -64,6 +75,7 @@ def validation_loss(setup: Setup) -> float:
     with _evaluating(model.module, fp8=config.train.fp8):
         # All processes call the model equally often, for they may meet inside it.
         for first in range(0, len(calls), world.size):
+            stop.check()
             mine = first + world.rank
             x, y = gather_windows(data, calls[mine % len(calls)], context, setup.device)
             loss = model(x, y)

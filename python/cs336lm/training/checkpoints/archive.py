@@ -2,7 +2,8 @@
 
 A checkpoint is one ``torch.save`` archive of plain tensors and numbers::
 
-    {"model": state_dict, "optimizer": state_dict, "iteration": int, ...}
+    {"format": 1, "model_config": {"d_model": 256, ...}, "model": state_dict,
+     "optimizer_name": "AdamW", "optimizer": state_dict, "iteration": int, ...}
 
 It is loaded with ``weights_only=True``, so that a file from a stranger cannot run code, and the CRC
 of every tensor is compared first: a truncated or altered file is refused by name. PyTorch is
@@ -17,7 +18,10 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from cs336lm.files import atomic_write
-from cs336lm.training.checkpoints.state import State
+from cs336lm.training.checkpoints.state import State, refuse_later_format
+
+_UNREADABLE = (RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError)
+"""What ``torch.load`` may raise on a file that it cannot make sense of."""
 
 
 class _Target:
@@ -65,13 +69,24 @@ def read_state(path: str | Path, *, verify: bool = True) -> State:
         return read_open_file(file, str(path))
 
 
+def peek_iteration(path: Path) -> int | None:
+    """The iteration that a checkpoint is of, without reading its tensors; None if it has none."""
+    import torch
+
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return int(state["iteration"])
+    except (OSError, *_UNREADABLE, TypeError):
+        return None
+
+
 def read_open_file(file: IO[bytes], name: str) -> State:
     """A checkpoint's content from an open file, not verified; errors call it ``name``."""
     import torch
 
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
-    except (RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
+    except _UNREADABLE as error:
         first_line = str(error).strip().partition("\n")[0]
         raise ValueError(
             f"{name} is truncated, damaged or not a checkpoint ({first_line})"
@@ -81,6 +96,7 @@ def read_open_file(file: IO[bytes], name: str) -> State:
         raise ValueError(
             f"{name} is not a checkpoint: it does not contain {' and '.join(sorted(missing))}"
         )
+    refuse_later_format(state, name)
     return state
 
 

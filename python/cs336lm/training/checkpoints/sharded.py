@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,14 @@ from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystem
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
-from cs336lm.files import atomic_write
+from cs336lm.files import atomic_write, sync_directory
+from cs336lm.training.checkpoints.state import (
+    State,
+    describe,
+    differences,
+    refuse_later_format,
+    refuse_other_model,
+)
 from cs336lm.training.distributed import World
 
 _NUMBERS = "state.json"
@@ -54,22 +62,30 @@ def save_sharded(
     if world.is_main:
         sizes = {file.name: file.stat().st_size for file in sorted(beside.iterdir())}
         with atomic_write(beside / _NUMBERS) as file:
-            file.write(json.dumps({**numbers, "optimizer": plain, "sizes": sizes}).encode())
+            numbers = {**describe(model), **numbers, "optimizer": plain, "sizes": sizes}
+            file.write(json.dumps(numbers).encode())
         shutil.rmtree(path, ignore_errors=True)
         beside.rename(path)
+        sync_directory(path.parent)
     world.barrier()
 
 
 def load_sharded(
-    path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer | None = None
+    path: Path,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer | None = None,
+    loads_optimizer: Callable[[State], bool] = lambda _: True,
 ) -> dict[str, Any]:
     """Loads model and optimizer in place, however they are sharded now, and returns the numbers.
 
-    Raises ``ValueError``, naming ``path``, if it is damaged or does not match the model.
+    Of those ``loads_optimizer`` is asked first, as in ``RunDirectory.restore``. Raises
+    ``ValueError``, naming ``path``, if it is damaged, and ``Mismatch`` if it is of another model.
     """
     numbers = _read_numbers(path)
+    refuse_later_format(numbers, str(path))
     wanted = _flat(model)
-    if optimizer is not None:
+    refuse_other_model(numbers, _differences(path, wanted), model, str(path))
+    if optimizer is not None and loads_optimizer(numbers):
         wanted |= _make_optimizer_state(model, optimizer, numbers["optimizer"])
     alone = not torch.distributed.is_initialized()
     try:
@@ -78,8 +94,23 @@ def load_sharded(
             load(wanted, storage_reader=FileSystemReader(path), no_dist=alone)
     except Exception as error:  # whatever reading, unpickling and planning may raise
         reason = str(error).strip().partition("\n")[0]
-        raise ValueError(f"{path} is damaged or does not match the model ({reason})") from None
+        raise ValueError(f"{path} is damaged ({reason})") from None
     return numbers
+
+
+def _differences(path: Path, wanted: dict[str, Any]) -> list[str]:
+    """How the saved weights differ from those wanted, in keys and shapes."""
+    try:
+        saved = FileSystemReader(path).read_metadata().state_dict_metadata
+    except Exception as error:  # whatever unpickling may raise
+        raise ValueError(f"{path} is damaged: .metadata cannot be read ({error})") from None
+    prefix = "model."
+    shapes = {
+        name.removeprefix(prefix): torch.Size(getattr(entry, "size", ()))
+        for name, entry in saved.items()
+        if name.startswith(prefix)
+    }
+    return differences(shapes, {name.removeprefix(prefix): t.shape for name, t in wanted.items()})
 
 
 def _read_numbers(path: Path) -> dict[str, Any]:

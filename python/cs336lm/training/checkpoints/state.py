@@ -1,11 +1,15 @@
 """What a checkpoint holds, taken from a model and its optimizer and loaded into them again.
 
-Loading never changes a model that the checkpoint does not match: keys and shapes are compared
-before the first weight is copied.
+Loading never changes a model that the checkpoint does not match: keys, shapes and what is known of
+the model's configuration are compared before the first weight is copied. Wrappers make no
+difference: a checkpoint of ``torch.compile(model)``, or of DDP's, is one of ``model``.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,8 +17,26 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 State = dict[str, Any]
+Shapes = Mapping[str, "torch.Size"]
+
+FORMAT = 1
+"""The version of what is in a checkpoint; one that lacks it is of before there were versions."""
 
 _KEYS_SHOWN = 4
+
+# What torch.compile, FSDP 1 and activation checkpointing put before the name of what they wrap,
+# and DDP and DataParallel before that of a whole model.
+_WRAPPED_ANYWHERE = re.compile(r"(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+_WRAPPED_WHOLE = "module."
+
+_PLAIN = (bool, int, float, str, type(None))  # what any version of PyTorch loads without pickle
+
+# Differences that loading weights may make on purpose.
+_FREE_SETTINGS = ("context_length", "vocab_size", "d_ff")
+
+
+class Mismatch(ValueError):
+    """A checkpoint is whole, but not of this model or optimizer."""
 
 
 def pack(
@@ -22,27 +44,68 @@ def pack(
 ) -> State:
     """The content of a checkpoint; its tensors are the live ones, not copies."""
     return {
-        "model": model.state_dict(),
+        **describe(model),
+        "model": unwrapped(model.state_dict()),
+        "optimizer_name": type(optimizer).__name__,
         "optimizer": optimizer.state_dict(),
         "iteration": iteration,
         **extra,
     }
 
 
+def describe(model: torch.nn.Module) -> State:
+    """What a checkpoint says about itself: its format, and the configuration of its model."""
+    config = _model_config(model)
+    return {"format": FORMAT} | ({} if config is None else {"model_config": config})
+
+
+def unwrapped(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict by the names that the model itself gives, whatever it was wrapped in."""
+    names = _unwrapped_names(weights)
+    if list(names) == list(names.values()):
+        return weights
+    return {names[name]: weight for name, weight in weights.items()}
+
+
+def refuse_later_format(state: State, name: str) -> None:
+    """Raises ``Mismatch`` if the checkpoint ``name`` is of a version yet to come."""
+    if state.get("format", FORMAT) != FORMAT:
+        raise Mismatch(
+            f"{name} is a checkpoint of format {state['format']!r}, this version of cs336lm reads "
+            f"format {FORMAT}: use the version that wrote it"
+        )
+
+
 def unpack_model(state: State, model: torch.nn.Module, name: str) -> None:
     """Loads the weights.
 
-    Raises ``ValueError`` that calls the checkpoint ``name`` if keys or shapes differ.
+    Raises ``Mismatch`` that calls the checkpoint ``name`` if keys or shapes differ, or what the
+    model computes with them.
     """
-    current, saved = model.state_dict(), state["model"]
+    saved = state["model"]
     if not isinstance(saved, dict) or not all(hasattr(value, "shape") for value in saved.values()):
         raise ValueError(f"{name} is not a checkpoint: its model is not a table of tensors")
-    differences = _differences(saved, current)
-    if differences:
-        raise ValueError(
-            f"{name}: the checkpoint does not match the model: {', '.join(differences)}"
-        )
-    model.load_state_dict({key: _sliced_like(value, current[key]) for key, value in saved.items()})
+    saved, wrapped = unwrapped(saved), model.state_dict()
+    names = {plain: name for name, plain in _unwrapped_names(wrapped).items()}
+    current = {plain: wrapped[names[plain]] for plain in names}
+    shapes = ({key: value.shape for key, value in table.items()} for table in (saved, current))
+    refuse_other_model(state, differences(*shapes), model, name)
+    model.load_state_dict(
+        {names[key]: _sliced_like(value, current[key]) for key, value in saved.items()}
+    )
+
+
+def refuse_other_model(state: State, found: list[str], model: torch.nn.Module, name: str) -> None:
+    """Raises ``Mismatch`` if differences were found, or if ``model`` computes something else."""
+    before, now = state.get("model_config") or {}, _model_config(model) or {}
+    settings = [key for key in before if key in now and key not in _FREE_SETTINGS]
+    found = found or [
+        f"model.{key} {before[key]!r} instead of {now[key]!r}"
+        for key in settings
+        if before[key] != now[key]
+    ]
+    if found:
+        raise Mismatch(f"{name}: the checkpoint does not match the model: {', '.join(found)}")
 
 
 def unpack(
@@ -50,10 +113,14 @@ def unpack(
 ) -> int:
     """Loads weights and optimizer state, and returns the iteration they are of."""
     if "optimizer" not in state:
-        raise ValueError(
+        raise Mismatch(
             f"{name} does not contain an optimizer's state, only weights: training cannot "
             "continue from it"
         )
+    ours = type(optimizer).__name__
+    theirs = state.get("optimizer_name", ours)
+    if theirs != ours:
+        raise Mismatch(f"{name} holds the state of the optimizer {theirs}, not of {ours}")
     unpack_model(state, model, name)
     saved = state["optimizer"]
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -65,19 +132,39 @@ def unpack(
     try:
         optimizer.load_state_dict({**saved, "state": slices})
     except (ValueError, KeyError) as error:
-        raise ValueError(f"{name}: the checkpoint does not match the optimizer: {error}") from None
+        raise Mismatch(f"{name}: the checkpoint does not match the optimizer: {error}") from None
     return int(state["iteration"])
 
 
-def _differences(saved: dict[str, Tensor], current: dict[str, Tensor]) -> list[str]:
-    """How the saved tensors differ from the current ones in keys and shapes."""
+def _unwrapped_names(weights: dict[str, Tensor]) -> dict[str, str]:
+    """The name of each weight -> the name that the model itself gives it."""
+    names = {name: _WRAPPED_ANYWHERE.sub("", name) for name in weights}
+    while names and all(plain.startswith(_WRAPPED_WHOLE) for plain in names.values()):
+        names = {name: plain.removeprefix(_WRAPPED_WHOLE) for name, plain in names.items()}
+    is_clear = len(set(names.values())) == len(names)
+    return names if is_clear else {name: name for name in weights}
+
+
+def _model_config(model: Any) -> dict[str, Any] | None:
+    """The configuration of the model inside whatever it is wrapped in, if it has one."""
+    while not hasattr(model, "config") and hasattr(model, "module"):
+        model = model.module
+    config = getattr(model, "config", None)
+    if not dataclasses.is_dataclass(config):
+        return None
+    fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    return {name: value for name, value in fields.items() if isinstance(value, _PLAIN)}
+
+
+def differences(saved: Shapes, current: Shapes) -> list[str]:
+    """How saved tensors differ from the current ones in keys and shapes."""
     found = {
         "missing keys": [repr(key) for key in current if key not in saved],
         "unexpected keys": [repr(key) for key in saved if key not in current],
         "shapes": [
-            f"{key!r} {tuple(saved[key].shape)} instead of {tuple(value.shape)}"
-            for key, value in current.items()
-            if key in saved and saved[key].shape != value.shape
+            f"{key!r} {tuple(saved[key])} instead of {tuple(shape)}"
+            for key, shape in current.items()
+            if key in saved and saved[key] != shape
         ],
     }
     return [f"{what} [{_shortened(items)}]" for what, items in found.items() if items]

@@ -1,6 +1,10 @@
 """The configuration as TOML: a table is a section, a key is a field.
 
 A relative path in a file is relative to that file's folder.
+
+The file of a run holds every value, those that were left open and derived from others too. The
+table ``[derived]`` repeats the latter: whoever starts another run from the file gets them derived
+anew, as long as the section still says the same; a value edited there is one that was asked for.
 """
 
 from __future__ import annotations
@@ -20,8 +24,10 @@ from cs336lm.training.config.tree import SECTIONS, Config
 from cs336lm.training.config.values import convert
 
 
-def load_config(path: str | Path, base: Config | None = None) -> Config:
+def load_config(path: str | Path, base: Config | None = None, *, resolved: bool = False) -> Config:
     """Reads a TOML file; what it does not say is as in ``base`` (the defaults).
+
+    In the file of a run, what was derived is left open again, unless ``resolved``.
 
     Raises ``OSError`` if the file cannot be read, ``ValueError`` if it is not TOML, and
     ``UsageError`` naming the key if that is unknown or its value impossible.
@@ -31,8 +37,11 @@ def load_config(path: str | Path, base: Config | None = None) -> Config:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
         raise ValueError(f"{path} is not valid TOML: {error}") from None
+    derived, base = tables.pop("derived", {}), base or Config()
     try:
-        config = config_from_tables(tables, base or Config())
+        if not resolved:
+            base = _reopen(tables, derived, base)
+        config = config_from_tables(tables, base)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
     return dataclasses.replace(config, data=config.data.relative_to(path.absolute().parent))
@@ -60,20 +69,63 @@ def _nearest(name: str, known: typing.Iterable[str]) -> str:
     return f"; did you mean {close[0]}?" if close else f"; there are {', '.join(known)}"
 
 
-def dump_config(config: Config) -> str:
-    """The configuration as TOML; a field that is None is left out, since TOML has no null."""
-    tables = {
+def _reopen(tables: dict[str, Any], derived: Any, base: Config) -> Config:
+    """Takes from ``tables`` the values that ``derived`` has too; they are open in what it returns.
+
+    A table that does not fit is none of ours, and is left to be refused or ignored.
+    """
+    for section in SECTIONS.keys() & (derived.keys() if isinstance(derived, dict) else ()):
+        hints = typing.get_type_hints(SECTIONS[section])
+        said, values = tables.get(section), derived[section]
+        if not isinstance(said, dict) or not isinstance(values, dict):
+            continue
+        same = [
+            name
+            for name in values.keys() & said.keys()
+            if values[name] == said[name] and type(None) in typing.get_args(hints.get(name))
+        ]
+        for name in same:
+            del said[name]
+        part = dataclasses.replace(getattr(base, section), **dict.fromkeys(same))
+        base = dataclasses.replace(base, **{section: part})
+    return base
+
+
+def dump_config(config: Config, asked: Config | None = None) -> str:
+    """The configuration as TOML; a field that is None is left out, since TOML has no null.
+
+    Where ``asked`` is given, ``[derived]`` says which values are open in it.
+    """
+    tables = {section: _table(vars(getattr(config, section))) for section in SECTIONS}
+    derived = {
         section: {
-            name: str(value) if isinstance(value, Path) else value
-            for name, value in vars(getattr(config, section)).items()
-            if value is not None
+            name: value
+            for name, value in table.items()
+            if asked is not None and getattr(getattr(asked, section), name) is None
         }
-        for section in SECTIONS
+        for section, table in tables.items()
     }
-    return tomli_w.dumps(tables)
+    derived = {section: table for section, table in derived.items() if table}
+    text = tomli_w.dumps(tables)
+    if derived:
+        text += f"\n{_DERIVED_COMMENT}\n{tomli_w.dumps({'derived': derived})}"
+    return text
 
 
-def save_config(config: Config, path: str | Path) -> None:
+_DERIVED_COMMENT = """\
+# Values of above that nobody asked for: they follow from others, and follow them anew where another
+# run is started from this file. Edit them above; here stands what they were."""
+
+
+def _table(fields: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in fields.items()
+        if value is not None
+    }
+
+
+def save_config(config: Config, path: str | Path, asked: Config | None = None) -> None:
     """Writes ``dump_config`` atomically."""
     with atomic_write(path) as file:
-        file.write(dump_config(config).encode())
+        file.write(dump_config(config, asked).encode())

@@ -45,15 +45,17 @@ class OptimConfig:
     """The optimizer and its learning rate."""
 
     name: Literal["adamw", "sgd", "adagrad"] = "adamw"
-    """Which optimizer; betas and weight decay are AdamW's alone."""
+    """Which optimizer; betas and weight decay are AdamW's alone, sgd is plain: lr follows the
+    schedule and nothing else."""
     schedule: Literal["cosine", "linear", "wsd", "constant"] = "cosine"
     """How the learning rate falls from lr to min_lr after the warm-up."""
     lr: float = 1e-3
     """Learning rate at its highest."""
     min_lr: float | None = None
-    """Learning rate at the end; none means a tenth of lr."""
+    """Learning rate at the end; none means a tenth of lr, also where --resume changes that."""
     warmup_steps: int | None = None
-    """Steps in which the learning rate rises from 0 to lr; none means 5 % of train.steps."""
+    """Steps in which the learning rate rises from 0 to lr; none means 5 % of train.steps, also
+    where --resume changes these."""
     betas: tuple[float, float] = (0.9, 0.95)
     """Decay of AdamW's running means of the gradient and of its square."""
     eps: float = 1e-8
@@ -83,7 +85,7 @@ class TrainConfig:
     steps: int = 2000
     """Optimizer steps in all; the learning rate reaches min_lr at the last."""
     seed: int = 0
-    """Decides the initial weights and which tokens each step sees."""
+    """Decides the initial weights and which tokens each step sees; a number of 64 bits."""
     device: str = "auto"
     """auto (cuda, else mps, else cpu), cpu, cuda, cuda:1, mps."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -116,10 +118,18 @@ class TrainConfig:
             _at_least(f"train.{name}", getattr(self, name), 0)
         for name in ("grad_accumulation", "eval_batches", "log_every", "keep_checkpoints"):
             _at_least(f"train.{name}", getattr(self, name), 1)
+        if self.seed > _LARGEST_SEED:
+            raise UsageError(
+                f"train.seed={self.seed} is impossible: it must be at most {_LARGEST_SEED}, a "
+                "number of 64 bits"
+            )
         if self.device.partition(":")[0] not in ("auto", "cpu", "cuda", "mps"):
             raise UsageError(
                 f"train.device={self.device!r} must be one of auto, cpu, cuda, cuda:N, mps"
             )
+
+
+_LARGEST_SEED = 2**64 - 1  # of PyTorch's generators
 
 
 def _at_least(name: str, value: float | None, least: int) -> None:
@@ -149,8 +159,16 @@ class Config:
             )
 
     def resolved(self, vocab_size: int) -> Config:
-        """This configuration with every value that was left open filled in, and paths absolute."""
+        """This configuration with every value that was left open filled in, and paths absolute.
+
+        Raises ``UsageError`` if what was asked for does not fit together.
+        """
         optim, steps = self.optim, self.train.steps
+        if optim.warmup_steps is not None and optim.warmup_steps > steps:
+            raise UsageError(
+                f"optim.warmup_steps={optim.warmup_steps} is more than train.steps={steps}: the "
+                "run would end before the learning rate is reached"
+            )
         return dataclasses.replace(
             self,
             data=self.data.relative_to(Path.cwd()),

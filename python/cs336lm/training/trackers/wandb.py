@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import os
+import secrets
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from cs336lm.files import atomic_write
 from cs336lm.training.trackers.tracker import Record
+
+_ID_FILE = "wandb-id"
 
 
 class WandbTracker:
-    """A run of Weights & Biases, in the project that WANDB_PROJECT names (extra: ``wandb``)."""
+    """A run of Weights & Biases, in the project that WANDB_PROJECT names (extra: ``wandb``).
 
-    def __init__(self, run_dir: Path, config: dict[str, Any]) -> None:
+    A run directory is one run there, however often it is stopped and resumed: its id (WANDB_RUN_ID,
+    or a random one) is kept in ``RUN_DIR/wandb-id``. W&B takes each step once, so that steps which
+    a resumed run repeats are not doubled.
+    """
+
+    def __init__(self, run_dir: Path, config: dict[str, Any], step: int) -> None:
         wandb: Any = import_module("wandb")
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "cs336lm"),
+            id=_id_of(run_dir),
+            resume="allow",  # the run of this id, or a new one
             name=run_dir.name,
             dir=str(run_dir),
             config=config,
@@ -30,3 +41,15 @@ class WandbTracker:
     def close(self) -> None:
         """Waits until everything is sent."""
         self._run.finish()
+
+
+def _id_of(run_dir: Path) -> str:
+    """The id that the run in ``run_dir`` has in W&B, made and kept there when first asked for."""
+    path = run_dir / _ID_FILE
+    kept = path.read_text().strip() if path.exists() else ""
+    if kept:
+        return kept
+    new = os.environ.get("WANDB_RUN_ID") or secrets.token_hex(8)
+    with atomic_write(path) as file:
+        file.write(f"{new}\n".encode())
+    return new

@@ -1,0 +1,104 @@
+"""Which device and precision a run gets, on machines that are only told of."""
+
+import platform
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from cs336lm.errors import UsageError
+from cs336lm.training import devices
+from cs336lm.training.devices import choose_device, choose_dtype, keep_freed_memory
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A machine with so many devices, for PyTorch's ears."""
+
+    def make(cuda=0, mps=0):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: cuda)
+        monkeypatch.setattr(torch.mps, "device_count", lambda: mps)
+
+    return make
+
+
+def test_each_process_of_a_machine_has_its_own_gpu(machine):
+    machine(cuda=4)
+    for name in ("cuda", "auto"):
+        chosen = [choose_device(name, rank) for rank in range(4)]
+        assert chosen == [torch.device("cuda", rank) for rank in range(4)]
+        with pytest.raises(UsageError, match="no such device"):
+            choose_device(name, 4)
+    assert choose_device("cuda:2", 0) == torch.device("cuda", 2)
+    assert choose_device("cpu", 3) == torch.device("cpu")
+
+
+def test_auto_takes_the_fastest_kind_there_is(machine):
+    for there, kind in (({"cuda": 1, "mps": 1}, "cuda"), ({"mps": 1}, "mps"), ({}, "cpu")):
+        machine(**there)
+        assert choose_device("auto").type == kind
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:1", "mps", "xpu"])
+def test_a_device_that_is_not_there_is_refused(machine, name):
+    machine(cuda=1 if name == "cuda:1" else 0)
+    with pytest.raises(UsageError, match=f"train.device='{name}'"):
+        choose_device(name)
+
+
+@pytest.mark.parametrize("name", ["", "gpu", "cuda:x", "cuda:-1"])
+def test_a_device_that_is_none_is_refused(machine, name):
+    machine(cuda=1)
+    with pytest.raises(UsageError, match="must be one of auto, cpu, cuda, cuda:N, mps"):
+        choose_device(name)
+
+
+def test_auto_is_bfloat16_where_a_gpu_has_it(monkeypatch):
+    cuda = torch.device("cuda", 0)
+    for has_it, expected in ((True, torch.bfloat16), (False, torch.float16)):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda has_it=has_it: has_it)
+        assert choose_dtype("auto", cuda) == expected
+        assert choose_dtype("float32", cuda) == torch.float32
+    for kind in ("cpu", "mps"):
+        assert choose_dtype("auto", torch.device(kind)) == torch.float32
+        assert choose_dtype("bfloat16", torch.device(kind)) == torch.bfloat16
+
+
+RESIDENT_ONCE_FREED = """
+import sys, torch
+from pathlib import Path
+from cs336lm.training.devices import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+def resident():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
+before = resident()
+torch.ones(16 << 20)
+print(resident() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators need no advice")
+def test_freed_memory_is_kept():
+    """64 MB, made and freed: with the process still, or given back to the system."""
+    kilobytes = {
+        how: int(
+            subprocess.check_output([sys.executable, "-c", RESIDENT_ONCE_FREED, how], text=True)
+        )
+        for how in ("keep", "give back")
+    }
+    assert kilobytes["keep"] > 60_000
+    assert kilobytes["give back"] < 20_000
+
+
+def test_memory_is_kept_only_where_there_is_something_to_ask(monkeypatch):
+    asked = []
+    libc = SimpleNamespace(mallopt=lambda *setting: asked.append(setting))
+    monkeypatch.setattr(devices.ctypes, "CDLL", lambda name: libc)
+    keep_freed_memory()
+    assert asked == [(-1, -1), (-4, 0)]  # M_TRIM_THRESHOLD, M_MMAP_MAX
+    monkeypatch.setattr(devices.ctypes, "CDLL", lambda name: SimpleNamespace())
+    keep_freed_memory()
+    assert len(asked) == 2

@@ -1,0 +1,86 @@
+"""What is written is on the disk before it has its name, and a lock has one owner."""
+
+import errno
+import multiprocessing
+import os
+import sys
+import time
+
+import pytest
+from cs336lm.errors import UsageError
+from cs336lm.files import atomic_write, exclusive_lock, refuse_if_locked
+
+
+@pytest.fixture
+def journal(monkeypatch):
+    """The calls that decide what survives a power cut, in order, and what they were made on."""
+    calls = []
+    fsync, replace = os.fsync, os.replace
+
+    def noted_fsync(handle):
+        size = os.fstat(handle).st_size
+        calls.append(("fsync", os.readlink(f"/proc/self/fd/{handle}"), size))
+        fsync(handle)
+
+    def noted_replace(source, target, **options):
+        calls.append(("replace", str(source), str(target)))
+        replace(source, target, **options)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "replace", noted_replace)
+    return calls
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="names of open files are not told")
+def test_a_file_and_then_its_folder_are_synced(tmp_path, journal):
+    with atomic_write(tmp_path / "a.bin") as file:
+        file.write(b"x" * 10_000)
+        beside = os.readlink(f"/proc/self/fd/{file.fileno()}")
+    assert os.path.dirname(beside) == str(tmp_path)
+    (first, renamed, last) = journal
+    assert first == ("fsync", beside, 10_000)  # all of it, buffers included
+    assert renamed == ("replace", beside, str(tmp_path / "a.bin"))
+    assert last[:2] == ("fsync", str(tmp_path))
+
+
+def hold(path, ready):
+    with exclusive_lock(path, "the pot"):
+        ready.set()
+        time.sleep(600)
+
+
+def test_a_lock_names_its_owner_and_dies_with_it(tmp_path):
+    path = tmp_path / ".lock"
+    refuse_if_locked(path, "the pot")
+    assert not path.exists()  # looking makes nothing
+    fork = multiprocessing.get_context("fork")
+    ready = fork.Event()
+    owner = fork.Process(target=hold, args=(path, ready))
+    owner.start()
+    assert ready.wait(60)
+    for attempt in (
+        exclusive_lock(path, "the pot").__enter__,
+        lambda: refuse_if_locked(path, "the pot"),
+    ):
+        with pytest.raises(UsageError, match=f"^the pot is in use by process {owner.pid} on "):
+            attempt()
+    owner.kill()
+    owner.join()
+    refuse_if_locked(path, "the pot")
+    with exclusive_lock(path, "the pot"):
+        assert path.read_text().startswith(f"process {os.getpid()} on ")
+    with exclusive_lock(path, "the pot"):
+        pass
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="nothing is locked there")
+def test_a_disk_without_locks_is_a_warning(tmp_path, monkeypatch):
+    import fcntl
+
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    told = pytest.warns(UserWarning, match="this file system has no locks")
+    with told, exclusive_lock(tmp_path / ".lock", "the pot"):
+        pass
