@@ -162,9 +162,16 @@ def _clear(out: Path) -> None:
         raise UsageError(
             f"--out {out} contains files that are not from an earlier demo: name another directory"
         )
+    from cs336lm.text.stories import holds_stories
+
+    for name in ("train.txt", "val.txt"):
+        if (out / name).is_file() and not holds_stories(out / name):
+            raise UsageError(
+                f"{out / name} is not the demo's text any more: move it, or name another --out"
+            )
     print(f"{out}/ holds an earlier demo, which this one replaces.\n", flush=True)
     for path in (out / name for name in _FILES):
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)

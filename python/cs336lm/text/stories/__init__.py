@@ -26,6 +26,7 @@ least ``bits_per_text_byte``. Two things keep a real model above that, however g
 """
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -39,7 +40,16 @@ from cs336lm.text.stories.plots import RULES
 from cs336lm.text.stories.reading import Reading
 from cs336lm.text.stories.words import TABLES
 
-__all__ = ["SEPARATOR", "Entropy", "corpus", "entropy", "log_probability", "read_story", "stories"]
+__all__ = [
+    "SEPARATOR",
+    "Entropy",
+    "corpus",
+    "entropy",
+    "holds_stories",
+    "log_probability",
+    "read_story",
+    "stories",
+]
 
 END_OF_TEXT = "<|endoftext|>"
 SEPARATOR = f"\n{END_OF_TEXT}\n"
@@ -158,6 +168,13 @@ def read_story(text: str) -> Reading:
     reading = Reading(text.removesuffix(SEPARATOR))
     reading.whole = reading.read(story_grammar()) and reading.end == len(reading.text)
     return reading
+
+
+def holds_stories(path: str | os.PathLike[str]) -> bool:
+    """Whether a file begins as a corpus of such stories does; an empty one does, too."""
+    with open(path, "rb") as file:
+        start = file.read(_BLOCK).decode("utf-8", "replace")
+    return not start or read_story(start.partition(SEPARATOR)[0]).whole
 
 
 def log_probability(text: str) -> float:
