@@ -133,3 +133,69 @@ def test_without_the_rust_core_one_line_says_what_to_do(tmp_path):
     )
     assert done.returncode == 1
     assert done.stderr == "cs336lm: the Rust core is not built: run `make dev`\n"
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "latin-1:strict"])
+def test_no_text_is_lost_in_a_terminal_that_lacks_its_characters(run_dir, encoding):
+    prompt = "é☃\N{GRINNING FACE}"
+    command = [sys.executable, "-m", "cs336lm", "generate", str(run_dir), "--prompt", "-"]
+    command += ["--max-new-tokens", "3", "--temperature", "0"]
+    expected = prompt + text_of(run_dir, prompt, max_new_tokens=3, temperature=0)
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    for extra in ([], ["--json"]):
+        done = subprocess.run(
+            [*command, *extra],
+            input=prompt.encode(),
+            env=environment,
+            capture_output=True,
+            check=True,
+        )
+        name = encoding.partition(":")[0]
+        if extra:
+            line = json.loads(done.stdout.decode(name))
+            assert line["prompt"] + line["text"] == expected
+        else:
+            assert done.stdout.decode(name) == (
+                expected.encode(name, "backslashreplace").decode(name) + "\n"
+            )
+
+
+def test_stops_where_it_is_told_to(run_dir, capsys):
+    free = text_of(run_dir, "Once", max_new_tokens=30, temperature=0, stop=())
+    at = next(i for i in range(2, 20) if free.index(free[i]) == i and free[i] != "�")
+    arguments = ["--prompt", "Once", "--max-new-tokens", "30", "--temperature", "1e-39", "--json"]
+    for stops in (["--stop", free[at]], ["--stop", "no such text", "--stop", free[at : at + 1]]):
+        assert main(["generate", str(run_dir), *arguments, *stops]) == 0
+        assert json.loads(capsys.readouterr().out)["text"] == free[:at]
+
+
+def test_a_prompt_from_a_stranger_is_plain_text(run_dir, capsys):
+    prompt = "a<|endoftext|>"
+    arguments = ["--prompt", prompt, "--max-new-tokens", "9", "--temperature", "0", "--json"]
+    for flags, parse_special in (([], True), (["--no-prompt-special"], False)):
+        assert main(["generate", str(run_dir), *arguments, *flags]) == 0
+        expected = text_of(
+            run_dir, prompt, max_new_tokens=9, temperature=0, parse_special=parse_special
+        )
+        assert json.loads(capsys.readouterr().out)["text"] == expected
+
+
+@pytest.mark.parametrize("temperature", ["0", "1"])
+def test_broken_weights_are_one_line(run_dir, tmp_path, capsys, temperature):
+    config, model, tokenizer = load_run(run_dir)
+    torch.nn.init.constant_(model.ln_final.weight, float("nan"))
+    run = RunDirectory(tmp_path)
+    run.prepare(config, tokenizer)
+    run.write_checkpoint(pack(model, AdamW(model.parameters()), 1))
+    assert main(["generate", str(tmp_path), "--prompt", "a", "--temperature", temperature]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.startswith("cs336lm: the model's logits for new token 1 are NaN")
+    assert captured.err.count("\n") == 1
+    assert "\0" not in captured.out
+
+
+def test_seeds_and_prompts_that_cannot_be_are_refused(run_dir, capsys):
+    assert main(["generate", str(run_dir), "--prompt", "a", "--seed", str(1 << 64)]) == 2
+    assert "64 bits" in capsys.readouterr().err
+    assert main(["generate", str(run_dir), "--prompt", "a\udcff"]) == 2
+    assert "not UTF-8" in capsys.readouterr().err

@@ -266,3 +266,192 @@ def test_a_padded_vocabulary_never_speaks():
 def test_impossible_arguments_are_refused_by_name(model, name, value):
     with pytest.raises(UsageError, match=name):
         generate(model, Bytes(), "a", **{name: value})
+
+
+def sampled(logits, *, allowed=None, **params):
+    return Sampler(SamplingParams(**params), allowed=allowed)(torch.tensor(logits)).tolist()
+
+
+@pytest.mark.parametrize("temperature", [5e-324, 1e-45, 1e-39, 1e-30, 1e-9, 1e-8, 1e-6])
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e4, 1e38])
+def test_small_temperatures_are_greedy(temperature, size):
+    logits = [[size, 2 * size, -size, 0.0], [0.0, -size, -3 * size, -size]]
+    assert sampled(logits, temperature=temperature, seed=0) == [1, 0]
+    without = torch.tensor([True, False, True, True])
+    assert sampled(logits, temperature=temperature, allowed=without) == [0, 0]
+
+
+def test_of_equals_the_first():
+    ties = [[1.0, 3.0, 3.0, 3.0], [2.0, 2.0, 2.0, 2.0]]
+    for params in ({"top_k": 1}, {"temperature": 0}, {"temperature": 1e-39}):
+        assert sampled(ties * 50, **params) == [1, 0] * 50
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    values=st.lists(st.integers(-2, 2), min_size=1, max_size=9),
+    top_k=st.integers(1, 10),
+    temperature=st.floats(0.5, 2),
+)
+def test_top_k_never_keeps_more(values, top_k, temperature):
+    """Ties included: the k first by falling logit, of equals the first."""
+    sampler = Sampler(SamplingParams(temperature, top_k=top_k, seed=0))
+    logits = torch.tensor([values], dtype=torch.float32)
+    kept = (sampler._keep_top(logits)[0] > -torch.inf).nonzero().flatten().tolist()
+    expected = sorted(sorted(range(len(values)), key=lambda i: (-values[i], i))[:top_k])
+    assert kept == expected
+    assert kept_by(sampler, logits, 100) <= set(expected)
+
+
+@pytest.mark.parametrize("params", [{"temperature": 0}, {}, {"top_k": 2}, {"top_p": 0.5}])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_logits_of_which_none_is_the_likeliest_are_refused(model, params, bad):
+    """In the one row that is broken; a row that has ended may be."""
+    assert sampled([[0.0, 1.0, 5.0], [0.0, bad, 1.0]], **params)[1] == -1
+    broken = TransformerLM(model.config)
+    with torch.no_grad():
+        broken.lm_head.weight[7] = bad
+    with pytest.raises(ValueError, match=r"logits for new token 1 are NaN or infinite"):
+        generate(broken, Bytes(), "abc", 5, **params)
+
+
+def test_a_forbidden_token_may_be_anything(model):
+    allowed = torch.tensor([True, False, True])
+    assert sampled([[0.0, math.nan, 5.0]], allowed=allowed, temperature=0) == [2]
+
+
+class Letters(Bytes):
+    """Bytes, whose prompts may hold special tokens, or say that they do not."""
+
+    def encode(self, text):
+        head, found, rest = text.partition("<|endoftext|>")
+        return list(head.encode()) + ([END, *self.encode(rest)] if found else [])
+
+    def encode_ordinary(self, text):
+        return list(text.encode())
+
+
+def test_special_tokens_in_a_prompt_are_parsed_only_when_wanted(model):
+    prompt = "a<|endoftext|>b"
+    for parse_special, ids in ((True, [97, END, 98]), (False, list(prompt.encode()))):
+        text = generate(
+            model, Letters(), prompt, 9, temperature=0, stop="<|endoftext|>",
+            parse_special=parse_special,
+        )  # fmt: skip
+        expected = greedy_without_cache(model, ids, 9)
+        expected = expected[: expected.index(END)] if END in expected else expected
+        assert text == bytes(expected).decode(errors="replace")
+    # An empty prompt begins a document all the same.
+    assert generate(model, Letters(), "", 5, temperature=0, parse_special=False) == generate(
+        model, Letters(), "", 5, temperature=0
+    )
+
+
+def told(pieces):
+    texts = {}
+    for piece in pieces:
+        assert piece.text
+        texts[piece.row] = texts.get(piece.row, "") + piece.text
+    return texts
+
+
+@settings(deadline=None)
+@given(
+    rows=st.lists(st.text("abé", max_size=9), min_size=1, max_size=3),
+    stops=st.lists(st.text("abé", min_size=1, max_size=3), max_size=2),
+)
+def test_a_stop_text_ends_a_continuation_before_it(rows, stops):
+    """In however many tokens it comes; what only begins one is shown in the end."""
+    encoded = [row.encode() for row in rows]
+    longest = max(map(len, encoded))
+    steps = [[row[i] if i < len(row) else None for row in encoded] for i in range(longest)]
+    texts = told(_decoded(Bytes(), iter(steps), stops))
+    for number, row in enumerate(rows):
+        found = [(row.find(stop) + len(stop), row.find(stop)) for stop in stops if stop in row]
+        _, cut = min(found, default=(0, len(row)))
+        assert texts.get(number, "") == row[:cut]
+
+
+def test_generation_goes_no_further_than_a_stop_text():
+    def steps():
+        yield from ([byte] for byte in b"one two")
+        raise AssertionError("nobody asked for more")
+
+    assert told(_decoded(Bytes(), steps(), ["two"])) == {0: "one "}
+
+
+def test_stops_are_ids_or_texts(model):
+    both = Bytes(special_tokens=("<|endoftext|>",))
+    free = generate(model, both, "Once", 40, temperature=0, stop=())
+    at = next(i for i in range(3, 30) if free.index(free[i]) == i and free[i] != "�")
+    assert generate(model, both, "Once", 40, temperature=0, stop=free[at]) == free[:at]
+    assert generate(model, both, "Once", 40, temperature=0, stop=["never", free[at]]) == free[:at]
+    ids = greedy_without_cache(model, b"Once", 40)
+    stop = next(i for i in ids if ids.index(i) > 2)
+    steps = generate_ids(model, [list(b"Once")], 40, Sampler(SamplingParams(0)), [stop, 999])
+    assert ids_of(steps) == [ids[: ids.index(stop)]]
+    named = Bytes(special_tokens=("</s>",))  # the model's last id
+    expected = ids[: ids.index(END)] if END in ids else ids
+    text = generate(model, named, "Once", 40, temperature=0, stop="</s>")
+    assert text == bytes(expected).decode(errors="replace")
+    with pytest.raises(UsageError, match="empty text"):
+        generate(model, both, "Once", stop="")
+
+
+@pytest.mark.parametrize("seed", [1 << 64, -(1 << 63) - 1, 10**30])
+def test_a_seed_that_no_generator_takes_is_refused(seed):
+    with pytest.raises(UsageError, match="64 bits"):
+        SamplingParams(seed=seed)
+
+
+def test_only_windows_that_move_are_read_again(model, monkeypatch):
+    """Staggered prompts: each is read whole once per half a context, and not for the others."""
+    read = []
+    hidden_states = TransformerLM.hidden_states
+
+    def counting(self, ids, *rest):
+        if ids.shape[1] > 1:
+            read.append(len(ids))
+        return hidden_states(self, ids, *rest)
+
+    monkeypatch.setattr(TransformerLM, "hidden_states", counting)
+    prompts = [[row + 1] * (row + 1) for row in range(6)]
+    steps = 18
+    ours = ids_of(generate_ids(model, prompts, steps, Sampler(SamplingParams(0))))
+    monkeypatch.undo()
+    assert ours == [greedy_without_cache(model, prompt, steps) for prompt in prompts]
+    hop = model.config.context_length // 2
+    assert sum(read) <= len(prompts) * (2 + steps // hop)
+
+
+def test_compiled_decoding_goes_on_after_many_shapes(model, monkeypatch):
+    """The compiler's patience is for programs that compile in every step."""
+    monkeypatch.setattr(torch, "compile", eager_compile)
+    torch._dynamo.reset()
+    greedy = SamplingParams(temperature=0)
+    with torch._dynamo.config.patch(recompile_limit=1, accumulated_recompile_limit=1):
+        for texts in (1, 2, 3):
+            prompts = [[texts, 1]] * texts
+            ids = ids_of(generate_ids(model, prompts, 4, Sampler(greedy), compile=True))
+            assert ids == [greedy_without_cache(model, prompts[0], 4)] * texts
+
+
+def test_lengths_share_compilations(model, monkeypatch):
+    compiled = []
+
+    def counting(graph, inputs):
+        compiled.append(len(inputs))
+        return graph.forward
+
+    original = torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda f, *, mode, **options: original(f, backend=counting, **options)
+    )
+    torch._dynamo.reset()
+    wide = TransformerLM(
+        ModelConfig(vocab_size=9, context_length=200, d_model=8, num_layers=1, num_heads=1)
+    )
+    for new_tokens in (3, 9, 30):
+        sampler = Sampler(SamplingParams(temperature=0))
+        list(generate_ids(wide, [[1, 2]], new_tokens, sampler, compile=True))
+    assert len(compiled) == 1

@@ -337,3 +337,14 @@ def test_command_leaves_nothing_half_written(tmp_path, capsys):
         with pytest.raises(SystemExit) as stopped:
             main(["stories", "--megabytes", amount, "--out", str(tmp_path / "a.txt")])
         assert stopped.value.code == 2
+
+
+def test_bits_per_byte_of_text_leave_the_special_token_out():
+    """As `cs336lm evaluate` counts: the newlines around ``<|endoftext|>`` are text, it is not."""
+    sample = list(islice(stories(seed=11), 6000))
+    bits = [-log_probability(story) / math.log(2) for story in sample]
+    sizes = [len((story + SEPARATOR).replace("<|endoftext|>", "").encode()) for story in sample]
+    floor = entropy()
+    assert floor.bits_per_text_byte == pytest.approx(sum(bits) / sum(sizes), rel=0.01)
+    # The separator is 2 % of a story, and the scatter of the sample less than that.
+    assert floor.bits_per_text_byte / floor.bits_per_byte == pytest.approx(1.0178, abs=1e-4)

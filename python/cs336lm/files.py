@@ -11,11 +11,12 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import stat
 import sys
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, BinaryIO
 
@@ -30,22 +31,46 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
 
     It is written beside its place and renamed. If anything fails, the disk filling up included,
     what stood under ``path`` is untouched and nothing is left behind. An ``OSError`` names
-    ``path``.
+    ``path``. A link stays one, and what it leads to is replaced; a file that is replaced passes
+    its permissions on. A device or a pipe is not replaced but written to, straight.
     """
-    path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with beside.open("wb") as file:
+        before = os.stat(path).st_mode
+    except OSError:  # nothing there yet; what else is wrong shows when the file is made
+        before = None
+    place = Path(os.path.realpath(path))
+    beside = place.with_name(f".{place.name}.{os.getpid()}.partial")
+    try:
+        if before is not None and not stat.S_ISREG(before):
+            with open(path, "wb") as file:  # a directory is refused here, before any work
+                yield file
+            return
+        with open(beside, "wb", opener=_open_for(before)) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        beside.replace(path)
-        sync_directory(path.parent)
+        beside.replace(place)
+        sync_directory(place.parent)
     except BaseException as error:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):  # the folder may be what is wrong
+            beside.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno is not None:
             error.filename, error.filename2 = str(path), None
         raise
+
+
+def _open_for(before: int | None) -> Callable[[str, int], int]:
+    """Opens a file with the permissions of the one that it will replace, never with wider ones."""
+
+    def opener(path: str, flags: int) -> int:
+        if before is None:
+            return os.open(path, flags, 0o666)
+        handle = os.open(path, flags, 0o600)
+        with suppress(OSError):  # a file system without permissions
+            os.chmod(path, stat.S_IMODE(before))
+        return handle
+
+    return opener
 
 
 def sync_directory(directory: Path) -> None:

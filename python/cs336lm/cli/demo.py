@@ -60,7 +60,7 @@ lr = {lr}
 [train]
 steps = {steps}
 eval_every = {eval_every}
-eval_batches = 10
+eval_batches = 3
 checkpoint_every = {eval_every}
 keep_checkpoints = 1
 """
@@ -162,9 +162,16 @@ def _clear(out: Path) -> None:
         raise UsageError(
             f"--out {out} contains files that are not from an earlier demo: name another directory"
         )
+    from cs336lm.text.stories import holds_stories
+
+    for name in ("train.txt", "val.txt"):
+        if (out / name).is_file() and not holds_stories(out / name):
+            raise UsageError(
+                f"{out / name} is not the demo's text any more: move it, or name another --out"
+            )
     print(f"{out}/ holds an earlier demo, which this one replaces.\n", flush=True)
     for path in (out / name for name in _FILES):
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
@@ -218,7 +225,7 @@ def _floor(sidecar: Path) -> float:
 
 
 def _print_summary(out: Path, figures: dict[str, float], floor: float, story: str) -> None:
-    from cs336lm.text.stories import entropy, read_story
+    from cs336lm.text.stories import END_OF_TEXT, entropy, read_story
 
     reading = read_story(story.strip())
     verdict = (
@@ -232,10 +239,11 @@ def _print_summary(out: Path, figures: dict[str, float], floor: float, story: st
         f"{verdict}\n\n"
         f"                   nats per token   bits per byte\n"
         f"  validation loss  {figures['loss']:14.4f}  {figures['bits_per_byte']:14.4f}\n"
-        f"  entropy floor    {floor:14.4f}  {entropy().bits_per_byte:14.4f}\n\n"
+        f"  entropy floor    {floor:14.4f}  {entropy().bits_per_text_byte:14.4f}\n\n"
         f"The floor is the exact entropy of the stories: on average, nothing can be below it. A\n"
         f"window that begins in the middle of a story does not know its hero, which keeps any\n"
-        f"model with a window of this length somewhat above.\n\n"
+        f"model with a window of this length somewhat above. Bytes are those of text alone: if\n"
+        f"{END_OF_TEXT} counted as text, the floor would be {entropy().bits_per_byte:.4f}.\n\n"
         f"  {out}/curves.png   the loss as it fell, over the floor\n"
         f"  {out}/run/         configuration, metrics, checkpoints, tokenizer\n"
         f"  {out}/train.txt    what it learned from\n\n"

@@ -1,10 +1,10 @@
 """``cs336lm evaluate``: run directory + tokens -> loss, perplexity, bits per byte."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
-from cs336lm.cli.options import spin_briefly
+from cs336lm.cli.options import positive, spin_briefly
+from cs336lm.cli.output import print_json
 from cs336lm.cli.parser import parser_for
 from cs336lm.errors import UsageError
 
@@ -15,7 +15,9 @@ examples:
   cs336lm evaluate runs/a --checkpoint last --device cuda
 
 Every token of the file but the first is predicted once, in windows of the model's context length
-side by side. loss is in nats per token; bits per byte compares models with different tokenizers."""
+side by side. loss is in nats per token. bits per byte compares models with different tokenizers:
+the bits of all tokens over the bytes of text; a special token such as <|endoftext|> has bits, but
+no bytes. The products are in --dtype, never in eight bits, whatever the run was trained in."""
 
 
 def main(argv: list[str]) -> int:
@@ -32,6 +34,13 @@ def main(argv: list[str]) -> int:
         choices=("best", "last"),
         default="best",
         help="best by validation loss (default), or last",
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=positive,
+        metavar="N",
+        help="windows at once: less needs less memory, the figures are the same (default: as many "
+        "as keep the device busy)",
     )
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
     parser.add_argument(
@@ -57,13 +66,19 @@ def main(argv: list[str]) -> int:
     dtype = choose_dtype(arguments.dtype, device)
     if device.type == "cpu":
         keep_freed_memory()
-    figures = evaluate(model, TokenDataset(path), tokenizer=tokenizer, dtype=dtype)
+    figures = evaluate(
+        model,
+        TokenDataset(path),
+        tokenizer=tokenizer,
+        dtype=dtype,
+        batch_size=arguments.batch_size,
+    )
     if arguments.json:
-        print(json.dumps(asdict(figures)))
+        print_json(asdict(figures))
         return 0
     print(f"loss           {figures.loss:.4f} nats/token")
     print(f"perplexity     {figures.perplexity:.3f}")
     if figures.bits_per_byte is not None:
-        print(f"bits per byte  {figures.bits_per_byte:.4f}")
+        print(f"bits per byte  {figures.bits_per_byte:.4f} ({figures.bytes:,} bytes of text)")
     print(f"tokens         {figures.tokens:,}")
     return 0

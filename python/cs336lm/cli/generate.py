@@ -1,6 +1,6 @@
 """``cs336lm generate``: continues prompts with the model of a run directory."""
 
-import json
+import argparse
 import sys
 import time
 from collections.abc import Iterable
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from cs336lm.cli.options import spin_briefly
+from cs336lm.cli.output import print_json
 from cs336lm.cli.parser import parser_for
 from cs336lm.errors import UsageError
 
@@ -19,10 +20,12 @@ examples:
   cs336lm generate runs/a --prompt "Once upon a time" --max-new-tokens 256 --temperature 0.8
   cs336lm generate runs/a --prompt "A cat" --prompt "A dog" --top-p 0.9 --seed 1
   cs336lm generate runs/a --temperature 0            (a document from its beginning, greedily)
+  cs336lm generate runs/a --prompt "Q: Why?" --stop "Q:" --stop "<|endoftext|>"
   head -c 2000 story.txt | cs336lm generate runs/a --prompt - --json
 
 The text is printed as it is generated; with several prompts, that of the first one, and the others
-at the end. With --json there is one object per line: {"prompt": .., "text": .., "tokens": ..}."""
+at the end. With --json there is one object per line: {"prompt": .., "text": .., "tokens": ..}.
+Characters that the terminal's encoding lacks are written as \\u20ac, so that none is lost."""
 
 
 def main(argv: list[str]) -> int:
@@ -37,6 +40,20 @@ def main(argv: list[str]) -> int:
         help="text to continue, '-' for standard input; may be repeated (default: a new document)",
     )
     add(
+        "--prompt-special",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="take special tokens such as <|endoftext|> in a prompt for what they are (default); "
+        "with --no-prompt-special they are text like any other: for prompts from strangers",
+    )
+    add(
+        "--stop",
+        action="append",
+        metavar="TEXT",
+        help="end before this text: a special token, or any other text; may be repeated (default: "
+        "<|endoftext|>, if the tokenizer has that token)",
+    )
+    add(
         "--max-new-tokens",
         type=int,
         default=256,
@@ -48,8 +65,8 @@ def main(argv: list[str]) -> int:
         type=float,
         default=1.0,
         metavar="T",
-        help="below 1 more predictable, above 1 more random; 0 always takes the likeliest token "
-        "(default: 1)",
+        help="below 1 more predictable, above 1 more random; 0, or next to nothing, always takes "
+        "the likeliest token (default: 1)",
     )
     add(
         "--top-p",
@@ -104,14 +121,15 @@ def main(argv: list[str]) -> int:
         prompts,
         arguments.max_new_tokens,
         params,
+        stop=arguments.stop,
+        parse_special=arguments.prompt_special,
         compile=arguments.compile,
     )
     started = time.perf_counter()
     texts, tokens = _collect(pieces, prompts, None if arguments.json else sys.stdout)
     if arguments.json:
         for prompt, text, count in zip(prompts, texts, tokens, strict=True):
-            line = {"prompt": prompt, "text": text, "tokens": count}
-            print(json.dumps(line, ensure_ascii=False))
+            print_json({"prompt": prompt, "text": text, "tokens": count})
     if sys.stderr.isatty():
         seconds, total = time.perf_counter() - started, sum(tokens)
         print(
@@ -122,12 +140,14 @@ def main(argv: list[str]) -> int:
 
 def _prompt(text: str) -> str:
     """The prompt itself; for '-' what standard input holds, less one newline at its end."""
-    if text != "-":
-        return text
     try:
-        return sys.stdin.buffer.read().decode().removesuffix("\n")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"the prompt on standard input is not UTF-8: {error}") from None
+        if text == "-":
+            return sys.stdin.buffer.read().decode().removesuffix("\n")
+        text.encode()  # fails where the command line held bytes that are not UTF-8
+    except UnicodeError as error:
+        where = "on standard input" if text == "-" else repr(text)
+        raise UsageError(f"the prompt {where} is not UTF-8: {error}") from None
+    return text
 
 
 def _collect(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import json
+import os
 from typing import TYPE_CHECKING, Any
 
 from cs336lm.cli.options import (
@@ -12,6 +12,7 @@ from cs336lm.cli.options import (
     load_tokenizer,
     positive,
 )
+from cs336lm.cli.output import print_json
 from cs336lm.cli.parser import parser_for
 from cs336lm.cli.progress import megabytes
 
@@ -26,7 +27,8 @@ examples:
   cs336lm inspect tokens.npy                              counts
   cs336lm inspect tokens.npy --tokenizer tokenizer/ --at 5000 --window 200     and text
 
-A PATH that ends in .npy is a token file, or the common name of shards; any other is a tokenizer."""
+A PATH is a token file if it is what data.train may be: an array, the common name of shards or their
+sidecar. Any other is a tokenizer. A token file that training would refuse is refused here, too."""
 
 
 def main(argv: list[str]) -> int:
@@ -62,7 +64,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
     arguments = parser.parse_args(argv)
 
-    if arguments.path.endswith(".npy"):
+    is_token_file = _is_token_file(arguments.path)
+    if is_token_file:
         if arguments.on:
             parser.error("--on measures a tokenizer; this is a token file")
         facts = _token_file(arguments)
@@ -71,12 +74,25 @@ def main(argv: list[str]) -> int:
             parser.error("--tokenizer is for token files; this is a tokenizer")
         facts = _tokenizer(arguments)
     if arguments.json:
-        print(json.dumps(facts, ensure_ascii=False))
-    elif arguments.path.endswith(".npy"):
+        print_json(facts)
+    elif is_token_file:
         _print_token_file(facts)
     else:
         _print_tokenizer(facts)
     return 0
+
+
+def _is_token_file(path: str) -> bool:
+    """Whether ``path`` is an array, what shards have in common, or the sidecar of either."""
+    stem, ending = os.path.splitext(path)
+    if ending == ".npy":
+        return True
+    if os.path.isfile(path) and ending != ".json":
+        with open(path, "rb") as file:
+            return file.read(6) == b"\x93NUMPY"
+    stem = stem if ending == ".json" else path
+    has_arrays = os.path.exists(f"{stem}.npy") or os.path.exists(f"{stem}-00000.npy")
+    return has_arrays and os.path.isfile(f"{stem}.json") and not os.path.isdir(path)
 
 
 def _tokenizer(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -139,6 +155,8 @@ def _token_file(arguments: argparse.Namespace) -> dict[str, Any]:
 
     ids = TokenDataset(arguments.path)
     sidecar = ids.sidecar or {}
+    if isinstance(sidecar.get("vocab_size"), int):
+        ids.check_ids(sidecar["vocab_size"])
     facts: dict[str, Any] = {
         "path": arguments.path,
         "tokens": len(ids),

@@ -9,6 +9,7 @@ import sys
 from importlib import import_module
 
 from cs336lm import __version__
+from cs336lm.cli.output import escape_what_cannot_be_shown
 
 # command: (module, what it does)
 COMMANDS = {
@@ -55,6 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     name, *rest = argv
     if name not in COMMANDS:
         return _complain(_unknown_command(name), status=2)
+    escape_what_cannot_be_shown(sys.stdout)
     try:
         command = import_module(f"cs336lm.cli.{COMMANDS[name][0]}")
         return command.main(rest) or 0

@@ -19,10 +19,11 @@ examples:
   cs336lm stories --read generated.txt                      which of these are such stories?
 
 Stories are drawn from a grammar, independently of each other, with <|endoftext|> on a line of its
-own after each. The same seed gives the same bytes on every machine. The entropy is computed from
-the grammar, not estimated: no model, however large, has a lower loss on average. Compare it in bits
-per byte, which 'cs336lm evaluate' prints too and which do not depend on the tokenizer; windows that
-begin in the middle of a story keep a model somewhat above it."""
+own after each. The same seed gives the same bytes on every machine. A file that holds anything but
+such stories is not replaced. The entropy is computed from the grammar, not estimated: no model,
+however large, has a lower loss on average. Compare it in bits per byte of text, which 'cs336lm
+evaluate' prints too and which do not depend on the tokenizer; windows that begin in the middle of a
+story keep a model somewhat above it."""
 
 
 def main(argv: list[str]) -> int:
@@ -53,8 +54,12 @@ def main(argv: list[str]) -> int:
 
 def _write(out: str, size: int, seed: int) -> int:
     from cs336lm.files import atomic_write
-    from cs336lm.text.stories import END_OF_TEXT, corpus, entropy
+    from cs336lm.text.stories import END_OF_TEXT, corpus, entropy, holds_stories
 
+    if os.path.isfile(out) and not holds_stories(out):
+        raise UsageError(
+            f"--out {out} exists and does not hold such stories: delete it, or name another file"
+        )
     count = written = 0
 
     def counted() -> Iterator[bytes]:
@@ -80,7 +85,8 @@ def _write(out: str, size: int, seed: int) -> int:
     print(
         f"{count:,} {'story' if count == 1 else 'stories'}, {megabytes(written)}: {out}\n"
         f"entropy: {floor.nats_per_story:.3f} nats in a story of {floor.bytes_per_story:.1f} bytes "
-        f"on average, {floor.bits_per_byte:.5f} bits per byte",
+        f"on average, {floor.bits_per_byte:.5f} bits per byte "
+        f"({floor.bits_per_text_byte:.5f} per byte of text, which {END_OF_TEXT} is not)",
         file=sys.stderr if out == "-" else sys.stdout,
     )
     return 0

@@ -6,9 +6,9 @@ that it takes; PyTorch is not imported here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -26,13 +26,16 @@ class TokenDataset:
         path: ``tokens.npy``. Where the array was written in shards (``tokens-00000.npy``, ...),
             that name, ``tokens``, or the sidecar ``tokens.json`` stands for all of them.
 
-    Slicing gives NumPy arrays of the files' own dtype, without copying unless a slice crosses from
-    one shard into the next. Raises ``OSError`` if a file cannot be opened and ``ValueError`` if it
-    holds anything but a row of uint16 or uint32, or not what the sidecar says.
+    It is indexed as the array would be, by a number, a slice or an array of numbers, and gives ids
+    of the files' own dtype. A slice is not copied unless it crosses from one shard into the next,
+    or has a step. A pickle holds the path alone, and opens the files again. Raises ``OSError`` if a
+    file cannot be opened and ``ValueError`` if it holds anything but a row of uint16 or uint32, or
+    not what the sidecar says.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self._absolute = self.path.absolute()  # for a pickle, wherever it is read
         self.shards, self.sidecar = open_token_files(self.path)
         # Where each shard begins in the row, and where the last one ends.
         self._starts = np.cumsum([0, *map(len, self.shards)])
@@ -40,12 +43,21 @@ class TokenDataset:
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    def __getitem__(self, index: slice) -> TokenArray:
+    def __reduce__(self) -> tuple[type[TokenDataset], tuple[Path]]:
+        return type(self), (self._absolute,)
+
+    @overload
+    def __getitem__(self, index: int | np.integer[Any]) -> np.unsignedinteger[Any]: ...
+    @overload
+    def __getitem__(self, index: slice | Sequence[int] | npt.NDArray[Any]) -> TokenArray: ...
+    def __getitem__(self, index: Any) -> Any:
         if len(self.shards) == 1:
             return self.shards[0][index]
+        if not isinstance(index, slice):
+            return self._pick(index)
         start, stop, step = index.indices(len(self))
         if step != 1:
-            raise ValueError("a set of shards gives slices without a step")
+            return self._pick(np.arange(start, stop, step))
         first, last = self._starts[:-1], self._starts[1:]
         parts: list[Any] = [
             self.shards[shard][max(start - first[shard], 0) : stop - first[shard]]
@@ -54,6 +66,19 @@ class TokenDataset:
         if len(parts) == 1:
             return parts[0]
         return np.concatenate(parts) if parts else self.shards[0][:0]
+
+    def _pick(self, index: Any) -> Any:
+        """The ids at one position or an array of them, which may be counted from the end."""
+        size = len(self)
+        # An array of as many elements, none of them in memory, knows what NumPy would say.
+        np.broadcast_to(self.shards[0].dtype.type(0), size)[index]
+        positions = np.asarray(index)
+        if positions.dtype == bool:
+            positions = np.flatnonzero(positions)
+        elif not positions.size:
+            positions = positions.astype(np.int64)
+        found = self.windows(np.where(positions < 0, positions + size, positions).ravel(), 1)
+        return found.reshape(positions.shape)[()]
 
     def windows(self, starts: npt.NDArray[Any], length: int) -> npt.NDArray[Any]:
         """``length`` tokens from each of ``starts`` on: (starts, length), a copy."""

@@ -1,4 +1,8 @@
-"""Which windows of a token file a validation looks at: the same ones every time."""
+"""Which windows of a token file a validation looks at: the same ones every time.
+
+``batch_size`` is the validation's own, not training's: the windows must not depend on what a run
+has memory for.
+"""
 
 from __future__ import annotations
 

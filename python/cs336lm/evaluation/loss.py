@@ -2,7 +2,9 @@
 
 Every token but the first is predicted once, in windows of ``context_length`` side by side, the last
 one as long as what is left: nothing is sampled, so the figures are those of the file. Bits per byte
-compare models whatever their tokenizers; the bytes are those of the predicted tokens.
+compare models whatever their tokenizers: all nats, over the bytes of text alone. A special token
+such as ``<|endoftext|>`` is predicted, and its nats count, but it is no text and has no bytes; so
+the figure is the same whether it was appended to each document or stood between them.
 """
 
 from __future__ import annotations
@@ -33,11 +35,11 @@ class Evaluation:
     perplexity: float
     """exp(loss)."""
     bits_per_byte: float | None
-    """Loss in bits per byte of text; None where the number of bytes is unknown."""
+    """All bits, those of special tokens too, per byte of text; None where it has no known bytes."""
     tokens: int
     """Tokens predicted: all but the first."""
     bytes: int | None
-    """Bytes they stand for."""
+    """Bytes of text they stand for: special tokens have none."""
 
 
 @torch.no_grad()
@@ -47,8 +49,12 @@ def evaluate(
     *,
     tokenizer: Tokenizer | None = None,
     dtype: torch.dtype = torch.float32,
+    batch_size: int | None = None,
 ) -> Evaluation:
     """Evaluates ``model``, on the device it is on, on the whole of ``dataset``.
+
+    ``batch_size`` windows are read at once, by default as many as keep the device busy; it changes
+    memory and speed, not the figures.
 
     Raises ``ValueError`` if the file holds fewer than two tokens, an id that the model does not
     know, or was made with another tokenizer than ``tokenizer``.
@@ -60,11 +66,11 @@ def evaluate(
     if tokenizer is not None:
         dataset.check_tokenizer(tokenizer.fingerprint, "the model's")
     model.eval()
-    device = model.lm_head.weight.device
+    device = next(model.parameters()).device
     nats = 0.0
-    for starts, length in _windows(
-        len(dataset), model.config.context_length, _TOKENS_PER_BATCH.get(device.type, 16_384)
-    ):
+    context = model.config.context_length
+    rows = batch_size or max(1, _TOKENS_PER_BATCH.get(device.type, 16_384) // context)
+    for starts, length in _windows(len(dataset), context, rows):
         x, y = gather_windows(dataset, starts, length, device)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             nats += model(x, y).item() * y.numel()
@@ -80,10 +86,9 @@ def evaluate(
     )
 
 
-def _windows(tokens: int, context_length: int, tokens_per_batch: int) -> list[tuple[range, int]]:
+def _windows(tokens: int, context_length: int, rows: int) -> list[tuple[range, int]]:
     """(starts, length) of each batch of windows, which together predict tokens 1, 2, ... once."""
     whole, rest = divmod(tokens - 1, context_length)
-    rows = max(1, tokens_per_batch // context_length)
     starts = range(0, whole * context_length, context_length)
     batches = [(starts[at : at + rows], context_length) for at in range(0, whole, rows)]
     if rest:
@@ -93,14 +98,16 @@ def _windows(tokens: int, context_length: int, tokens_per_batch: int) -> list[tu
 
 
 def _bytes(dataset: TokenDataset, tokenizer: Tokenizer | None) -> int | None:
-    """How many bytes the predicted tokens stand for."""
-    if tokenizer is None:
+    """How many bytes of text the predicted tokens stand for."""
+    if tokenizer is None:  # the sidecar does not count what was appended, either
         size = (dataset.sidecar or {}).get("bytes")
         # Without the tokenizer the first token's length is unknown: it counts as an average one.
         return round(size * (len(dataset) - 1) / len(dataset)) if size else None
     lengths = np.zeros(tokenizer.vocab_size, dtype=np.int64)
     for token_id, token in tokenizer.vocab.items():
         lengths[token_id] = len(token)
+    for special in tokenizer.special_tokens:
+        lengths[tokenizer.token_to_id(special)] = 0
     size = 0
     for start in range(1, len(dataset), 1 << 22):
         ids = dataset[start : start + (1 << 22)]

@@ -6,11 +6,12 @@ The keys and values of past tokens stay in a :class:`~cs336lm.model.kv_cache.KVC
 than the model's ``context_length`` is seen through a window: whenever the window is full, its older
 half is dropped and the rest read once more, as if the text began there. So a token is predicted
 from at least half a context, the result is the same as without a cache, and the re-reading costs
-about one token's work per token.
+about one token's work per token. Of several texts only those are read again whose window moves.
 """
 
 import codecs
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, NamedTuple, overload
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from cs336lm.errors import UsageError
 from cs336lm.generation.decoder import make_decoder
-from cs336lm.generation.sampling import Sampler, SamplingParams
+from cs336lm.generation.sampling import NO_TOKEN, Sampler, SamplingParams
 from cs336lm.model.kv_cache import KVCache
 from cs336lm.model.transformer import TransformerLM
 
@@ -27,6 +28,12 @@ if TYPE_CHECKING:
     from cs336lm.text.tokenizer import Tokenizer
 
 END_OF_TEXT = "<|endoftext|>"
+
+Stop = str | Sequence[str] | None
+"""Texts that end a continuation; None for ``<|endoftext|>``, where it is a special token."""
+
+_COMPILED_SLOTS = 64
+"""What a compiled decoder's cache is a multiple of: so that few lengths mean a compilation."""
 
 
 class Piece(NamedTuple):
@@ -51,6 +58,8 @@ def generate(
     top_k: int | None = ...,
     seed: int | None = ...,
     *,
+    stop: Stop = ...,
+    parse_special: bool = ...,
     compile: bool = ...,
 ) -> str: ...
 @overload
@@ -64,6 +73,8 @@ def generate(
     top_k: int | None = ...,
     seed: int | None = ...,
     *,
+    stop: Stop = ...,
+    parse_special: bool = ...,
     compile: bool = ...,
 ) -> list[str]: ...
 def generate(
@@ -76,6 +87,8 @@ def generate(
     top_k: int | None = None,
     seed: int | None = None,
     *,
+    stop: Stop = None,
+    parse_special: bool = True,
     compile: bool = False,
 ) -> str | list[str]:
     """Continues a prompt, or several at once.
@@ -85,28 +98,40 @@ def generate(
         tokenizer: the one the model was trained with.
         prompt: one text or several, of any lengths. An empty one begins after ``<|endoftext|>``,
             as a document does, if the tokenizer has that token.
-        max_new_tokens: where to stop if ``<|endoftext|>`` does not come before.
+        max_new_tokens: where to end if ``stop`` does not come before.
         temperature: 0 always takes the likeliest token (greedy); 1 is the model's distribution.
         top_p: draw among the fewest tokens with this much probability together.
         top_k: draw among the k likeliest.
         seed: makes the draws repeatable, for the same prompts together on the same device.
+        stop: one or several texts that end a continuation: a special token, or any other text,
+            in however many tokens. None is ``<|endoftext|>``, if the tokenizer has that token;
+            ``()`` is nothing.
+        parse_special: whether special tokens in a prompt become their own ids, or are text like
+            any other, as in a prompt from a stranger they should be.
         compile: compile the decoding of a token with torch.compile, on CUDA into one graph of
             kernels: ten seconds or more to start, then more than twice as fast for one prompt on
             two CPU cores; with more than a few prompts, no faster there.
 
     Returns:
-        The new text, without the prompt and without ``<|endoftext|>``: a string for a string, a
+        The new text, without the prompt and without what ended it: a string for a string, a
         list for several.
 
     Raises:
-        ValueError: an argument is impossible, a prompt has no token, or tokenizer and model do
-            not fit.
+        ValueError: an argument is impossible, a prompt has no token, tokenizer and model do
+            not fit, or the model's logits are NaN or infinite.
     """
     prompts = [prompt] if isinstance(prompt, str) else prompt
     params = SamplingParams(temperature, top_p, top_k, seed)
     texts = [""] * len(prompts)
     for piece in continue_prompts(
-        model, tokenizer, prompts, max_new_tokens, params, compile=compile
+        model,
+        tokenizer,
+        prompts,
+        max_new_tokens,
+        params,
+        stop=stop,
+        parse_special=parse_special,
+        compile=compile,
     ):
         texts[piece.row] += piece.text
     return texts[0] if isinstance(prompt, str) else texts
@@ -122,6 +147,8 @@ def stream(
     top_k: int | None = None,
     seed: int | None = None,
     *,
+    stop: Stop = None,
+    parse_special: bool = True,
     compile: bool = False,
 ) -> Iterator[Piece]:
     """:func:`generate`, piece by piece, as soon as there is something to show.
@@ -131,7 +158,16 @@ def stream(
     """
     prompts = [prompt] if isinstance(prompt, str) else prompt
     params = SamplingParams(temperature, top_p, top_k, seed)
-    return continue_prompts(model, tokenizer, prompts, max_new_tokens, params, compile=compile)
+    return continue_prompts(
+        model,
+        tokenizer,
+        prompts,
+        max_new_tokens,
+        params,
+        stop=stop,
+        parse_special=parse_special,
+        compile=compile,
+    )
 
 
 def continue_prompts(
@@ -141,16 +177,30 @@ def continue_prompts(
     max_new_tokens: int,
     params: SamplingParams,
     *,
+    stop: Stop = None,
+    parse_special: bool = True,
     compile: bool = False,
 ) -> Iterator[Piece]:
     """:func:`stream` of several prompts, with the choice of tokens as one object."""
     check_vocabularies(model, tokenizer)
     device = next(model.parameters()).device
     sampler = Sampler(params, device, _ids_of(tokenizer, model))
-    ids = [encode_prompt(tokenizer, text) for text in prompts]
-    stop_id = tokenizer.token_to_id(END_OF_TEXT) if has_end_of_text(tokenizer) else None
-    steps = generate_ids(model, ids, max_new_tokens, sampler, stop_id, compile=compile)
-    return _decoded(tokenizer, steps)
+    ids = [encode_prompt(tokenizer, text, parse_special=parse_special) for text in prompts]
+    stop_ids, stop_texts = _stops(tokenizer, stop)
+    steps = generate_ids(model, ids, max_new_tokens, sampler, stop_ids, compile=compile)
+    return _decoded(tokenizer, steps, stop_texts)
+
+
+def _stops(tokenizer: "Tokenizer", stop: Stop) -> tuple[set[int], list[str]]:
+    """The ids that end a continuation, and the texts that do so when they appear in it."""
+    if stop is None:
+        stop = [END_OF_TEXT] if has_end_of_text(tokenizer) else []
+    named = [stop] if isinstance(stop, str) else list(stop)
+    if not all(named):
+        raise UsageError("an empty text cannot end a continuation: name another to stop at")
+    texts = [text for text in named if text not in tokenizer.special_tokens]
+    ids = [tokenizer.token_to_id(text) for text in named if text in tokenizer.special_tokens]
+    return {token for token in ids if token is not None}, texts
 
 
 def generate_ids(
@@ -158,20 +208,24 @@ def generate_ids(
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
     sampler: Sampler,
-    stop_id: int | None = None,
+    stop_id: int | Collection[int] | None = None,
     *,
     compile: bool = False,
 ) -> Iterator[list[int | None]]:
     """The same on ids: yields, step by step, each prompt's next id, or None once it has ended.
 
-    ``stop_id`` itself is not yielded. While the caller looks at a step's ids the device is already
-    at work on the next.
+    ``stop_id``, one or several, is not yielded itself. While the caller looks at a step's ids the
+    device is already at work on the next.
+
+    Raises:
+        ValueError: an argument is impossible; or, later, logits are NaN or infinite.
     """
     if max_new_tokens < 0:
         raise UsageError(f"max_new_tokens must not be negative: {max_new_tokens}")
     if not all(prompts):
         raise UsageError("a prompt without any token cannot be continued")
-    return _steps(model, prompts, max_new_tokens, sampler, stop_id, compile)
+    stop_ids = {stop_id} if isinstance(stop_id, int) else set(stop_id or ())
+    return _steps(model, prompts, max_new_tokens, sampler, stop_ids, compile)
 
 
 def _steps(
@@ -179,7 +233,7 @@ def _steps(
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
     sampler: Sampler,
-    stop_id: int | None,
+    stop_ids: set[int],
     compile: bool,
 ) -> Iterator[list[int | None]]:
     if not prompts or not max_new_tokens:
@@ -192,10 +246,17 @@ def _steps(
         if step + 1 < max_new_tokens:
             ahead = texts.extend(sampler)
         ids = current.tolist()  # the one place where the host waits for the device
-        ended = [done or token == stop_id for done, token in zip(ended, ids, strict=True)]
+        ended = [done or token in stop_ids for done, token in zip(ended, ids, strict=True)]
         if all(ended):
             return
-        yield [None if done else token for done, token in zip(ended, ids, strict=True)]
+        found = [None if done else token for done, token in zip(ended, ids, strict=True)]
+        if NO_TOKEN in found:
+            raise ValueError(
+                f"the model's logits for new token {step + 1} are NaN or infinite, so there is no "
+                "next token: its weights are damaged or diverged (try another checkpoint), or "
+                f"{texts.dtype} is too narrow for them (use float32)"
+            )
+        yield found
 
 
 class _Continuation:
@@ -212,6 +273,7 @@ class _Continuation:
         # Any of them says where the model is and how wide; a replaced head may have no weight.
         weight = next(p for p in model.parameters() if p.is_floating_point())
         self.model = model
+        self.dtype = weight.dtype
         self.lengths = [len(prompt) for prompt in prompts]
         capacity = max(self.lengths) + max_new_tokens
         ids = torch.zeros(len(prompts), capacity, dtype=torch.int64)
@@ -219,10 +281,15 @@ class _Continuation:
             row[: len(prompt)] = torch.tensor(prompt)
         self.ids: Int[Tensor, "batch capacity"] = ids.to(weight.device)
         self.ends: Int[Tensor, " batch"] = torch.tensor(self.lengths, device=weight.device)
+        if compile:
+            capacity = -(-capacity // _COMPILED_SLOTS) * _COMPILED_SLOTS
         context = min(capacity, model.config.context_length)
         self.cache = KVCache(model.config, len(prompts), context, weight.device, weight.dtype)
         self.decoder = make_decoder(model, self.cache, compile=compile)
         self.compiled_step = self.decoder.compiled() if compile else None
+        # For the first step, which is where the compiler may have to do with new shapes.
+        self.compiling = _unlimited_recompilation() if compile else nullcontext()
+        self.positions = torch.zeros(len(prompts), dtype=torch.int64, device=weight.device)
         self.starts: list[int] = []
 
     @torch.inference_mode()
@@ -230,39 +297,76 @@ class _Continuation:
         """Draws every text's next token and appends it; the host does not wait for it."""
         context = self.model.config.context_length
         starts = [window_start(length, context) for length in self.lengths]
-        if starts == self.starts:
-            logits = self._decode()
+        before = self.starts or [-1] * len(starts)  # at first all move
+        moved = [row for row, start in enumerate(starts) if start != before[row]]
+        self.starts = starts
+        if len(moved) == len(starts):
+            logits = self._prefill(moved, self.cache)
+        elif moved:
+            logits = self._decode_and_prefill(moved)
         else:
-            self.starts = starts
-            logits = self._prefill()
+            logits = self._decode()
         next_ids = sampler(logits)
-        self.ids.scatter_(1, self.ends.unsqueeze(1), next_ids.unsqueeze(1))
+        # Without a token the text goes on with any; nobody will see it.
+        self.ids.scatter_(1, self.ends.unsqueeze(1), next_ids.clamp(min=0).unsqueeze(1))
         self.ends += 1
         self.lengths = [length + 1 for length in self.lengths]
         return next_ids
 
-    def _prefill(self) -> Float[Tensor, "batch vocab"]:
-        """Reads every window from its start; shorter ones are padded on the right."""
+    def _prefill(self, rows: list[int], cache: KVCache) -> Float[Tensor, "rows vocab"]:
+        """Reads the windows of ``rows`` from their starts; shorter ones are padded on the right."""
         device = self.ids.device
-        spans = [length - start for length, start in zip(self.lengths, self.starts, strict=True)]
-        places = torch.arange(max(spans), device=device).expand(len(spans), -1)
-        columns = places + torch.tensor(self.starts, device=device).unsqueeze(1)
-        window = self.ids.gather(1, columns.clamp(max=self.ids.shape[1] - 1))
-        hidden = self.model.hidden_states(window, places, self.cache)
-        self.positions = torch.tensor(spans, device=device) - 1
-        last = hidden.take_along_dim(self.positions[:, None, None], dim=1).squeeze(1)
+        spans = [self.lengths[row] - self.starts[row] for row in rows]
+        places = torch.arange(max(spans), device=device).expand(len(rows), -1)
+        starts = torch.tensor([self.starts[row] for row in rows], device=device)
+        columns = (places + starts.unsqueeze(1)).clamp(max=self.ids.shape[1] - 1)
+        window = self.ids[torch.tensor(rows, device=device).unsqueeze(1), columns]
+        hidden = self.model.hidden_states(window, places, cache)
+        last_places = torch.tensor(spans, device=device) - 1
+        self.positions[rows] = last_places
+        last = hidden.take_along_dim(last_places[:, None, None], dim=1).squeeze(1)
         logits: Tensor = self.model.lm_head(last)
         return logits
 
-    def _decode(self) -> Float[Tensor, "batch vocab"]:
-        """Reads every text's last token."""
+    def _decode_and_prefill(self, moved: list[int]) -> Float[Tensor, "batch vocab"]:
+        """Reads the windows of ``moved`` from their starts, of the other texts the last token."""
+        # All are decoded, so that the shapes stay the same: what that writes for those that moved
+        # lies in slots that are written again before anything looks at them.
+        self.positions[moved] = -1
+        logits = self._decode(together=False)
+        spans = max(self.lengths[row] - self.starts[row] for row in moved)
+        device = self.ids.device
+        fresh = KVCache(self.model.config, len(moved), spans, device, self.dtype)
+        new = self._prefill(moved, fresh)
+        rows = torch.tensor(moved, device=device)
+        for layer, read in zip(self.cache, fresh, strict=True):
+            layer.keys[rows, :, :spans] = read.keys
+            layer.values[rows, :, :spans] = read.values
+        return logits.index_copy(0, rows, new.to(logits.dtype))
+
+    def _decode(self, *, together: bool = True) -> Float[Tensor, "batch vocab"]:
+        """Reads every text's last token; ``together``: each at its window's end."""
         self.positions += 1
         last = self.ids.gather(1, self.ends.unsqueeze(1) - 1).squeeze(1)
         if self.compiled_step is not None:
-            return self.compiled_step(last, self.positions)
+            with self.compiling:
+                self.compiling = nullcontext()
+                return self.compiled_step(last, self.positions)
         spans = {length - start for length, start in zip(self.lengths, self.starts, strict=True)}
-        common = spans.pop() - 1 if len(spans) == 1 else None
+        common = spans.pop() - 1 if together and len(spans) == 1 else None
         return self.decoder.step(last, self.positions, common)
+
+
+def _unlimited_recompilation() -> AbstractContextManager[None]:
+    """Lets the compiler make one more of a function that it has made for many shapes already.
+
+    By default it gives up at the ninth, for fear of a program that compiles in every step. Here a
+    compilation comes once a text, with its first decoded token, for shapes that are new.
+    """
+    config = torch._dynamo.config
+    limits = dict.fromkeys(("recompile_limit", "accumulated_recompile_limit"), 1 << 20)
+    patched: AbstractContextManager[None] = config.patch(limits)
+    return patched
 
 
 def window_start(length: int, context_length: int) -> int:
@@ -271,38 +375,66 @@ def window_start(length: int, context_length: int) -> int:
     return max(0, -(-(length - context_length) // hop) * hop)
 
 
-def _decoded(tokenizer: "Tokenizer", steps: Iterator[list[int | None]]) -> Iterator[Piece]:
-    """Text as it becomes complete; at the end what is left of it."""
+def _decoded(
+    tokenizer: "Tokenizer", steps: Iterator[list[int | None]], stops: Sequence[str] = ()
+) -> Iterator[Piece]:
+    """Text as it becomes complete, up to the first of ``stops``; at the end what is left of it."""
     texts: list[_TextOfIds] = []
     for ids in steps:
-        texts = texts or [_TextOfIds(tokenizer, row) for row in range(len(ids))]
+        texts = texts or [_TextOfIds(tokenizer, row, stops) for row in range(len(ids))]
         for text, token in zip(texts, ids, strict=True):
             yield from text.end() if token is None else text.push(token)
+        if all(text.has_ended for text in texts):
+            return
     for text in texts:
         yield from text.end()
 
 
 class _TextOfIds:
-    """Turns the ids of one prompt into characters, as soon as they are whole."""
+    """Turns the ids of one prompt into characters, as soon as they are whole and sure to stay."""
 
-    def __init__(self, tokenizer: "Tokenizer", row: int) -> None:
+    def __init__(self, tokenizer: "Tokenizer", row: int, stops: Sequence[str]) -> None:
         self.tokenizer = tokenizer
         self.row = row
-        self.held = 0
+        self.stops = stops
+        self.has_ended = False
+        self.tokens_held = 0
+        self.text_held = ""
         self.utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def push(self, token: int) -> Iterator[Piece]:
-        self.held += 1
+        if self.has_ended:
+            return iter(())
+        self.tokens_held += 1
         return self._show(self.utf8.decode(self.tokenizer.decode_bytes([token])))
 
     def end(self) -> Iterator[Piece]:
         """Bytes that became no character are shown as U+FFFD; harmless to call again."""
-        return self._show(self.utf8.decode(b"", final=True))
+        if self.has_ended:
+            return iter(())
+        return self._show(self.utf8.decode(b"", final=True), is_last=True)
 
-    def _show(self, text: str) -> Iterator[Piece]:
-        if text:
-            yield Piece(self.row, text, self.held)
-            self.held = 0
+    def _show(self, new: str, *, is_last: bool = False) -> Iterator[Piece]:
+        text = self.text_held + new
+        # That which is complete first, in however many tokens the text came.
+        found = [
+            (text.find(stop) + len(stop), text.find(stop)) for stop in self.stops if stop in text
+        ]
+        self.has_ended = is_last or bool(found)
+        if found:
+            _, sure = min(found)
+        else:
+            sure = len(text) if is_last else len(text) - self._possible_stop(text)
+        self.text_held = text[sure:]
+        if sure:
+            yield Piece(self.row, text[:sure], self.tokens_held)
+            self.tokens_held = 0
+
+    def _possible_stop(self, text: str) -> int:
+        """How many characters at the end of ``text`` may be the beginning of a stop."""
+        longest = max(map(len, self.stops), default=1) - 1
+        ends = range(min(longest, len(text)), 0, -1)
+        return next((n for n in ends if any(s.startswith(text[-n:]) for s in self.stops)), 0)
 
 
 def has_end_of_text(tokenizer: "Tokenizer") -> bool:
@@ -310,20 +442,22 @@ def has_end_of_text(tokenizer: "Tokenizer") -> bool:
     return END_OF_TEXT in tokenizer.special_tokens
 
 
-def encode_prompt(tokenizer: "Tokenizer", text: str) -> list[int]:
+def encode_prompt(tokenizer: "Tokenizer", text: str, *, parse_special: bool = True) -> list[int]:
     """The prompt's ids; an empty prompt becomes the beginning of a document.
+
+    ``parse_special``: whether special tokens in the text become their own ids.
 
     Raises:
         UsageError: the prompt has no token, and there is no ``<|endoftext|>`` to begin from.
     """
     if not text and has_end_of_text(tokenizer):
-        text = END_OF_TEXT
+        return tokenizer.encode(END_OF_TEXT)
     if not text:
         raise UsageError(
             "the prompt has no token, and the tokenizer no <|endoftext|> to begin from: "
             "give a prompt of at least one character"
         )
-    return tokenizer.encode(text)
+    return tokenizer.encode(text) if parse_special else tokenizer.encode_ordinary(text)
 
 
 def check_vocabularies(model: TransformerLM, tokenizer: "Tokenizer") -> None:

@@ -10,18 +10,26 @@ from torch import Tensor
 from cs336lm.errors import UsageError
 from cs336lm.model.functional import at_least_float32, softmax
 
+NO_TOKEN = -1
+"""What is drawn from logits of which no token is the likeliest: NaN, infinite, or all forbidden."""
+
+_GREEDY_BELOW = 1e-8
+"""A temperature at which no two different float32 logits of ordinary size share the probability:
+from here on only rounding and ties could tell the draw from the likeliest token."""
+
 
 @dataclass(frozen=True)
 class SamplingParams:
     """How the next token is chosen. Impossible values are refused with a ``UsageError``."""
 
     temperature: float = 1.0
-    """Divides the logits: below 1 the likely becomes likelier; 0 always takes the likeliest."""
+    """Divides the logits: below 1 the likely becomes likelier; 0, and what is next to nothing,
+    always takes the likeliest (the first of several)."""
     top_p: float = 1.0
     """Draw among the fewest tokens that have this much probability together (nucleus sampling;
     Holtzman et al. 2020). 1 is all of them."""
     top_k: int | None = None
-    """Draw among the k likeliest only (before top_p). None is all of them."""
+    """Draw among the k likeliest only (before top_p), of equals the first. None is all of them."""
     seed: int | None = None
     """Of the random numbers; None for a new one each time."""
 
@@ -32,6 +40,13 @@ class SamplingParams:
             raise UsageError(f"top_p must be above 0 and at most 1, not {self.top_p!r}")
         if self.top_k is not None and self.top_k < 1:
             raise UsageError(f"top_k must be at least 1, not {self.top_k!r}")
+        if self.seed is not None and not -(1 << 63) <= self.seed < 1 << 64:
+            raise UsageError(f"seed {self.seed} is impossible: it must fit in 64 bits")
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the likeliest token is always taken, and nothing is drawn."""
+        return self.temperature < _GREEDY_BELOW or self.top_k == 1
 
 
 class Sampler:
@@ -58,14 +73,19 @@ class Sampler:
             self.generator.manual_seed(params.seed)
 
     def __call__(self, logits: Float[Tensor, "batch vocab"]) -> Int[Tensor, " batch"]:
-        """One token id per row."""
+        """One token id per row, or ``NO_TOKEN``; the host does not wait for it."""
         if self.forbidden is not None:
             logits = logits.masked_fill(self.forbidden, -torch.inf)
-        if self.params.temperature == 0:
-            return logits.argmax(-1)
-        weights = softmax(
-            self._keep_top(at_least_float32(logits) / self.params.temperature), dim=-1
-        )
+        greatest, likeliest = logits.max(-1)  # the first of several; a NaN is the greatest
+        drawn = likeliest if self.params.is_greedy else self._draw(logits, greatest)
+        return drawn.masked_fill(~greatest.isfinite(), NO_TOKEN)
+
+    def _draw(self, logits: Tensor, greatest: Tensor) -> Tensor:
+        """One token id per row, at random."""
+        # The greatest becomes 0 first: no quotient overflows but those of improbable tokens, to
+        # -inf. An infinite greatest makes NaN here, and is no token in the end.
+        wide = at_least_float32(logits) - at_least_float32(greatest).unsqueeze(-1)
+        weights = softmax(self._keep_top(wide / self.params.temperature), dim=-1)
         # The least of exponential variables with rates w_i is the i-th with probability w_i: a
         # draw without the normalisation, the search, and torch.multinomial's look at the weights,
         # for which the host would have to wait. A zero must not meet a zero.
@@ -77,9 +97,13 @@ class Sampler:
         top_k, top_p = self.params.top_k, self.params.top_p
         if top_k is not None and top_k < logits.shape[-1]:
             least = logits.topk(top_k, dim=-1).values[..., -1:]
-            logits = logits.masked_fill(logits < least, -torch.inf)
+            above, equal = logits > least, logits == least
+            # Of those that equal the k-th, the first: as many as make up k.
+            room = top_k - above.sum(-1, keepdim=True)
+            kept = above | (equal & (equal.cumsum(-1, dtype=torch.int32) <= room))
+            logits = logits.masked_fill(~kept, -torch.inf)
         if top_p < 1:
-            ordered, order = logits.sort(dim=-1, descending=True)
+            ordered, order = logits.sort(dim=-1, descending=True, stable=True)
             shares = softmax(ordered, dim=-1)
             # What stands before a token decides, so the first is always in.
             outside = shares.cumsum(-1) - shares >= top_p

@@ -16,6 +16,9 @@ from cs336lm.training.config import Config
 if TYPE_CHECKING:
     from cs336lm.text.tokenizer import Tokenizer
 
+EVAL_BATCH_SIZE = 32
+"""Windows in each of ``train.eval_batches``: fixed, so that runs of any batch size compare."""
+
 
 @dataclass(frozen=True)
 class TrainingData:
@@ -57,19 +60,20 @@ def open_data(config: Config, *, check_ids: bool = True) -> TrainingData:
 
 
 def validation_windows(val: TokenDataset, config: Config) -> npt.NDArray[np.int64]:
-    """Where the windows of a validation begin: (batches, batch_size)."""
+    """Where the windows of a validation begin: (batches, EVAL_BATCH_SIZE)."""
     return validation_starts(
-        len(val), config.data.batch_size, config.train.eval_batches, config.model.context_length
+        len(val), EVAL_BATCH_SIZE, config.train.eval_batches, config.model.context_length
     )
 
 
 def validation_fingerprint(val: TokenDataset, config: Config, dtype: str) -> str:
     """What a validation measures: two losses of one fingerprint compare, others do not.
 
-    It covers the tokens that are looked at, in what windows, and the precision of the products.
+    It covers the tokens that are looked at, in what windows, and the precision of the products
+    (which are never in eight bits).
     """
     length = config.model.context_length
-    digest = hashlib.sha256(f"{dtype}, fp8 {config.train.fp8}, {length}".encode())
+    digest = hashlib.sha256(f"{dtype}, {length}".encode())
     for starts in validation_windows(val, config):
         digest.update(val.windows(starts, length + 1).astype(np.uint32).tobytes())
     return digest.hexdigest()

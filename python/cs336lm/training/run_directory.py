@@ -238,10 +238,12 @@ def load_run(
     ``which`` is ``"best"`` by validation loss (the last checkpoint, where nothing was validated) or
     ``"last"``. The model is in float32 and in evaluation mode.
     """
+    from cs336lm.model.initial import undrawn_weights
     from cs336lm.model.transformer import TransformerLM
 
     run = RunDirectory(run_dir)
     config = run.load_config()
-    model = TransformerLM(config.model, device=device)
+    with undrawn_weights():
+        model = TransformerLM(config.model, device=device)
     run.restore(run.pick_checkpoint(which), model)
     return config, model.eval(), run.load_tokenizer()

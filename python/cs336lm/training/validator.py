@@ -1,13 +1,18 @@
-"""Validation: the loss on windows that are the same every time."""
+"""Validation: the loss on windows that are the same every time, and for every batch size.
+
+It is taken without fp8 even where training multiplies in eight bits, as ``cs336lm evaluate`` does:
+figures compare.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import torch
 
 from cs336lm.data import gather_windows
+from cs336lm.model.transformer import TransformerLM
 from cs336lm.training.callbacks import Callback, StepResult, is_due
 from cs336lm.training.data import validation_windows
 from cs336lm.training.distributed import StopRequested, StopVote
@@ -61,19 +66,42 @@ def validation_loss(setup: Setup, stop: StopVote) -> float:
     """
     data, config, world = setup.data.val, setup.config, setup.world
     assert data is not None
-    context, batch_size = config.model.context_length, config.data.batch_size
+    context = config.model.context_length
     starts = validation_windows(data, config)
-    # The shapes of training, so that nothing is compiled anew: (rounds, processes, sequences).
-    shape = (-1, world.size, batch_size // world.size // config.train.grad_accumulation)
-    rounds = starts.reshape(shape)[:, world.rank]
+    most = config.data.batch_size // world.size // config.train.grad_accumulation
+    calls = starts.reshape(-1, _rows_per_call(starts.size, most, world.size))
     model = setup.model
     total = torch.zeros((), device=setup.device)
-    model.module.eval()
-    try:
-        for row in rounds:
+    with _evaluating(model.module, fp8=config.train.fp8):
+        # All processes call the model equally often, for they may meet inside it.
+        for first in range(0, len(calls), world.size):
             stop.check()
-            x, y = gather_windows(data, row, context, setup.device)
-            total += model(x, y)
+            mine = first + world.rank
+            x, y = gather_windows(data, calls[mine % len(calls)], context, setup.device)
+            loss = model(x, y)
+            if mine < len(calls):
+                total += loss
+    return world.mean(total).item() * world.size / len(calls)
+
+
+def _rows_per_call(windows: int, most: int, processes: int) -> int:
+    """As many as memory has room for (``most``, training's) and all calls can have alike.
+
+    Calls of one shape are compiled once.
+    """
+    most = min(most, -(-windows // processes))
+    return max(rows for rows in range(1, most + 1) if windows % rows == 0)
+
+
+@contextmanager
+def _evaluating(model: TransformerLM, *, fp8: bool) -> Iterator[None]:
+    """``model`` in evaluation mode and with exact products; afterwards as in training."""
+    model.eval()
+    if fp8:
+        model.use_fp8(False)
+    try:
+        yield
     finally:
-        model.module.train()
-    return world.mean(total).item() / len(rounds)
+        if fp8:
+            model.use_fp8(True)
+        model.train()

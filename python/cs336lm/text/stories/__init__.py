@@ -4,7 +4,7 @@
 
     for story in islice(stories(seed=1), 3):
         print(story)
-    entropy().bits_per_byte           # what no language model can beat
+    entropy().bits_per_text_byte      # what no language model can beat
     log_probability(story)            # exact, in nats; -inf for what the grammar cannot tell
 
 `grammar` is the notation and what tells a story, `plots` and `words` are what is told; `reading`
@@ -13,8 +13,9 @@ takes a story apart again and `analysis` computes its entropy and shows that thi
 **The floor.** A corpus is stories that are drawn independently, each followed by `SEPARATOR`. A
 model's loss on it, in nats per token averaged over many stories, times tokens per story, is at
 least the entropy of a story, whatever the tokenizer (Gibbs' inequality, and the chain rule over
-the tokens of a text): so ``loss / ln 2 / (bytes per token)`` is at least ``bits_per_byte``. Two
-things keep a real model above that, however good it is:
+the tokens of a text): so ``loss / ln 2 / (bytes per token)`` is at least ``bits_per_byte``, and
+with the bytes of text alone, as ``cs336lm evaluate`` counts them (``<|endoftext|>`` is none), at
+least ``bits_per_text_byte``. Two things keep a real model above that, however good it is:
 
 * Training and validation cut the corpus into windows of ``context_length`` tokens anywhere. Where
   a story's beginning lies before the window, the model cannot know whom or what it is about and
@@ -25,6 +26,7 @@ things keep a real model above that, however good it is:
 """
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -38,7 +40,16 @@ from cs336lm.text.stories.plots import RULES
 from cs336lm.text.stories.reading import Reading
 from cs336lm.text.stories.words import TABLES
 
-__all__ = ["SEPARATOR", "Entropy", "corpus", "entropy", "log_probability", "read_story", "stories"]
+__all__ = [
+    "SEPARATOR",
+    "Entropy",
+    "corpus",
+    "entropy",
+    "holds_stories",
+    "log_probability",
+    "read_story",
+    "stories",
+]
 
 END_OF_TEXT = "<|endoftext|>"
 SEPARATOR = f"\n{END_OF_TEXT}\n"
@@ -61,6 +72,12 @@ class Entropy:
     def bits_per_byte(self) -> float:
         """Information per byte of an endless corpus: expected bits over expected bytes."""
         return self.nats_per_story / math.log(2) / self.bytes_per_story
+
+    @property
+    def bits_per_text_byte(self) -> float:
+        """The same per byte of text, of which ``<|endoftext|>`` has none; its newlines are text."""
+        text_bytes = self.bytes_per_story - len(END_OF_TEXT)
+        return self.nats_per_story / math.log(2) / text_bytes
 
     def nats_per_token(self, bytes_per_token: float) -> float:
         """The same per token, for a tokenizer that makes tokens of so many bytes of this corpus."""
@@ -151,6 +168,13 @@ def read_story(text: str) -> Reading:
     reading = Reading(text.removesuffix(SEPARATOR))
     reading.whole = reading.read(story_grammar()) and reading.end == len(reading.text)
     return reading
+
+
+def holds_stories(path: str | os.PathLike[str]) -> bool:
+    """Whether a file begins as a corpus of such stories does; an empty one does, too."""
+    with open(path, "rb") as file:
+        start = file.read(_BLOCK).decode("utf-8", "replace")
+    return not start or read_story(start.partition(SEPARATOR)[0]).whole
 
 
 def log_probability(text: str) -> float:

@@ -103,7 +103,7 @@ class TrainConfig:
     eval_every: int = 250
     """Steps between validations; 0 means only at the end."""
     eval_batches: int = 20
-    """Batches of a validation; their windows are the same every time."""
+    """Size of a validation, in batches of 32 windows: the same ones whatever data.batch_size."""
     log_every: int = 10
     """Steps between lines of metrics.jsonl."""
     checkpoint_every: int = 500
