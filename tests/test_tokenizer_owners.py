@@ -178,15 +178,17 @@ ALIKE_TEXT = "".join(
 )  # fmt: skip
 
 PATTERNS = [
-    r"\p{N}{1,3}+", r"\p{N}{1,3}", r"\p{N}{2}?", r"\p{N}{2}+", r"\p{N}{,2}", r"\p{N}{2,}?", r"a{x", r"a{,}",
-    r"a$", r"^a", r"^", r"$", r"(?m).+", r".+", r"(?m:.)+?a", r"a\Z|\n\z", r"\Aa", r"(?x) a # c" "\n | b",
-    r"\w+", r"\W+", r"[\w]+", r"[^\w]+", r"[\W]+", r"\b", r"\B.", r"\bx", r"[\w&&[^a]]+",
-    r"\h+", r"\H+", r"\d+|\D", r"\s+(?!\S)|\s+", r"[[:alpha:]]+", r"[[:^alpha:]]+", r"[[:punct:]]+",
-    r"[[:space:][:digit:]]+", r"\p{^L}+", r"\P{^L}+", r"\p{Alpha}+", r"\p{Punct}+", r"\p{Han}+", r"\p{Greek}",
-    r"a(?i)B|c", r"(?i:'s|'t|'re|'ve|'m|'ll|'d)", r"(?i)k", r"(?i:[a-z])+", r"(?i)(?-i:a)b", r"(a|b)+",
-    r"(?<n>a)b", r"(?>a+)b", r"a++", r"a?+b", r"a**", r"a+?+", r"(?<=a)b", r"(?<!a)b", r"(?=\p{Lu})",
-    r"\x41|\x{62}|\u0063", r"[a\-b]+", r"[-a]+", r"[a-]+", r"\.|\$|\{", r"(?#comment)a", r"é|½", r"[^\r\n\p{L}\p{N}]+",
-    r"[\p{Lu}\p{Lt}]+|\p{M}", r"[a-c&&[b-d]]", r"[^a-c&&b]", r"\e|\a|\f|\v|\t", r"\ |\#|\-|\/", r"(?:)a|b|", r"x|\G",
+    r"\p{N}{1,3}+", r"\p{N}{1,3}", r"\p{N}{2}?", r"\p{N}{2}+", r"\p{N}{,2}", r"\p{N}{2,}?",
+    r"a{x", r"a{,}", r"a$", r"^a", r"^", r"$", r"(?m).+", r".+", r"(?m:.)+?a", r"a\Z|\n\z",
+    r"\Aa", r"(?x) a # c" "\n | b", r"\w+", r"\W+", r"[\w]+", r"[^\w]+", r"[\W]+", r"\b",
+    r"\B.", r"\bx", r"[\w&&[^a]]+", r"\h+", r"\H+", r"\d+|\D", r"\s+(?!\S)|\s+",
+    r"[[:alpha:]]+", r"[[:^alpha:]]+", r"[[:punct:]]+", r"[[:space:][:digit:]]+", r"\p{^L}+",
+    r"\P{^L}+", r"\p{Alpha}+", r"\p{Punct}+", r"\p{Han}+", r"\p{Greek}", r"a(?i)B|c",
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)", r"(?i)k", r"(?i:[a-z])+", r"(?i)(?-i:a)b", r"(a|b)+",
+    r"(?<n>a)b", r"(?>a+)b", r"a++", r"a?+b", r"a**", r"a+?+", r"(?<=a)b", r"(?<!a)b",
+    r"(?=\p{Lu})", r"\x41|\x{62}|\u0063", r"[a\-b]+", r"[-a]+", r"[a-]+", r"\.|\$|\{",
+    r"(?#comment)a", r"é|½", r"[^\r\n\p{L}\p{N}]+", r"[\p{Lu}\p{Lt}]+|\p{M}", r"[a-c&&[b-d]]",
+    r"[^a-c&&b]", r"\e|\a|\f|\v|\t", r"\ |\#|\-|\/", r"(?:)a|b|",
 ]  # fmt: skip
 
 
@@ -203,12 +205,7 @@ def ours_of(folder: Path, regex: str) -> Tokenizer:
 @pytest.mark.parametrize("regex", PATTERNS)
 def test_expressions_mean_what_they_mean_to_hugging_face(saved: Path, regex: str) -> None:
     theirs = their_cuts(regex, ALIKE_TEXT)
-    try:
-        ours = ours_of(saved, regex)
-    except ValueError as error:
-        assert "not supported" in str(error), error
-        assert regex in {r"x|\G"}, error
-        return
+    ours = ours_of(saved, regex)
     expected = [id for piece in theirs for id in ours_of_whole(ours).encode(piece)]
     assert ours.encode(ALIKE_TEXT) == expected, ours.pattern
 
@@ -219,8 +216,8 @@ def ours_of_whole(tokenizer: Tokenizer) -> Tokenizer:
 
 
 @pytest.mark.parametrize("regex", [
-    r"(a)\1", r"(?<n>a)\k<n>", r"\R", r"\X", r"a\Kb", r"(?i)ss", r"(?i)é", r"(?i)\p{L}", r"(?i)s+", r"\p{IsX}",
-    r"a{3,1}", r"(?~a)", r"[[:graph:]]", r"\xE9", r"(?i)f(?i)i|ſt",
+    r"x|\G", r"(a)\1", r"(?<n>a)\k<n>", r"\R", r"\X", r"a\Kb", r"(?i)ss", r"(?i)é", r"(?i)\p{L}",
+    r"(?i)s+", r"\p{IsX}", r"a{3,1}", r"(?~a)", r"[[:graph:]]", r"\xE9", r"(?i)f(?i)i|ſt",
 ])  # fmt: skip
 def test_what_may_be_read_otherwise_is_refused_by_name(saved: Path, regex: str) -> None:
     with pytest.raises(ValueError, match=r"tokenizer\.json: the pre-tokenizer's pattern") as caught:
@@ -231,8 +228,9 @@ def test_what_may_be_read_otherwise_is_refused_by_name(saved: Path, regex: str) 
 
 
 @pytest.mark.parametrize("pattern", [
-    r"\w+|\W", r"\p{N}{1,3}+|.", r"a$|^b", r"(?m)^a$", r"(?s).+", r"(?i:'s)|\pL+", r"[[:alpha:]]+", r"\bx|\B.", r"(?x) a  b",
-    r"(?s:.)(?i)k|b", r"\h+", r"[\w-]+|\x41", r"a{2}?|b{2,}+",
+    r"\w+|\W", r"\p{N}{1,3}+|.", r"a$|^b", r"(?m)^a$", r"(?s).+", r"(?i:'s)|\pL+",
+    r"[[:alpha:]]+", r"\bx|\B.", r"(?x) a  b", r"(?s:.)(?i)k|b", r"\h+", r"[\w-]+|\x41",
+    r"a{2}?|b{2,}+",
 ])  # fmt: skip
 def test_own_patterns_mean_the_same_to_hugging_face(
     tmp_path: Path, trained: Tokenizer, pattern: str
@@ -293,7 +291,7 @@ def test_what_is_put_around_texts_is_said_and_kept(saved: Path, trained: Tokeniz
     theirs.enable_truncation(512)
     theirs.enable_padding(length=4)
     theirs.save(str(file))
-    with pytest.warns(UserWarning) as warned:
+    with pytest.warns(UserWarning, match=r"tokenizer\.json") as warned:
         ours = Tokenizer.load(file)
     said = " ".join(str(warning.message) for warning in warned)
     assert f"post-processor adds {EOT}" in said
@@ -304,7 +302,7 @@ def test_what_is_put_around_texts_is_said_and_kept(saved: Path, trained: Tokeniz
     again = tokenizers.Tokenizer.from_file(str(saved / "again" / "tokenizer.json"))
     assert again.encode("a b").ids == theirs.encode("a b").ids
     change(file, post_processor={"type": "Strange"})
-    with pytest.raises(ValueError, match="post-processor.*Strange"):
+    with pytest.raises(ValueError, match=r"post-processor.*Strange"):
         Tokenizer.load(file)
 
 

@@ -383,6 +383,17 @@ mod tests {
     }
 
     #[test]
+    fn a_long_token_is_split_only_where_both_parts_may_be_tokens() {
+        let lengths = [1, 2, 3, 50_000, 99_999, 100_000];
+        let places: Vec<usize> = splits_in_two(100_000, &lengths).collect();
+        assert_eq!(places, [1, 50_000, 99_999]);
+        let long = "ab".repeat(50_000);
+        let vocab = Vocab::from_ranks(with(&[(256, "aa"), (257, &long)]), &Progress::new());
+        let vocab = vocab.unwrap();
+        assert!(vocab.whole_words_first() && vocab.merges().len() == 1);
+    }
+
+    #[test]
     fn refuses_by_name() {
         let none: [(&str, &str); 0] = [];
         let few = bytes().into_iter().filter(|(id, _)| *id != 10);

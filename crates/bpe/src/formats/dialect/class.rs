@@ -2,8 +2,8 @@
 
 use regex_syntax::hir::{ClassUnicode, ClassUnicodeRange, HirKind};
 
-use super::Dialect::{self, Fancy, Oniguruma};
-use super::parser::{Parser, hex_number, not_supported};
+use super::cursor::Dialect::{self, Fancy, Oniguruma};
+use super::cursor::{Cursor, hex_number, refuse};
 use crate::error::{Error, Result};
 
 /// A class in the other dialect, spelled so that the crate regex-syntax reads it too.
@@ -129,28 +129,28 @@ fn control(c: char) -> Option<String> {
 }
 
 /// The class that `\letter` stands for, if it does.
-pub fn shorthand(parser: &mut Parser, letter: char) -> Result<Option<Class>> {
+pub fn shorthand(cursor: &mut Cursor, letter: char) -> Result<Option<Class>> {
     let class = match letter {
         'd' | 'D' | 's' | 'S' => Class::same(format!("\\{letter}")),
-        'w' => Class { text: word(parser.from(), false), written: r"\w".to_owned() },
+        'w' => Class { text: word(cursor.from, false), written: r"\w".to_owned() },
         'W' => {
-            let text = word(parser.from(), false).replacen('[', "[^", 1);
+            let text = word(cursor.from, false).replacen('[', "[^", 1);
             Class { text, written: r"\W".to_owned() }
         }
         'h' => Class::same("[0-9A-Fa-f]"),
         'H' => Class::same("[^0-9A-Fa-f]"),
-        'p' | 'P' => property(parser, letter)?,
+        'p' | 'P' => property(cursor, letter)?,
         _ => return Ok(None),
     };
     Ok(Some(class))
 }
 
 /// `\p{name}`, `\P{name}`, `\p{^name}`; to fancy-regex also `\pL`.
-fn property(parser: &mut Parser, letter: char) -> Result<Class> {
-    let name = match (parser.eat("{"), parser.from()) {
-        (true, _) => parser.until('}')?,
-        (false, Fancy) => parser.next()?.to_string(),
-        (false, Oniguruma) => return not_supported("\\p without braces"),
+fn property(cursor: &mut Cursor, letter: char) -> Result<Class> {
+    let name = match (cursor.eat("{"), cursor.from) {
+        (true, _) => cursor.until('}')?,
+        (false, Fancy) => cursor.next()?.to_string(),
+        (false, Oniguruma) => return refuse("\\p without braces"),
     };
     let written = format!("\\{letter}{{{name}}}");
     let (plain, negated) = match name.strip_prefix('^') {
@@ -164,12 +164,12 @@ fn property(parser: &mut Parser, letter: char) -> Result<Class> {
         let simple: String =
             plain.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_lowercase();
         let posix = POSIX.iter().find(|(name, _)| *name == simple && *name != "punct");
-        return match posix.filter(|_| parser.from() == Oniguruma) {
+        return match posix.filter(|_| cursor.from == Oniguruma) {
             Some((_, members)) => {
                 let text = format!("[{}{members}]", if negated { "^" } else { "" });
                 Ok(Class { text, written })
             }
-            None => not_supported(&written),
+            None => refuse(&written),
         };
     }
     let letter = if negated { 'P' } else { 'p' };
@@ -177,7 +177,7 @@ fn property(parser: &mut Parser, letter: char) -> Result<Class> {
 }
 
 /// The one character that `\letter` stands for, if it does.
-pub fn escaped_char(parser: &mut Parser, letter: char) -> Result<Option<char>> {
+pub fn escaped_char(cursor: &mut Cursor, letter: char) -> Result<Option<char>> {
     let code = match letter {
         't' => '\t' as u32,
         'n' => '\n' as u32,
@@ -186,21 +186,21 @@ pub fn escaped_char(parser: &mut Parser, letter: char) -> Result<Option<char>> {
         'v' => 0x0B,
         'a' => 0x07,
         'e' => 0x1B,
-        'x' | 'u' if parser.eat("{") => {
-            if letter == 'u' && parser.from() == Oniguruma {
-                return not_supported("\\u{");
+        'x' | 'u' if cursor.eat("{") => {
+            if letter == 'u' && cursor.from == Oniguruma {
+                return refuse("\\u{");
             }
-            hex_number(&parser.until('}')?)?
+            hex_number(&cursor.until('}')?)?
         }
-        'x' => match parser.hex(2)? {
+        'x' => match cursor.hex(2)? {
             // To Oniguruma it is a byte, and only these are characters.
-            code @ 0x80.. if parser.from() == Oniguruma => {
-                return not_supported(&format!("\\x{code:02X}"));
+            code @ 0x80.. if cursor.from == Oniguruma => {
+                return refuse(&format!("\\x{code:02X}"));
             }
             code => code,
         },
-        'u' => parser.hex(4)?,
-        '<' | '>' if parser.from() == Fancy => return Ok(None),
+        'u' => cursor.hex(4)?,
+        '<' | '>' if cursor.from == Fancy => return Ok(None),
         c if c.is_ascii_alphanumeric() => return Ok(None),
         c => c as u32,
     };
@@ -211,54 +211,54 @@ pub fn escaped_char(parser: &mut Parser, letter: char) -> Result<Option<char>> {
 }
 
 /// What follows a `[`, up to its `]`.
-pub fn bracketed(parser: &mut Parser) -> Result<Class> {
-    let text = set(parser, 0)?;
+pub fn bracketed(cursor: &mut Cursor) -> Result<Class> {
+    let text = set(cursor, 0)?;
     Ok(Class::same(text))
 }
 
-fn set(parser: &mut Parser, depth: usize) -> Result<String> {
+fn set(cursor: &mut Cursor, depth: usize) -> Result<String> {
     if depth > 20 {
-        return not_supported("nesting as deep as this");
+        return refuse("nesting as deep as this");
     }
     let mut text = "[".to_owned();
-    if parser.eat("^") {
+    if cursor.eat("^") {
         text.push('^');
     }
-    if parser.peek() == Some(']') {
-        return not_supported("] as the first character between brackets");
+    if cursor.peek() == Some(']') {
+        return refuse("] as the first character between brackets");
     }
     loop {
-        if parser.eat("]") {
+        if cursor.eat("]") {
             text.push(']');
             return Ok(text);
         }
-        if parser.eat("&&") {
+        if cursor.eat("&&") {
             text.push_str("&&");
             continue;
         }
-        if parser.from() == Fancy && (parser.eat("--") || parser.eat("~~")) {
-            return not_supported("-- or ~~ between brackets");
+        if cursor.from == Fancy && (cursor.eat("--") || cursor.eat("~~")) {
+            return refuse("-- or ~~ between brackets");
         }
-        match member(parser, depth)? {
+        match member(cursor, depth)? {
             Member::Set(set) => {
                 text.push_str(&set);
-                if parser.peek() == Some('-') && !hyphen_is_last(parser) {
-                    return not_supported("a range that begins with a class");
+                if cursor.peek() == Some('-') && !hyphen_is_last(cursor) {
+                    return refuse("a range that begins with a class");
                 }
             }
             Member::Char(first) => {
                 text.push_str(&quoted_inside(first));
-                if parser.peek() == Some('-') && !hyphen_is_last(parser) {
-                    parser.next()?;
-                    match member(parser, depth)? {
+                if cursor.peek() == Some('-') && !hyphen_is_last(cursor) {
+                    cursor.next()?;
+                    match member(cursor, depth)? {
                         Member::Char(last) if first <= last => {
                             text.push('-');
                             text.push_str(&quoted_inside(last));
                         }
-                        _ => return not_supported("a range that ends with a class"),
+                        _ => return refuse("a range that ends with a class"),
                     }
-                    if parser.peek() == Some('-') && !hyphen_is_last(parser) {
-                        return not_supported("- after a range between brackets");
+                    if cursor.peek() == Some('-') && !hyphen_is_last(cursor) {
+                        return refuse("- after a range between brackets");
                     }
                 }
             }
@@ -267,9 +267,9 @@ fn set(parser: &mut Parser, depth: usize) -> Result<String> {
 }
 
 /// Whether the `-` that comes next is a character and not the middle of a range.
-fn hyphen_is_last(parser: &mut Parser) -> bool {
-    parser.eat("-]") && {
-        parser.back(2);
+fn hyphen_is_last(cursor: &mut Cursor) -> bool {
+    cursor.eat("-]") && {
+        cursor.back(2);
         true
     }
 }
@@ -279,31 +279,31 @@ enum Member {
     Set(String),
 }
 
-fn member(parser: &mut Parser, depth: usize) -> Result<Member> {
-    match parser.next()? {
-        '[' => match parser.eat(":") {
-            true => posix(parser).map(Member::Set),
-            false => set(parser, depth + 1).map(Member::Set),
+fn member(cursor: &mut Cursor, depth: usize) -> Result<Member> {
+    match cursor.next()? {
+        '[' => match cursor.eat(":") {
+            true => posix(cursor).map(Member::Set),
+            false => set(cursor, depth + 1).map(Member::Set),
         },
         '\\' => {
-            let letter = parser.next()?;
+            let letter = cursor.next()?;
             if letter == 'b' {
-                return match parser.from() {
+                return match cursor.from {
                     Oniguruma => Ok(Member::Char('\x08')),
-                    Fancy => not_supported("\\b between brackets"),
+                    Fancy => refuse("\\b between brackets"),
                 };
             }
             if letter.eq_ignore_ascii_case(&'w') {
-                let word = word(parser.from(), true);
+                let word = word(cursor.from, true);
                 let negated = letter == 'W';
                 return Ok(Member::Set(if negated { word.replacen('[', "[^", 1) } else { word }));
             }
-            if let Some(class) = shorthand(parser, letter)? {
+            if let Some(class) = shorthand(cursor, letter)? {
                 return Ok(Member::Set(class.text));
             }
-            match escaped_char(parser, letter)? {
+            match escaped_char(cursor, letter)? {
                 Some(c) => Ok(Member::Char(c)),
-                None => not_supported(&format!("\\{letter} between brackets")),
+                None => refuse(&format!("\\{letter} between brackets")),
             }
         }
         c => Ok(Member::Char(c)),
@@ -311,18 +311,18 @@ fn member(parser: &mut Parser, depth: usize) -> Result<Member> {
 }
 
 /// `[:name:]` or `[:^name:]`, after its first colon.
-fn posix(parser: &mut Parser) -> Result<String> {
-    let negated = parser.eat("^");
-    let name = parser.until(':')?;
-    let table = if parser.from() == Oniguruma { &POSIX[..] } else { &POSIX_ASCII };
+fn posix(cursor: &mut Cursor) -> Result<String> {
+    let negated = cursor.eat("^");
+    let name = cursor.until(':')?;
+    let table = if cursor.from == Oniguruma { &POSIX[..] } else { &POSIX_ASCII };
     let known = table.iter().find(|(known, _)| *known == name);
     let members = match known {
         Some((_, members)) => (*members).to_owned(),
-        None if name == "word" && parser.from() == Oniguruma => WORD.to_owned(),
-        None => return not_supported(&format!("[:{name}:]")),
+        None if name == "word" && cursor.from == Oniguruma => WORD.to_owned(),
+        None => return refuse(&format!("[:{name}:]")),
     };
-    if !parser.eat("]") {
-        return not_supported(&format!("[:{name}"));
+    if !cursor.eat("]") {
+        return refuse(&format!("[:{name}"));
     }
     Ok(format!("[{}{members}]", if negated { "^" } else { "" }))
 }

@@ -9,19 +9,13 @@
 //! Source: the document RE of Oniguruma; the behaviour of `tokenizers`, which a test compares.
 
 mod class;
+mod cursor;
 mod parser;
+
+pub use cursor::Dialect;
 
 use crate::error::Result;
 use parser::Parser;
-
-/// The dialect that an expression is written in; it is translated into the other one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dialect {
-    /// Oniguruma with Ruby's syntax, as Hugging Face's library uses it.
-    Oniguruma,
-    /// fancy-regex.
-    Fancy,
-}
 
 /// An expression in the other dialect.
 #[derive(Debug)]

@@ -1,13 +1,12 @@
 //! Recursive descent over an expression: each rule returns its text in the other dialect and what
 //! it matches, as far as that is known.
 
-use std::iter::repeat_n;
-
 use regex_syntax::hir::{ClassUnicode, ClassUnicodeRange};
 
-use super::Dialect::{self, Fancy, Oniguruma};
 use super::class::{self, Class};
-use crate::error::{Error, Result};
+use super::cursor::Dialect::{self, Fancy, Oniguruma};
+use super::cursor::{Cursor, refuse};
+use crate::error::Result;
 
 /// A part of an expression in the other dialect.
 #[derive(Debug)]
@@ -33,9 +32,7 @@ struct Flags {
 }
 
 pub struct Parser {
-    chars: Vec<char>,
-    at: usize,
-    from: Dialect,
+    cursor: Cursor,
     flags: Flags,
     depth: usize,
 }
@@ -99,63 +96,19 @@ impl Part {
     }
 }
 
-fn refuse<T>(what: impl AsRef<str>) -> Result<T> {
-    Err(Error::invalid(format!(
-        "{} is not supported: Hugging Face's engine and this one may read it differently",
-        what.as_ref()
-    )))
-}
-
 impl Parser {
     pub fn new(regex: &str, from: Dialect) -> Self {
         let multi_line = from == Oniguruma;
         let flags = Flags { ignore_case: false, dot_all: false, multi_line, extended: false };
-        Self { chars: regex.chars().collect(), at: 0, from, flags, depth: 0 }
+        Self { cursor: Cursor::new(regex, from), flags, depth: 0 }
     }
 
     pub fn whole(mut self) -> Result<Part> {
         let whole = self.alternation()?;
-        match self.peek() {
+        match self.cursor.peek() {
             None => Ok(whole),
             Some(_) => refuse("a closing parenthesis without an opening one"),
         }
-    }
-
-    pub(super) fn peek(&self) -> Option<char> {
-        self.chars.get(self.at).copied()
-    }
-
-    pub(super) fn next(&mut self) -> Result<char> {
-        let next = self.peek();
-        self.at += 1;
-        next.ok_or_else(|| Error::invalid("it ends too early"))
-    }
-
-    pub(super) fn eat(&mut self, text: &str) -> bool {
-        let len = text.chars().count();
-        let here = self.chars.get(self.at..self.at + len);
-        let found = here.is_some_and(|here| here.iter().copied().eq(text.chars()));
-        self.at += if found { len } else { 0 };
-        found
-    }
-
-    pub(super) fn back(&mut self, chars: usize) {
-        self.at -= chars;
-    }
-
-    /// Up to `end`, which is taken too.
-    pub(super) fn until(&mut self, end: char) -> Result<String> {
-        let mut taken = String::new();
-        loop {
-            match self.next()? {
-                c if c == end => return Ok(taken),
-                c => taken.push(c),
-            }
-        }
-    }
-
-    pub(super) fn from(&self) -> Dialect {
-        self.from
     }
 
     /// `a|b|c`, up to the end of the group.
@@ -166,7 +119,7 @@ impl Parser {
         }
         let before = self.flags;
         let mut whole = self.sequence()?;
-        while self.eat("|") {
+        while self.cursor.eat("|") {
             // Flags that were set in a branch hold in the next ones.
             let branch = self.sequence()?;
             whole = whole.or(self.with_case_of(before, branch));
@@ -188,7 +141,7 @@ impl Parser {
     fn sequence(&mut self) -> Result<Part> {
         let mut whole = Part::nothing();
         let mut last = None;
-        while !matches!(self.peek(), None | Some('|' | ')')) {
+        while !matches!(self.cursor.peek(), None | Some('|' | ')')) {
             if self.skip_ignored()? {
                 continue;
             }
@@ -197,10 +150,10 @@ impl Parser {
                 // In Ruby's syntax they hold to the end of the group, alternatives included.
                 return Ok(whole.then(self.rest_under_flags(outside)?));
             }
-            let literal = self.peek();
-            let start = self.at;
+            let literal = self.cursor.peek();
+            let start = self.cursor.at;
             let atom = self.atom()?;
-            let literal = literal.filter(|_| self.at == start + 1 && atom.consumes);
+            let literal = literal.filter(|_| self.cursor.at == start + 1 && atom.consumes);
             let repeated = self.quantified(atom, literal)?;
             self.check_ligature(last, literal)?;
             last = literal;
@@ -212,7 +165,7 @@ impl Parser {
     /// What follows `(?i)`. In Ruby's syntax it holds to the end of the group, alternatives
     /// included, as if a group began here.
     fn rest_under_flags(&mut self, outside: Flags) -> Result<Part> {
-        if self.from == Fancy {
+        if self.cursor.from == Fancy {
             let rest = self.sequence()?;
             return Ok(self.with_case_of(outside, rest));
         }
@@ -240,15 +193,15 @@ impl Parser {
 
     /// A comment, or white space where it does not count.
     fn skip_ignored(&mut self) -> Result<bool> {
-        if self.eat("(?#") {
-            self.until(')')?;
+        if self.cursor.eat("(?#") {
+            self.cursor.until(')')?;
             return Ok(true);
         }
-        match self.peek() {
-            Some(c) if self.flags.extended && c.is_whitespace() => self.at += 1,
+        match self.cursor.peek() {
+            Some(c) if self.flags.extended && c.is_whitespace() => self.cursor.at += 1,
             Some('#') if self.flags.extended => {
-                while self.peek().is_some_and(|c| c != '\n') {
-                    self.at += 1;
+                while self.cursor.peek().is_some_and(|c| c != '\n') {
+                    self.cursor.at += 1;
                 }
             }
             _ => return Ok(false),
@@ -258,25 +211,26 @@ impl Parser {
 
     /// `(?i)`: sets the flags.
     fn flags_alone(&mut self) -> Result<bool> {
-        let start = self.at;
-        if self.eat("(?") {
-            while self.peek().is_some_and(|c| c.is_ascii_alphabetic() || c == '-') {
-                self.at += 1;
+        let start = self.cursor.at;
+        if self.cursor.eat("(?") {
+            while self.cursor.peek().is_some_and(|c| c.is_ascii_alphabetic() || c == '-') {
+                self.cursor.at += 1;
             }
-            if self.at > start + 2 && self.eat(")") {
-                let letters: String = self.chars[start + 2..self.at - 1].iter().collect();
+            if self.cursor.at > start + 2 && self.cursor.eat(")") {
+                let letters: String =
+                    self.cursor.chars[start + 2..self.cursor.at - 1].iter().collect();
                 self.set_flags(&letters)?;
                 return Ok(true);
             }
         }
-        self.at = start;
+        self.cursor.at = start;
         Ok(false)
     }
 
     fn set_flags(&mut self, letters: &str) -> Result<()> {
         let mut on = true;
         for letter in letters.chars() {
-            match (letter, self.from) {
+            match (letter, self.cursor.from) {
                 ('-', _) => on = false,
                 ('i', _) => self.flags.ignore_case = on,
                 ('x', _) => self.flags.extended = on,
@@ -289,10 +243,10 @@ impl Parser {
     }
 
     fn atom(&mut self) -> Result<Part> {
-        match self.next()? {
+        match self.cursor.next()? {
             '(' => self.group(),
             '[' => {
-                let class = class::bracketed(self)?;
+                let class = class::bracketed(&mut self.cursor)?;
                 self.class(class)
             }
             '\\' => self.escape(),
@@ -305,7 +259,7 @@ impl Parser {
     }
 
     fn line_start(&self) -> &'static str {
-        match (self.from, self.flags.multi_line) {
+        match (self.cursor.from, self.flags.multi_line) {
             // After the last line's end there is no line to Oniguruma.
             (Oniguruma, _) => r"(?:\A|(?<=\n)(?!\z))",
             (Fancy, true) => r"(?:\A|(?<=\n))",
@@ -319,7 +273,7 @@ impl Parser {
 
     fn dot(&self) -> Result<Part> {
         let class = class::parse(if self.flags.dot_all { "(?s:.)" } else { "." })?;
-        let text = match (self.flags.dot_all, self.from) {
+        let text = match (self.flags.dot_all, self.cursor.from) {
             (false, _) => ".",
             (true, Oniguruma) => "(?s:.)",
             (true, Fancy) => "(?m:.)",
@@ -356,22 +310,22 @@ impl Parser {
     }
 
     fn escape(&mut self) -> Result<Part> {
-        let letter = self.next()?;
-        if let Some(class) = class::shorthand(self, letter)? {
+        let letter = self.cursor.next()?;
+        if let Some(class) = class::shorthand(&mut self.cursor, letter)? {
             return self.class(class);
         }
-        if let Some(c) = class::escaped_char(self, letter)? {
+        if let Some(c) = class::escaped_char(&mut self.cursor, letter)? {
             return self.literal(c);
         }
-        let word = class::word(self.from, false);
+        let word = class::word(self.cursor.from, false);
         let anchor = match letter {
             'A' => r"\A".to_owned(),
             'z' => r"\z".to_owned(),
-            'Z' if self.from == Oniguruma => r"(?=\n?\z)".to_owned(),
-            'b' if self.peek() != Some('{') => {
+            'Z' if self.cursor.from == Oniguruma => r"(?=\n?\z)".to_owned(),
+            'b' if self.cursor.peek() != Some('{') => {
                 format!("(?:(?<={word})(?!{word})|(?<!{word})(?={word}))")
             }
-            'B' if self.peek() != Some('{') => {
+            'B' if self.cursor.peek() != Some('{') => {
                 format!("(?:(?<={word})(?={word})|(?<!{word})(?!{word}))")
             }
             _ => return refuse(format!("\\{letter}")),
@@ -384,7 +338,7 @@ impl Parser {
         let (open, kind) = self.opening()?;
         let inner = self.alternation()?;
         self.flags = before;
-        if !self.eat(")") {
+        if !self.cursor.eat(")") {
             return refuse("a group without an end");
         }
         let inner = inner.within(open);
@@ -397,10 +351,10 @@ impl Parser {
     }
 
     fn opening(&mut self) -> Result<(&'static str, Kind)> {
-        if self.peek() == Some('*') {
+        if self.cursor.peek() == Some('*') {
             return refuse("(*");
         }
-        if !self.eat("?") {
+        if !self.cursor.eat("?") {
             return Ok(("(", Kind::Plain));
         }
         for (open, kind) in [
@@ -411,21 +365,21 @@ impl Parser {
             ("(?<!", Kind::Around),
             ("(?>", Kind::Atomic),
         ] {
-            if self.eat(&open[2..]) {
+            if self.cursor.eat(&open[2..]) {
                 return Ok((open, kind));
             }
         }
-        if self.eat("<") || (self.from == Fancy && self.eat("P<")) {
-            self.until('>')?;
+        if self.cursor.eat("<") || (self.cursor.from == Fancy && self.cursor.eat("P<")) {
+            self.cursor.until('>')?;
             return Ok(("(", Kind::Plain));
         }
-        let start = self.at;
-        while self.peek().is_some_and(|c| c.is_ascii_alphabetic() || c == '-') {
-            self.at += 1;
+        let start = self.cursor.at;
+        while self.cursor.peek().is_some_and(|c| c.is_ascii_alphabetic() || c == '-') {
+            self.cursor.at += 1;
         }
-        let letters: String = self.chars[start..self.at].iter().collect();
-        if letters.is_empty() || !self.eat(":") {
-            let more: String = self.chars[start..].iter().take(2).collect();
+        let letters: String = self.cursor.chars[start..self.cursor.at].iter().collect();
+        if letters.is_empty() || !self.cursor.eat(":") {
+            let more: String = self.cursor.chars[start..].iter().take(2).collect();
             return refuse(format!("(?{more}"));
         }
         let outside = self.flags;
@@ -461,7 +415,7 @@ impl Parser {
     }
 
     fn repeat(&mut self, atom: Part, least: u32, most: u32) -> Result<Part> {
-        let braces = self.chars[self.at - 1] == '}';
+        let braces = self.cursor.chars[self.cursor.at - 1] == '}';
         let text = match (least, most) {
             (0, 1) if !braces => format!("{}?", atom.text),
             (0, u32::MAX) if !braces => format!("{}*", atom.text),
@@ -476,15 +430,15 @@ impl Parser {
         };
         let optional = least == 0 || atom.optional;
         let mut whole = Part::of(text, least > 0 && atom.consumes, optional, single);
-        if self.peek() == Some('?') {
+        if self.cursor.peek() == Some('?') {
             // To Ruby `{2}?` is "twice or not at all", to others it is lazy, which changes nothing.
             let fixed = braces && least == most;
-            if !(fixed && self.from == Oniguruma) {
-                self.at += 1;
+            if !(fixed && self.cursor.from == Oniguruma) {
+                self.cursor.at += 1;
                 whole.text.push_str(if fixed { "" } else { "?" });
             }
-        } else if self.peek() == Some('+') && !(braces && self.from == Oniguruma) {
-            self.at += 1;
+        } else if self.cursor.peek() == Some('+') && !(braces && self.cursor.from == Oniguruma) {
+            self.cursor.at += 1;
             match braces {
                 true => whole = whole.within("(?>"),
                 false => whole.text.push('+'),
@@ -497,15 +451,15 @@ impl Parser {
 
     /// How often, if a quantifier follows.
     fn interval(&mut self) -> Result<Option<(u32, u32)>> {
-        let start = self.at;
-        match self.peek() {
-            Some('?') => self.at += 1,
-            Some('*') => self.at += 1,
-            Some('+') => self.at += 1,
+        let start = self.cursor.at;
+        match self.cursor.peek() {
+            Some('?') => self.cursor.at += 1,
+            Some('*') => self.cursor.at += 1,
+            Some('+') => self.cursor.at += 1,
             Some('{') => return self.braces(),
             _ => return Ok(None),
         }
-        Ok(Some(match self.chars[start] {
+        Ok(Some(match self.cursor.chars[start] {
             '?' => (0, 1),
             '*' => (0, u32::MAX),
             _ => (1, u32::MAX),
@@ -514,10 +468,10 @@ impl Parser {
 
     /// `{n}`, `{n,}`, `{,m}`, `{n,m}`; anything else in braces is literal.
     fn braces(&mut self) -> Result<Option<(u32, u32)>> {
-        let start = self.at;
-        self.at += 1;
+        let start = self.cursor.at;
+        self.cursor.at += 1;
         let least = self.number()?;
-        let (least, most) = match (least, self.eat(",")) {
+        let (least, most) = match (least, self.cursor.eat(",")) {
             (Some(least), false) => (least, least),
             (least, true) => match (least, self.number()?) {
                 (None, None) => return self.no_interval(start),
@@ -525,7 +479,7 @@ impl Parser {
             },
             (None, false) => return self.no_interval(start),
         };
-        if !self.eat("}") {
+        if !self.cursor.eat("}") {
             return self.no_interval(start);
         }
         if least > most {
@@ -535,16 +489,16 @@ impl Parser {
     }
 
     fn no_interval(&mut self, start: usize) -> Result<Option<(u32, u32)>> {
-        self.at = start;
+        self.cursor.at = start;
         Ok(None)
     }
 
     fn number(&mut self) -> Result<Option<u32>> {
-        let start = self.at;
-        while self.peek().is_some_and(|c| c.is_ascii_digit()) {
-            self.at += 1;
+        let start = self.cursor.at;
+        while self.cursor.peek().is_some_and(|c| c.is_ascii_digit()) {
+            self.cursor.at += 1;
         }
-        let digits: String = self.chars[start..self.at].iter().collect();
+        let digits: String = self.cursor.chars[start..self.cursor.at].iter().collect();
         match digits.as_str() {
             "" => Ok(None),
             _ => match digits.parse() {
@@ -553,18 +507,6 @@ impl Parser {
             },
         }
     }
-
-    /// Hexadecimal digits: exactly `len` of them.
-    pub(super) fn hex(&mut self, len: usize) -> Result<u32> {
-        let digits: String = repeat_n((), len).map(|()| self.next()).collect::<Result<String>>()?;
-        hex_number(&digits)
-    }
-}
-
-/// A code point from its hexadecimal digits.
-pub(super) fn hex_number(digits: &str) -> Result<u32> {
-    let number = u32::from_str_radix(digits.trim(), 16);
-    number.map_err(|_| Error::invalid(format!("{digits:?} is not a hexadecimal number")))
 }
 
 enum Kind {
@@ -572,9 +514,4 @@ enum Kind {
     /// Look-ahead and look-behind.
     Around,
     Atomic,
-}
-
-/// What a class of characters does not share with the rest.
-pub(super) fn not_supported<T>(what: &str) -> Result<T> {
-    refuse(what)
 }
