@@ -25,7 +25,7 @@ PYTHON_GROUND = {"errors", "files", "lazy", "_bpe"}
 PYTHON_FRONT = {"__init__", "__main__", "moved"}
 
 RUST_ROOMS = ["store", "text", "vocab", "encode", "files", "train", "formats", "python"]
-RUST_GROUND = {"error", "progress", "lib"}
+RUST_GROUND = {"error", "progress", "workers", "lib"}
 
 MODULE_NAME = r"cs336lm(\.\w+)+"  # in a string: what import_module is given
 

@@ -97,7 +97,7 @@ def test_tiktoken_file(tmp_path: Path, tokenizer: Tokenizer) -> None:
     ordinary = {id: token for id, token in tokenizer.vocab.items() if id < 449}
     lines = [f"{base64.b64encode(token).decode()} {id}" for id, token in ordinary.items()]
     (tmp_path / "ranks.tiktoken").write_text("\n".join(lines) + "\n")
-    loaded = Tokenizer.load(tmp_path / "ranks.tiktoken", [texts.SPECIAL])
+    loaded = Tokenizer.load(tmp_path / "ranks.tiktoken", [texts.SPECIAL], pattern="gpt2")
     assert loaded == tokenizer
     assert loaded.encode(TEXT) == tokenizer.encode(TEXT)
 

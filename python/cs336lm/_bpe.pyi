@@ -11,6 +11,7 @@ from cs336lm.text.options import EncodeOptions, Resources, TextSource
 
 _Path = str | PathLike[str]
 _Counts = tuple[int, int, int]
+_WithIds = Sequence[tuple[str, int | None]]
 
 @final
 class Tokenizer:
@@ -18,9 +19,10 @@ class Tokenizer:
         cls,
         vocab: dict[int, bytes],
         merges: Iterable[tuple[bytes, bytes]],
-        special_tokens: Sequence[str],
+        special_tokens: _WithIds,
         pattern: str,
         whole_words_first: bool = False,
+        extras: str | None = None,
     ) -> Tokenizer: ...
     @staticmethod
     def train(
@@ -32,10 +34,10 @@ class Tokenizer:
         resources: Resources,
     ) -> Tokenizer: ...
     @staticmethod
-    def load(path: _Path, special_tokens: Sequence[str], pattern: str | None) -> Tokenizer: ...
+    def load(path: _Path, special_tokens: _WithIds, pattern: str | None) -> Tokenizer: ...
     @staticmethod
     def from_files(
-        vocab_path: _Path, merges_path: _Path, special_tokens: Sequence[str], pattern: str
+        vocab_path: _Path, merges_path: _Path, special_tokens: _WithIds, pattern: str
     ) -> Tokenizer: ...
     def save(self, directory: _Path) -> None: ...
     def encode(self, text: str | bytes) -> list[int]: ...
@@ -62,6 +64,10 @@ class Tokenizer:
     @property
     def whole_words_first(self) -> bool: ...
     @property
+    def notes(self) -> list[str]: ...
+    @property
+    def extras(self) -> str: ...
+    @property
     def fingerprint(self) -> str: ...
 
 @final
@@ -76,6 +82,7 @@ def count_pretokens(
     pattern: str,
     resources: Resources,
 ) -> int: ...
+def check_savable(special_tokens: Sequence[str], pattern: str) -> None: ...
 def train_counts(
     paths: Sequence[_Path], vocab_size: int, min_count: int, resources: Resources
 ) -> Tokenizer: ...

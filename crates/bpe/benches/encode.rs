@@ -25,7 +25,8 @@ use samples::{SAMPLES, texts};
 fn tokenizer() -> Tokenizer {
     let (vocab, special, pattern) = match std::env::var_os("CS336LM_BENCH_TOKENIZER") {
         Some(path) => {
-            let files = formats::load(Path::new(&path)).expect("it names a tokenizer");
+            let files = formats::load(Path::new(&path), None, &Progress::new())
+                .expect("it names a tokenizer");
             (files.vocab, files.special_tokens, files.pattern)
         }
         None => (trained(), Vec::new(), Pattern::Gpt2),

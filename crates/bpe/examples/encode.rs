@@ -28,7 +28,7 @@ fn main() {
         paths.iter().map(|path| path.metadata().unwrap().len()).sum::<u64>() as f64 / 1e6;
 
     let began = Instant::now();
-    let files = formats::load(Path::new(&tokenizer)).unwrap();
+    let files = formats::load(Path::new(&tokenizer), None, &Progress::new()).unwrap();
     let parsed = began.elapsed();
     let tokenizer = Tokenizer::new(files.vocab, &files.special_tokens, files.pattern).unwrap();
     println!("load {:.1} ms, of it {:.1} to read", ms(began), 1e3 * parsed.as_secs_f64());

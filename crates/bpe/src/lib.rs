@@ -73,6 +73,7 @@ mod progress;
 mod store;
 mod text;
 mod vocab;
+mod workers;
 
 mod encode;
 

@@ -4,7 +4,7 @@
 
 mod oracle;
 
-use bpe::{Pattern, TokenId, Tokenizer, Vocab};
+use bpe::{Pattern, Progress, TokenId, Tokenizer, Vocab};
 use proptest::prelude::*;
 
 /// Overlapping ones, one inside the other, one with a space, one in the vocabulary's own bytes.
@@ -101,7 +101,7 @@ proptest! {
         threads in prop::sample::select(vec![1usize, 2, 7]),
     ) {
         let tokenizer = tokenizer(150, "gpt2");
-        let batch = tokenizer.encode_batch(&texts, threads).unwrap();
+        let batch = tokenizer.encode_batch(&texts, threads, &Progress::new()).unwrap();
         let each: Vec<_> = texts.iter().map(|text| encode(&tokenizer, text.as_bytes())).collect();
         prop_assert_eq!(batch, each);
     }

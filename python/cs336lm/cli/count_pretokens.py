@@ -7,7 +7,7 @@ from cs336lm.cli.options import add_counting, add_threads, train_options
 from cs336lm.cli.parser import parser_for
 from cs336lm.cli.progress import megabytes, progress_bars, speed
 from cs336lm.text.inputs import input_files
-from cs336lm.text.training import count_pretokens
+from cs336lm.text.training import check_savable, count_pretokens
 
 _EPILOG = """\
 examples:
@@ -30,6 +30,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--out", required=True, metavar="FILE", help="counts file to write")
     arguments = parser.parse_args(argv)
 
+    check_savable(arguments.special_token, arguments.pattern)
     files = input_files(arguments.inputs)
     began = time.perf_counter()
     with progress_bars() as progress:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -69,6 +70,14 @@ def memory(text: str) -> int:
         raise argparse.ArgumentTypeError(
             f"{text!r} is not an amount of memory: write 512MB, 2GB or a number of bytes"
         ) from None
+
+
+def token_with_id(text: str) -> tuple[str, int | None]:
+    """The type of ``--special-token`` where it may have an id: ``TEXT`` or ``TEXT=ID``."""
+    token, equals, number = text.rpartition("=")
+    if token and equals and number.isascii() and number.isdigit():
+        return token, int(number)
+    return text, None
 
 
 def add_counting(parser: argparse.ArgumentParser) -> None:
@@ -150,18 +159,33 @@ def add_tokenizer_options(parser: argparse.ArgumentParser) -> None:
         "--special-token",
         action="append",
         default=[],
-        metavar="TEXT",
-        help="a special token in addition to those of the files; may be given several times",
+        type=token_with_id,
+        metavar="TEXT[=ID]",
+        help="a special token in addition to those of the files, with its id if it is not the next "
+        "one: '<|x|>=100300' (those of OpenAI's .tiktoken files have theirs); a text that itself "
+        "ends in = and a number needs its id after it; may be given several times",
     )
     parser.add_argument(
         "--pattern",
         help="how text is split into words: gpt2, gpt4, gpt4o, or a regular expression (default: "
-        "what tokenizer.json says, gpt2 with other files)",
+        "what tokenizer.json or the name of OpenAI's .tiktoken files says, gpt2 for vocab.json; "
+        "other .tiktoken files need it)",
     )
 
 
 def load_tokenizer(path: str, arguments: argparse.Namespace) -> Tokenizer:
     """The tokenizer at ``path``, with the flags of :func:`add_tokenizer_options`."""
+    import warnings
+
+    from cs336lm.errors import UsageError
     from cs336lm.text.tokenizer import Tokenizer
 
-    return Tokenizer.load(path, arguments.special_token, pattern=arguments.pattern)
+    special = dict(arguments.special_token)
+    if len(special) < len(arguments.special_token):
+        raise UsageError("--special-token: one token is given twice")
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        tokenizer = Tokenizer.load(path, special, pattern=arguments.pattern)
+    for warning in warned:
+        print(f"note: {warning.message}", file=sys.stderr)
+    return tokenizer

@@ -9,6 +9,7 @@ from cs336lm.cli.parser import parser_for
 from cs336lm.cli.progress import megabytes, progress_bars, speed
 from cs336lm.text.inputs import input_files
 from cs336lm.text.tokenizer import Tokenizer
+from cs336lm.text.training import check_savable
 
 _EPILOG = """\
 examples:
@@ -67,6 +68,8 @@ def main(argv: list[str]) -> int:
     if arguments.counts and (arguments.special_token or arguments.pattern != "gpt2"):
         parser.error("--counts files know their pattern and special tokens: leave these flags out")
 
+    if not arguments.counts:
+        check_savable(arguments.special_token, arguments.pattern)
     files = arguments.counts or input_files(arguments.inputs)
     began = time.perf_counter()
     with progress_bars() as progress, warnings.catch_warnings(record=True) as warned:

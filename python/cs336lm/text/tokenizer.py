@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 from cs336lm import _bpe
@@ -42,6 +42,11 @@ if TYPE_CHECKING:
 
 # Larger pieces are encoded in parts of this many characters, so that the ids of one do not pile up.
 _STREAM_PART = 1 << 20
+
+
+SpecialTokens = Iterable[str] | Mapping[str, int | None]
+"""Texts that are one token each; in a mapping with their ids (None: the id that it has, or the next
+one)."""
 
 
 class EncodedFile(NamedTuple):
@@ -72,7 +77,8 @@ class Tokenizer:
         merges: (left, right) in the order in which they apply; parts and results must be in
             ``vocab``.
         special_tokens: texts that are one token each. Those that are not in ``vocab`` get the ids
-            after its largest, in the order given.
+            after its largest, in the order given, or the ids that a mapping gives them
+            (``{"<|x|>": 100300}``).
         pattern: how text is split into pretokens: ``"gpt2"``, ``"gpt4"`` (cl100k_base),
             ``"gpt4o"`` (o200k_base), or a regular expression.
 
@@ -90,11 +96,11 @@ class Tokenizer:
         self,
         vocab: dict[int, bytes],
         merges: Iterable[tuple[bytes, bytes]],
-        special_tokens: Iterable[str] | None = None,
+        special_tokens: SpecialTokens | None = None,
         *,
         pattern: str = "gpt2",
     ) -> None:
-        self._adopt(_bpe.Tokenizer(vocab, merges, special_token_list(special_tokens), pattern))
+        self._adopt(_bpe.Tokenizer(vocab, merges, _with_ids(special_tokens), pattern))
 
     def _adopt(self, core: _bpe.Tokenizer) -> None:
         self._core = core
@@ -181,44 +187,58 @@ class Tokenizer:
         cls,
         vocab_filepath: Path,
         merges_filepath: Path,
-        special_tokens: Iterable[str] | None = None,
+        special_tokens: SpecialTokens | None = None,
         *,
         pattern: str = "gpt2",
     ) -> Tokenizer:
         """Reads a ``vocab.json`` and a ``merges.txt`` (GPT-2's formats).
 
         These formats do not say the pattern, nor which tokens are special: those that no merge
-        makes are, beside the ones that are named.
+        makes are, beside the ones that are named. (:meth:`load` also reads what Hugging Face's
+        library writes beside them.)
 
         Raises:
             OSError: a file cannot be read.
             ValueError: a file holds something that it should not.
         """
-        names = special_token_list(special_tokens)
-        return cls._of(_bpe.Tokenizer.from_files(vocab_filepath, merges_filepath, names, pattern))
+        special = _with_ids(special_tokens)
+        return cls._of(_bpe.Tokenizer.from_files(vocab_filepath, merges_filepath, special, pattern))
 
     @classmethod
     def load(
         cls,
         path: Path,
-        special_tokens: Iterable[str] | None = None,
+        special_tokens: SpecialTokens | None = None,
         *,
         pattern: str | None = None,
     ) -> Tokenizer:
         """Reads a tokenizer from a directory or any of its files.
 
         Args:
-            path: a directory with a ``tokenizer.json``, or with ``vocab.json`` and ``merges.txt``;
-                one of these files; or a ``.tiktoken`` file.
-            special_tokens: special tokens beside those that the files name.
-            pattern: instead of the files' own; only ``tokenizer.json`` names one, with the others
-                it is ``"gpt2"`` if nothing is said.
+            path: a directory with a ``tokenizer.json``, or with ``vocab.json`` and ``merges.txt``
+                (and, if they are there, ``added_tokens.json``, ``tokenizer_config.json`` and
+                ``special_tokens_map.json``); one of these files; or a ``.tiktoken`` file.
+            special_tokens: special tokens beside those that the files name; a mapping gives them
+                ids. Those of ``cl100k_base``, ``o200k_base``, ``p50k_base``, ``r50k_base`` and
+                ``gpt2`` (``.tiktoken``) have the ids of tiktoken by themselves; others get the
+                ids after the largest one.
+            pattern: instead of the files' own. ``vocab.json`` names none: it is ``"gpt2"`` if
+                nothing is said. Nor does a ``.tiktoken`` file: beside those named above, it must
+                be said.
+
+        What ``tokenizer.json`` puts around texts (a token at their beginning) or cuts off them is
+        no part of a text's ids here: a warning names it, and :meth:`save` keeps it. What would
+        give other ids than Hugging Face's library in any other way is refused.
 
         Raises:
             OSError: a file cannot be read.
-            ValueError: a file holds something that it should not.
+            ValueError: a file holds something that it should not, or that is not supported.
+            KeyboardInterrupt: Ctrl-C.
         """
-        return cls._of(_bpe.Tokenizer.load(path, special_token_list(special_tokens), pattern))
+        core = _bpe.Tokenizer.load(path, _with_ids(special_tokens), pattern)
+        for note in core.notes:
+            warnings.warn(note, stacklevel=2)
+        return cls._of(core)
 
     def save(self, directory: Path) -> None:
         """Writes ``tokenizer.json``, ``vocab.json`` and ``merges.txt`` into ``directory``.
@@ -229,6 +249,8 @@ class Tokenizer:
 
         Raises:
             OSError: a file cannot be written.
+            ValueError: the files could not tell a special token from another token, or their
+                regular expressions (Oniguruma's) cannot say what ``pattern`` does.
         """
         self._core.save(directory)
 
@@ -259,6 +281,10 @@ class Tokenizer:
 
         Returns:
             For each text a one-dimensional uint32 array, whatever the vocabulary's size.
+
+        Raises:
+            ValueError: as :meth:`encode`, for the first such text; the others are left.
+            KeyboardInterrupt: Ctrl-C.
         """
         return self._core.encode_batch(texts, at_least("threads", threads))
 
@@ -430,8 +456,9 @@ class Tokenizer:
 
     def __reduce__(self) -> tuple[Any, ...]:
         core = self._core
-        parts = (core.vocab(), core.merges(), core.special_tokens, core.pattern)
-        return _unpickle, (type(self), *parts, core.whole_words_first)
+        special = [(token, None) for token in core.special_tokens]
+        parts = (core.vocab(), core.merges(), special, core.pattern)
+        return _unpickle, (type(self), *parts, core.whole_words_first, core.extras)
 
     def __repr__(self) -> str:
         special = ", ".join(map(repr, self.special_tokens))
@@ -453,7 +480,16 @@ def _paths(paths: Path | Iterable[Path]) -> list[Path]:
 
 
 def special_token_list(texts: Iterable[str] | None) -> list[str]:
-    """Special tokens as the core takes them; one string is not several of one character."""
+    """Special tokens as training takes them; one string is not several of one character."""
     if isinstance(texts, str):
         raise TypeError(f"special_tokens is a list of strings, not one string ({texts!r})")
+    if isinstance(texts, Mapping):
+        raise TypeError("special_tokens is a list of strings: training numbers them by itself")
     return list(texts or ())
+
+
+def _with_ids(tokens: SpecialTokens | None) -> list[tuple[str, int | None]]:
+    """Special tokens as the core takes them, each with its id if one is said."""
+    if isinstance(tokens, Mapping):
+        return list(tokens.items())
+    return [(token, None) for token in special_token_list(tokens)]

@@ -94,3 +94,13 @@ def count_pretokens(
     names = special_token_list(special_tokens)
     source, resources = train_arguments(input_path, **options)
     return _bpe.count_pretokens(source, out, names, pattern, resources)
+
+
+def check_savable(special_tokens: Iterable[str], pattern: str) -> None:
+    """Refuses what :meth:`Tokenizer.save` would refuse whatever is trained.
+
+    Raises:
+        UsageError: in the files a special token would be written like bytes of text, or they cannot
+            hold the pattern.
+    """
+    _bpe.check_savable(special_token_list(special_tokens), pattern)

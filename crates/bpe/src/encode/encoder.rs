@@ -11,16 +11,18 @@
 //! while text is read and the next call finds the caches warm.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use super::bpe::Bpe;
 use super::output::Output;
 use super::words::WordEncoder;
 use crate::error::{Error, Result};
+use crate::progress::Progress;
 use crate::store::token_table::WIDE;
 use crate::text::pattern::Pattern;
 use crate::text::special::{Segment, SpecialTokens};
 use crate::vocab::{TokenId, Vocab};
+use crate::workers;
 
 /// A vocabulary, its special tokens and its pattern: all that it takes to turn text into ids and
 /// back. Threads share one; it is safe to encode with it from all of them at once.
@@ -95,44 +97,62 @@ impl Tokenizer {
         result
     }
 
-    /// The ids of each of `texts`, by up to `threads` threads.
+    /// The ids of each of `texts`, by up to `threads` threads. They stop where one text fails.
     ///
     /// # Errors
-    /// As [`encode`](Self::encode).
+    /// As [`encode`](Self::encode), for the first text that fails; [`Error::Cancelled`].
     pub fn encode_batch<T: AsRef<[u8]> + Sync>(
         &self,
         texts: &[T],
         threads: usize,
+        progress: &Progress,
     ) -> Result<Vec<Vec<TokenId>>> {
         let threads = threads.clamp(1, texts.len().max(1));
-        let next = AtomicUsize::new(0);
-        let work = || -> Result<Vec<(usize, Vec<TokenId>)>> {
-            self.with_words(|words| {
-                let mut done = Vec::with_capacity(texts.len() / threads + 1);
-                while let Some((i, text)) = {
-                    let i = next.fetch_add(1, Relaxed);
-                    texts.get(i).map(|text| (i, text.as_ref()))
-                } {
-                    let mut ids = Vec::with_capacity(text.len() / 4 + 1);
-                    self.encode_with(words, text, &mut ids)?;
-                    done.push((i, ids));
-                }
-                Ok(done)
-            })
-        };
+        let batch = Batch { texts, next: AtomicUsize::new(0), failed: AtomicBool::new(false) };
+        let work = || self.with_words(|words| self.encode_some(words, &batch, progress));
         let parts: Vec<_> = std::thread::scope(|scope| {
-            let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+            let others = workers::start(scope, threads - 1, &work);
             let mut parts = vec![work()];
-            parts.extend(others.into_iter().map(|thread| thread.join().unwrap_or_else(resume)));
+            parts.extend(others.into_iter().map(|thread| {
+                let panicked = |panic: Box<_>| {
+                    let message = workers::panic_message(&*panic);
+                    (Vec::new(), Some((0, Error::invalid(message))))
+                };
+                thread.join().unwrap_or_else(panicked)
+            }));
             parts
         });
-        let mut batch = vec![Vec::new(); texts.len()];
-        for part in parts {
-            for (i, ids) in part? {
-                batch[i] = ids;
-            }
+        let mut ids = vec![Vec::new(); texts.len()];
+        let mut failure: Option<(usize, Error)> = None;
+        for (done, error) in parts {
+            done.into_iter().for_each(|(i, encoded)| ids[i] = encoded);
+            failure = failure.into_iter().chain(error).min_by_key(|(i, _)| *i);
         }
-        Ok(batch)
+        failure.map_or(Ok(ids), |(_, error)| Err(error))
+    }
+
+    /// Takes one text after the other until none is left or one has failed: what is done, and the
+    /// text that failed here. Texts are taken in order and one that is taken is finished, so the
+    /// first text that fails is always among those that are found.
+    fn encode_some<T: AsRef<[u8]>>(
+        &self,
+        words: &mut WordEncoder,
+        batch: &Batch<'_, T>,
+        progress: &Progress,
+    ) -> (Vec<(usize, Vec<TokenId>)>, Option<(usize, Error)>) {
+        let mut done = Vec::new();
+        while !batch.failed.load(Relaxed) {
+            let i = batch.next.fetch_add(1, Relaxed);
+            let Some(text) = batch.texts.get(i).map(AsRef::as_ref) else { break };
+            let mut ids = Vec::with_capacity(text.len() / 4 + 1);
+            let encoded = self.encode_with(words, text, &mut ids);
+            if let Err(error) = encoded.and_then(|()| progress.check()) {
+                batch.failed.store(true, Relaxed);
+                return (done, Some((i, error)));
+            }
+            done.push((i, ids));
+        }
+        (done, None)
     }
 
     /// Appends the bytes that `ids` stand for to `out`.
@@ -205,7 +225,10 @@ impl Tokenizer {
     }
 }
 
-/// Carries a worker's panic on in the thread that waits for it.
-fn resume<R>(panic: Box<dyn std::any::Any + Send>) -> R {
-    std::panic::resume_unwind(panic)
+/// Texts that several threads take from.
+struct Batch<'t, T> {
+    texts: &'t [T],
+    /// The first one that nobody has taken.
+    next: AtomicUsize,
+    failed: AtomicBool,
 }

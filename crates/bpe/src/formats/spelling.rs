@@ -19,10 +19,7 @@ pub fn spell_tokens(vocab: &Vocab, special: &[(TokenId, &str)]) -> Result<Vec<(T
             false => None,
         };
         if let Some(other) = other {
-            return Err(Error::invalid(format!(
-                "special token {token:?}: in the files it would be written like token {other} \
-                 ({bytes:?}); choose one with only ASCII characters"
-            )));
+            return Err(ambiguous(token, &format!("token {other} ({bytes:?})")));
         }
     }
     let mut special = special.iter().peekable();
@@ -33,6 +30,38 @@ pub fn spell_tokens(vocab: &Vocab, special: &[(TokenId, &str)]) -> Result<Vec<(T
         }
     });
     Ok(spelled.collect())
+}
+
+/// Refuses special tokens that would be spelled like a byte, or like what merges may make of text:
+/// this much can be known before a vocabulary is trained.
+///
+/// # Errors
+/// Names the token.
+pub fn check_special_tokens(special: &[String]) -> Result<()> {
+    for token in special {
+        let mut bytes = Vec::new();
+        let is_spelled = alphabet::unspell(token.as_bytes(), &mut bytes);
+        if is_spelled && bytes != token.as_bytes() && (bytes.len() == 1 || may_be_in_text(&bytes)) {
+            return Err(ambiguous(token, &format!("the bytes {bytes:?}")));
+        }
+    }
+    Ok(())
+}
+
+/// Whether `bytes` can be a part of valid UTF-8, cut anywhere.
+fn may_be_in_text(bytes: &[u8]) -> bool {
+    let continued = bytes.iter().take(3).take_while(|&&byte| byte & 0xC0 == 0x80).count();
+    match str::from_utf8(&bytes[continued..]) {
+        Ok(_) => true,
+        Err(error) => error.error_len().is_none(),
+    }
+}
+
+fn ambiguous(token: &str, other: &str) -> Error {
+    Error::invalid(format!(
+        "special token {token:?}: in the files it would be written like {other}; choose one with \
+         only ASCII characters"
+    ))
 }
 
 /// The reverse: the bytes of the tokens, in the order of the file. `is_literal(token as spelled,

@@ -19,6 +19,18 @@ fn owned(tokens: &[&str]) -> Vec<String> {
     tokens.iter().map(|&token| token.to_owned()).collect()
 }
 
+fn load(path: &Path) -> Result<TokenizerParts> {
+    super::load(path, None, &Progress::new())
+}
+
+fn load_pair(vocab: &Path, merges: &Path, special: &[String]) -> Result<TokenizerParts> {
+    super::load_pair(vocab, merges, special, &Progress::new())
+}
+
+fn save(folder: &Path, vocab: &Vocab, special: &[String], pattern: &Pattern) -> Result<()> {
+    super::save(folder, vocab, special, pattern, &Extras::default())
+}
+
 fn tokens_of(vocab: &Vocab) -> Vec<(TokenId, Vec<u8>)> {
     vocab.tokens().map(|(id, token)| (id, token.to_vec())).collect()
 }
@@ -142,14 +154,17 @@ fn tiktoken_files_hold_ranks() {
     let encode = |bytes| base64::engine::Engine::encode(&base64::prelude::BASE64_STANDARD, bytes);
     let lines: Vec<String> =
         vocab.tokens().map(|(id, token)| format!("{} {id}\n", encode(token))).collect();
-    let read = load_text("any.tiktoken", &lines.concat()).unwrap();
+    let read = load_text("gpt2.tiktoken", &lines.concat()).unwrap();
     assert_same(&read, &vocab, &[], &Pattern::Gpt2);
+    // Any other name says nothing about the pattern.
+    let message = load_text("any.tiktoken", &lines.concat()).unwrap_err().to_string();
+    assert!(message.contains("--pattern"), "{message}");
     let read = load_text("cl100k_base.tiktoken", &lines.concat()).unwrap();
     assert_same(&read, &vocab, &[], &Pattern::Gpt4);
 
     for broken in ["YQ==", "YQ== x", "YQ==  1", "Y?== 1", "YQ== -1", "YQ== 5000000000"] {
         let text = format!("{}{broken}\n", lines.concat());
-        let message = load_text("a.tiktoken", &text).unwrap_err().to_string();
+        let message = load_text("r50k_base.tiktoken", &text).unwrap_err().to_string();
         assert!(message.contains(&format!("line {}", lines.len() + 1)), "{message}");
     }
 }
@@ -346,7 +361,7 @@ proptest! {
         let text = [&text[..start], with, &text[end..]].concat();
         let _ = load_text("tokenizer.json", &text);
         let _ = load_text("vocab.json", &text);
-        let _ = load_text("a.tiktoken", &text);
+        let _ = load_text("r50k_base.tiktoken", &text);
     }
 }
 

@@ -1,7 +1,8 @@
 //! `.tiktoken`: a line for each token, with its bytes in base64 and its rank, which is its id.
 //!
-//! The file has neither special tokens nor the pattern. The pattern is known, by name, for files
-//! that OpenAI published; for others it is GPT-2's. Special tokens are not guessed.
+//! The file has neither special tokens nor the pattern. Both are known, by name, for files that
+//! OpenAI published ([`super::published`]); for others the pattern must be said. Special tokens are
+//! there if they are named, those of published files with the ids that their owner gave them.
 
 use std::path::Path;
 
@@ -9,15 +10,26 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::parts::TokenizerParts;
+use super::published;
 use super::text_file::{in_file, read_text};
 use crate::error::{Error, Result};
+use crate::progress::Progress;
 use crate::store::byte_strings::ByteStrings;
 use crate::text::pattern::Pattern;
 use crate::vocab::{TokenId, Vocab};
 
-/// Reads a `.tiktoken` file.
-pub fn load(path: &Path) -> Result<TokenizerParts> {
-    let text = read_text(path)?;
+/// Reads a `.tiktoken` file. `pattern` is what the caller says, whatever the file is called.
+pub fn load(path: &Path, pattern: Option<&Pattern>, progress: &Progress) -> Result<TokenizerParts> {
+    let published = path.file_stem().and_then(|stem| stem.to_str()).and_then(published::find);
+    let Some(pattern) = pattern.or(published.map(|file| &file.pattern)) else {
+        return Err(Error::invalid(format!(
+            "{}: neither the file nor its name says how text is split into words: say the pattern \
+             (--pattern, pattern=...): gpt2, gpt4 (as cl100k_base), gpt4o (as o200k_base) or a \
+             regular expression",
+            path.display()
+        )));
+    };
+    let text = read_text(path, progress)?;
     let mut ids: Vec<TokenId> = Vec::new();
     let mut tokens = ByteStrings::with_capacity(text.len() / 16, text.len() / 2);
     let mut token = Vec::new();
@@ -40,15 +52,10 @@ pub fn load(path: &Path) -> Result<TokenizerParts> {
         ids.push(rank);
         tokens.push(&token);
     }
-    let vocab = Vocab::from_ranks(ids.into_iter().zip(tokens.iter()))
+    let vocab = Vocab::from_ranks(ids.into_iter().zip(tokens.iter()), progress)
         .map_err(|error| in_file(path, error))?;
-    Ok(TokenizerParts { vocab, special_tokens: Vec::new(), pattern: pattern_by_name(path) })
-}
-
-fn pattern_by_name(path: &Path) -> Pattern {
-    match path.file_stem().and_then(|stem| stem.to_str()) {
-        Some("cl100k_base") => Pattern::Gpt4,
-        Some("o200k_base") => Pattern::Gpt4o,
-        _ => Pattern::Gpt2,
-    }
+    let mut parts = TokenizerParts::new(vocab, Vec::new(), pattern.clone());
+    let special = published.map_or(&[][..], |file| file.special).iter();
+    parts.reserved = special.map(|&(token, id)| (token.to_owned(), id)).collect();
+    Ok(parts)
 }

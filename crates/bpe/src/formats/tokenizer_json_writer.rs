@@ -1,7 +1,7 @@
 //! Writes `tokenizer.json` so that `tokenizers` and `transformers` load it as it is and give the
 //! same ids, and the few lines of `tokenizer_config.json` by which `AutoTokenizer` recognizes it.
-//! (They match a custom regular expression with Oniguruma; where the engines disagree, as on
-//! whether `½` is a `\w`, so do the ids.)
+//! They match a custom regular expression with Oniguruma, into whose dialect it is translated
+//! ([`super::dialect`]).
 
 use std::io::{self, Write};
 
@@ -9,29 +9,39 @@ use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 use serde_json::{Value, json};
 
 use super::alphabet;
+use super::dialect::{Dialect, translate};
+use super::extras::Extras;
+use super::tokenizer_json::FANCY_REGEX;
+use crate::error::{Error, Result};
 use crate::text::pattern::Pattern;
 use crate::vocab::{TokenId, Vocab};
 
 /// What ends a document in the tokenizers of GPT-2 and its successors.
 const END_OF_TEXT: &str = "<|endoftext|>";
 
-/// Writes `tokenizer.json`. `tokens` are all of the vocabulary as they are spelled, by rising id.
+/// Writes `tokenizer.json`. `tokens` are all of the vocabulary as they are spelled, by rising id;
+/// `pre_tokenizer` is what [`pre_tokenizer`] makes of the pattern.
 pub fn write(
     out: &mut impl Write,
     vocab: &Vocab,
     tokens: &[(TokenId, String)],
     special_tokens: &[(TokenId, &str)],
-    pattern: &Pattern,
+    pre_tokenizer: Value,
+    extras: &Extras,
 ) -> io::Result<()> {
-    let added: Vec<Value> = special_tokens.iter().map(added_token).collect();
+    let added = special_tokens.iter().map(|&(id, token)| {
+        let mut added = added_token(token, extras);
+        added["id"] = id.into();
+        added
+    });
     let whole = TokenizerJson {
         version: "1.0",
-        truncation: (),
-        padding: (),
-        added_tokens: added,
+        truncation: &extras.truncation,
+        padding: &extras.padding,
+        added_tokens: added.collect(),
         normalizer: (),
-        pre_tokenizer: pre_tokenizer(pattern),
-        post_processor: (),
+        pre_tokenizer,
+        post_processor: &extras.post_processor,
         decoder: byte_level(true, true),
         model: Model {
             model_type: "BPE",
@@ -50,14 +60,24 @@ pub fn write(
     out.write_all(b"\n")
 }
 
-/// Writes `tokenizer_config.json`.
-pub fn write_config(out: &mut impl Write, special_tokens: &[(TokenId, &str)]) -> io::Result<()> {
+/// Writes `tokenizer_config.json`. It also says which tokens of `vocab.json` are special, where that
+/// is read without `tokenizer.json`.
+pub fn write_config(
+    out: &mut impl Write,
+    special_tokens: &[(TokenId, &str)],
+    extras: &Extras,
+) -> io::Result<()> {
     let mut config = json!({
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": false,
     });
     if special_tokens.iter().any(|(_, token)| *token == END_OF_TEXT) {
         config["eos_token"] = END_OF_TEXT.into();
+    }
+    if !special_tokens.is_empty() {
+        let decoder =
+            special_tokens.iter().map(|&(id, token)| (id.to_string(), added_token(token, extras)));
+        config["added_tokens_decoder"] = decoder.collect();
     }
     serde_json::to_writer_pretty(&mut *out, &config)?;
     out.write_all(b"\n")
@@ -66,12 +86,12 @@ pub fn write_config(out: &mut impl Write, special_tokens: &[(TokenId, &str)]) ->
 #[derive(serde::Serialize)]
 struct TokenizerJson<'a> {
     version: &'a str,
-    truncation: (),
-    padding: (),
+    truncation: &'a Value,
+    padding: &'a Value,
     added_tokens: Vec<Value>,
     normalizer: (),
     pre_tokenizer: Value,
-    post_processor: (),
+    post_processor: &'a Value,
     decoder: Value,
     model: Model<'a>,
 }
@@ -91,30 +111,47 @@ struct Model<'a> {
     merges: MergeList<'a>,
 }
 
-fn added_token((id, token): &(TokenId, &str)) -> Value {
+fn added_token(token: &str, extras: &Extras) -> Value {
+    let flags = extras.flags_of(token);
     json!({
-        "id": id,
         "content": token,
         "single_word": false,
         "lstrip": false,
         "rstrip": false,
-        "normalized": false,
-        "special": true,
+        "normalized": flags.normalized,
+        "special": flags.special,
     })
 }
 
 /// GPT-2's pattern is built into `ByteLevel`; any other is a `Split` before it.
-fn pre_tokenizer(pattern: &Pattern) -> Value {
-    if matches!(pattern, Pattern::Gpt2) {
-        return byte_level(false, true);
-    }
-    let split = json!({
+///
+/// # Errors
+/// A regular expression that Oniguruma cannot be told.
+pub fn pre_tokenizer(pattern: &Pattern) -> Result<Value> {
+    let regex = match pattern {
+        Pattern::Gpt2 => return Ok(byte_level(false, true)),
+        Pattern::Gpt4 | Pattern::Gpt4o => pattern.regex().to_owned(),
+        Pattern::Custom(_) => {
+            let translated = translate(pattern.regex(), Dialect::Fancy);
+            let named = |error| {
+                Error::invalid(format!(
+                    "pattern {:?}: it cannot be written to a tokenizer.json: {error}",
+                    pattern.regex()
+                ))
+            };
+            translated.map_err(named)?.regex
+        }
+    };
+    let mut split = json!({
         "type": "Split",
-        "pattern": {"Regex": pattern.regex()},
+        "pattern": {"Regex": regex},
         "behavior": "Isolated",
         "invert": false,
     });
-    json!({"type": "Sequence", "pretokenizers": [split, byte_level(false, false)]})
+    if regex != pattern.regex() {
+        split[FANCY_REGEX] = pattern.regex().into();
+    }
+    Ok(json!({"type": "Sequence", "pretokenizers": [split, byte_level(false, false)]}))
 }
 
 fn byte_level(add_prefix_space: bool, use_regex: bool) -> Value {

@@ -48,6 +48,17 @@ fn lone_surrogate(text: &Bound<'_, PyString>) -> PyErr {
     }
 }
 
+/// Special tokens, each with its id if one is said.
+pub fn tokens_with_ids(
+    tokens: &[(Bound<'_, PyString>, Option<TokenId>)],
+) -> PyResult<Vec<(String, Option<TokenId>)>> {
+    let owned = |(text, id): &(Bound<'_, PyString>, Option<TokenId>)| {
+        let bytes = text_bytes(text.as_any())?;
+        Ok((String::from_utf8_lossy(bytes).into_owned(), *id))
+    };
+    tokens.iter().map(owned).collect()
+}
+
 /// Several texts, as special tokens are passed.
 pub fn strings(texts: &[Bound<'_, PyString>]) -> PyResult<Vec<String>> {
     let owned = |text: &Bound<'_, PyString>| {
@@ -103,8 +114,9 @@ pub fn for_each_block(
 fn from_list(list: &Bound<'_, PyList>, from: usize, to: usize) -> PyResult<Vec<TokenId>> {
     let mut ids = Vec::with_capacity(to.saturating_sub(from));
     for index in from..to {
-        // SAFETY: `list` is a list and we hold the GIL. `item` is borrowed from it and used only
-        // while nothing can change the list: converting a true `int` runs no Python code.
+        // SAFETY: `list` is a list and we hold the GIL, which the module declares to use even where
+        // Python can do without. `item` is borrowed from it and used only while nothing can change
+        // the list: converting a true `int` runs no Python code.
         let plain = unsafe {
             let item = ffi::PyList_GetItem(list.as_ptr(), index as ffi::Py_ssize_t);
             if item.is_null() || ffi::PyLong_CheckExact(item) == 0 {

@@ -1,9 +1,22 @@
 //! The crate's errors as Python's exceptions.
 
-use pyo3::exceptions::{PyKeyboardInterrupt, PyOSError, PyValueError};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use pyo3::exceptions::{PyKeyboardInterrupt, PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
-use crate::error::Error;
+use crate::error::{Error, Result};
+use crate::workers::panic_message;
+
+/// What `work` returns. A panic, which would be a bug, becomes a `RuntimeError`: Python's own
+/// exception for one is not an `Exception`, so that no program would catch it.
+pub fn guard<T>(work: impl FnOnce() -> Result<T>) -> PyResult<T> {
+    // What the work was writing to is dropped or starts afresh with the next call.
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(result) => result.map_err(to_python),
+        Err(panic) => Err(PyRuntimeError::new_err(panic_message(&*panic))),
+    }
+}
 
 /// `Io` becomes the subclass of `OSError` that its number stands for (`FileNotFoundError`, ...),
 /// with the file's name; `Invalid` a `ValueError`; `Cancelled` a `KeyboardInterrupt`.

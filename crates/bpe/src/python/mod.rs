@@ -11,12 +11,13 @@ mod watch;
 
 use pyo3::prelude::*;
 
-#[pymodule]
+// Lists are read by references that are borrowed from them (`arguments.rs`), which needs the GIL.
+#[pymodule(gil_used = true)]
 mod _bpe {
     #[pymodule_export]
     use super::stream::EncodeStream;
     #[pymodule_export]
     use super::tokenizer::PyTokenizer;
     #[pymodule_export]
-    use super::training::{count_pretokens, train_counts};
+    use super::training::{check_savable, count_pretokens, train_counts};
 }

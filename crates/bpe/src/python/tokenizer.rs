@@ -9,15 +9,17 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString};
 
-use super::arguments::{for_each_block, strings, text_bytes, text_of, token_ids, type_name};
-use super::errors::{to_python, to_usage_error};
+use super::arguments::{
+    for_each_block, strings, text_bytes, text_of, token_ids, tokens_with_ids, type_name,
+};
+use super::errors::{guard, to_usage_error};
 use super::options::{self, Resources, TextSource, threads_or_all};
 use super::stream::EncodeStream;
 use super::watch::watch;
 use crate::encode::encoder::Tokenizer;
 use crate::error::Result;
 use crate::files::tokens::{EncodeOptions, EncodeStats, count_tokens, encode_files};
-use crate::formats;
+use crate::formats::{self, Extras, TokenizerParts};
 use crate::progress::Progress;
 use crate::text::pattern::Pattern;
 use crate::text::special::SpecialTokens;
@@ -27,6 +29,10 @@ use crate::vocab::{TokenId, Vocab};
 /// Encoding this many bytes takes so long that other Python threads should run meanwhile; below,
 /// releasing the GIL and taking it again would cost more than it gains.
 const WORTH_RELEASING: usize = 4096;
+
+/// Encoding this many bytes takes so long that Ctrl-C should stop it: some milliseconds, beside which
+/// starting a thread is nothing.
+const WORTH_WATCHING: usize = 1 << 20;
 
 /// The special token that separates documents in a text file, by convention.
 const END_OF_TEXT: &str = "<|endoftext|>";
@@ -38,35 +44,48 @@ type Counts = (u64, u64, u64);
 pub struct PyTokenizer {
     core: Arc<Tokenizer>,
     fingerprint: OnceLock<String>,
+    /// What is kept for saving.
+    extras: Extras,
+    /// What others make of the files that it was read from.
+    notes: Vec<String>,
 }
 
 impl From<Tokenizer> for PyTokenizer {
     fn from(tokenizer: Tokenizer) -> Self {
-        Self { core: Arc::new(tokenizer), fingerprint: OnceLock::new() }
+        let (extras, notes) = (Extras::default(), Vec::new());
+        Self { core: Arc::new(tokenizer), fingerprint: OnceLock::new(), extras, notes }
     }
 }
 
 #[pymethods]
 impl PyTokenizer {
     #[new]
-    #[pyo3(signature = (vocab, merges, special_tokens, pattern, whole_words_first=false))]
+    #[pyo3(signature = (
+        vocab, merges, special_tokens, pattern, whole_words_first=false, extras=None
+    ))]
     fn new(
         vocab: &Bound<'_, PyDict>,
         merges: &Bound<'_, PyAny>,
-        special_tokens: Vec<Bound<'_, PyString>>,
+        special_tokens: Vec<(Bound<'_, PyString>, Option<TokenId>)>,
         pattern: &str,
         whole_words_first: bool,
+        extras: Option<&str>,
     ) -> PyResult<Self> {
         let tokens = vocab.iter().map(|(id, token)| Ok((vocab_id(&id)?, token_bytes(&token)?)));
         let tokens: Vec<(TokenId, Vec<u8>)> = tokens.collect::<PyResult<_>>()?;
         let merges = merges.try_iter()?.map(|merge| merge_parts(&merge?));
         let merges: Vec<(Vec<u8>, Vec<u8>)> = merges.collect::<PyResult<_>>()?;
-        let special_tokens = strings(&special_tokens)?;
+        let special_tokens = tokens_with_ids(&special_tokens)?;
         let pattern = Pattern::parse(pattern).map_err(to_usage_error)?;
-        let mut vocab = Vocab::new(tokens, merges).map_err(to_python)?;
-        vocab.set_whole_words_first(whole_words_first);
-        let tokenizer = Tokenizer::new(vocab, &special_tokens, pattern).map_err(to_python)?;
-        Ok(tokenizer.into())
+        let extras = extras.map(serde_json::from_str).transpose();
+        let extras = extras.map_err(|error| PyValueError::new_err(error.to_string()))?;
+        guard(|| {
+            let mut vocab = Vocab::new(tokens, merges)?;
+            vocab.set_whole_words_first(whole_words_first);
+            let mut parts = TokenizerParts::new(vocab, Vec::new(), pattern);
+            parts.extras = extras.unwrap_or_default();
+            Self::of_parts(parts, &special_tokens)
+        })
     }
 
     /// A watched job: counting and merging take seconds to hours.
@@ -90,20 +109,20 @@ impl PyTokenizer {
         watch(py, resources.progress.as_ref(), job).map(Self::from)
     }
 
+    /// A watched job: a damaged or a strange file may take long.
     #[staticmethod]
     fn load(
         py: Python<'_>,
         path: PathBuf,
-        special_tokens: Vec<Bound<'_, PyString>>,
+        special_tokens: Vec<(Bound<'_, PyString>, Option<TokenId>)>,
         pattern: Option<&str>,
     ) -> PyResult<Self> {
-        let special_tokens = strings(&special_tokens)?;
+        let special_tokens = tokens_with_ids(&special_tokens)?;
         let pattern = pattern.map(Pattern::parse).transpose().map_err(to_usage_error)?;
-        let tokenizer = py.detach(|| {
-            let parts = formats::load(&path)?;
-            from_parts(parts, &special_tokens, pattern)
-        });
-        tokenizer.map(Self::from).map_err(to_python)
+        watch(py, None, |progress: &Progress| {
+            let parts = formats::load(&path, pattern.as_ref(), progress)?;
+            Self::of_parts(parts, &special_tokens)
+        })
     }
 
     #[staticmethod]
@@ -111,23 +130,24 @@ impl PyTokenizer {
         py: Python<'_>,
         vocab_path: PathBuf,
         merges_path: PathBuf,
-        special_tokens: Vec<Bound<'_, PyString>>,
+        special_tokens: Vec<(Bound<'_, PyString>, Option<TokenId>)>,
         pattern: &str,
     ) -> PyResult<Self> {
-        let special_tokens = strings(&special_tokens)?;
+        let special_tokens = tokens_with_ids(&special_tokens)?;
         let pattern = Pattern::parse(pattern).map_err(to_usage_error)?;
-        let tokenizer = py.detach(|| {
-            let parts = formats::load_pair(&vocab_path, &merges_path, &special_tokens)?;
-            from_parts(parts, &special_tokens, Some(pattern.clone()))
-        });
-        tokenizer.map(Self::from).map_err(to_python)
+        let names: Vec<String> = special_tokens.iter().map(|(token, _)| token.clone()).collect();
+        watch(py, None, |progress: &Progress| {
+            let parts = formats::load_pair(&vocab_path, &merges_path, &names, progress)?;
+            Self::of_parts(TokenizerParts { pattern, ..parts }, &special_tokens)
+        })
     }
 
     fn save(&self, py: Python<'_>, directory: PathBuf) -> PyResult<()> {
-        let core = &self.core;
+        let (core, extras) = (&self.core, &self.extras);
         let special_tokens = core.special_tokens().tokens();
-        py.detach(|| formats::save(&directory, core.vocab(), special_tokens, core.pattern()))
-            .map_err(to_python)
+        let save =
+            || formats::save(&directory, core.vocab(), special_tokens, core.pattern(), extras);
+        py.detach(|| guard(save))
     }
 
     fn encode<'py>(&self, text: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyList>> {
@@ -152,7 +172,12 @@ impl PyTokenizer {
         let texts = texts.try_iter()?.collect::<PyResult<Vec<_>>>()?;
         let texts = texts.iter().map(text_bytes).collect::<PyResult<Vec<_>>>()?;
         let threads = threads_or_all(threads);
-        let batch = py.detach(|| self.core.encode_batch(&texts, threads)).map_err(to_python)?;
+        let core = &*self.core;
+        let encode = |progress: &Progress| core.encode_batch(&texts, threads, progress);
+        let batch = match texts.iter().map(|text| text.len()).sum::<usize>() < WORTH_WATCHING {
+            true => py.detach(|| guard(|| encode(&Progress::new())))?,
+            false => watch(py, None, encode)?,
+        };
         Ok(batch.into_iter().map(|ids| PyArray1::from_vec(py, ids)).collect())
     }
 
@@ -256,6 +281,19 @@ impl PyTokenizer {
         self.core.vocab().whole_words_first()
     }
 
+    /// What others make of the files beyond what is done here, a line each.
+    #[getter]
+    fn notes(&self) -> Vec<String> {
+        self.notes.clone()
+    }
+
+    /// What is kept for saving, as JSON, for pickles.
+    #[getter]
+    fn extras(&self) -> PyResult<String> {
+        serde_json::to_string(&self.extras)
+            .map_err(|error| PyValueError::new_err(error.to_string()))
+    }
+
     #[getter]
     fn fingerprint(&self) -> PyResult<&str> {
         let core = &self.core;
@@ -263,13 +301,24 @@ impl PyTokenizer {
             return Ok(known);
         }
         let special_tokens = core.special_tokens().tokens();
-        let fingerprint = formats::fingerprint(core.vocab(), special_tokens, core.pattern())
-            .map_err(to_python)?;
+        let fingerprint =
+            guard(|| formats::fingerprint(core.vocab(), special_tokens, core.pattern()))?;
         Ok(self.fingerprint.get_or_init(|| fingerprint))
     }
 }
 
 impl PyTokenizer {
+    /// A tokenizer from its files, with more special tokens.
+    fn of_parts(
+        mut parts: TokenizerParts,
+        special_tokens: &[(String, Option<TokenId>)],
+    ) -> Result<Self> {
+        parts.add_special_tokens(special_tokens)?;
+        let TokenizerParts { vocab, special_tokens, pattern, extras, notes, .. } = parts;
+        let core = Arc::new(Tokenizer::new(vocab, &special_tokens, pattern)?);
+        Ok(Self { core, fingerprint: OnceLock::new(), extras, notes })
+    }
+
     fn list_of_ids<'py>(
         &self,
         text: &Bound<'py, PyAny>,
@@ -278,12 +327,11 @@ impl PyTokenizer {
         let (py, bytes, core) = (text.py(), text_bytes(text)?, &*self.core);
         let mut ids = Vec::with_capacity(bytes.len() / 3 + 8);
         if bytes.len() < WORTH_RELEASING {
-            encode(core, bytes, &mut ids)
+            guard(|| encode(core, bytes, &mut ids))?;
         } else {
             let ids = &mut ids;
-            py.detach(move || encode(core, bytes, ids))
+            py.detach(move || guard(|| encode(core, bytes, ids)))?;
         }
-        .map_err(to_python)?;
         PyList::new(py, ids)
     }
 
@@ -291,29 +339,17 @@ impl PyTokenizer {
         const BYTES_A_TOKEN: usize = 4; // of English
         if let Ok(list) = ids.cast::<PyList>() {
             let mut bytes = Vec::with_capacity(list.len() * BYTES_A_TOKEN);
-            let decode = |ids: &[TokenId]| self.core.decode(ids, &mut bytes).map_err(to_python);
+            let decode = |ids: &[TokenId]| guard(|| self.core.decode(ids, &mut bytes));
             if for_each_block(list, decode).is_ok() {
                 return Ok(bytes);
             }
             // The list is decoded again as a whole, so that the error counts from its start.
         }
         let mut bytes = Vec::new();
-        self.core.decode(&token_ids(ids)?, &mut bytes).map_err(to_python)?;
+        let ids = token_ids(ids)?;
+        guard(|| self.core.decode(&ids, &mut bytes))?;
         Ok(bytes)
     }
-}
-
-/// A tokenizer from its files, with more special tokens, and a pattern in place of the files' own.
-fn from_parts(
-    parts: formats::TokenizerParts,
-    special_tokens: &[String],
-    pattern: Option<Pattern>,
-) -> Result<Tokenizer> {
-    let mut all = parts.special_tokens;
-    all.extend(
-        special_tokens.iter().filter(|token| !all.contains(token)).cloned().collect::<Vec<_>>(),
-    );
-    Tokenizer::new(parts.vocab, &all, pattern.unwrap_or(parts.pattern))
 }
 
 fn vocab_id(id: &Bound<'_, PyAny>) -> PyResult<TokenId> {

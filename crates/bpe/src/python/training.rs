@@ -11,6 +11,7 @@ use super::options::{Resources, TextSource};
 use super::tokenizer::PyTokenizer;
 use super::watch::watch;
 use crate::encode::encoder::Tokenizer;
+use crate::formats::check_savable as check;
 use crate::progress::Progress;
 use crate::text::pattern::Pattern;
 use crate::text::special::SpecialTokens;
@@ -37,6 +38,14 @@ pub fn count_pretokens(
         save_counts(&out, counts, &pattern, &special, progress)?;
         Ok(pretokens)
     })
+}
+
+/// Refuses what no tokenizer's files could hold, before the work of training one.
+#[pyfunction]
+pub fn check_savable(special_tokens: Vec<Bound<'_, PyString>>, pattern: &str) -> PyResult<()> {
+    let special_tokens = strings(&special_tokens)?;
+    let pattern = Pattern::parse(pattern).map_err(to_usage_error)?;
+    check(&special_tokens, &pattern).map_err(to_usage_error)
 }
 
 /// Trains on the sum of counts files.

@@ -1,7 +1,6 @@
 //! Long jobs seen from Python: the job runs on a thread of its own with the GIL released, while the
 //! calling thread polls its progress, tells a Python callback, and notices Ctrl-C.
 
-use std::any::Any;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread;
 use std::time::Duration;
@@ -12,6 +11,7 @@ use pyo3::prelude::*;
 use super::errors::to_python;
 use crate::error::Result;
 use crate::progress::{Phase, Progress};
+use crate::workers::{no_thread, panic_message};
 
 /// How often the calling thread polls: Ctrl-C is noticed within this time.
 const INTERVAL: Duration = Duration::from_millis(50);
@@ -27,16 +27,19 @@ pub fn watch<T: Send>(
     let progress = &Progress::new();
     let (sender, receiver) = sync_channel(1);
     thread::scope(|scope| {
-        let worker = scope.spawn(move || {
+        let work = move || {
             // Nobody receives it only if polling has failed already.
             let _ = sender.send(job(progress));
-        });
+        };
+        let worker = thread::Builder::new()
+            .spawn_scoped(scope, work)
+            .map_err(|error| to_python(no_thread(&error.to_string())))?;
         let polled = poll_until_done(py, callback, progress, receiver);
         if polled.is_err() {
             progress.cancel();
         }
         if let Err(panic) = py.detach(|| worker.join()) {
-            return Err(PyRuntimeError::new_err(describe(&*panic)));
+            return Err(PyRuntimeError::new_err(panic_message(&*panic)));
         }
         let ended = || PyRuntimeError::new_err("internal error: a job ended without a result");
         let result = polled?.ok_or_else(ended)?;
@@ -75,13 +78,4 @@ fn report(callback: Option<&Bound<'_, PyAny>>, progress: &Progress) -> PyResult<
         callback.call1((phase.name(), done, total))?;
     }
     Ok(())
-}
-
-fn describe(panic: &(dyn Any + Send)) -> String {
-    let what = panic
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or("no message");
-    format!("internal error, please report it: {what}")
 }

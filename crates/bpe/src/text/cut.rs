@@ -10,7 +10,7 @@
 use std::ops::Range;
 
 use super::pattern::Pattern;
-use super::special::{Segment, SpecialTokens};
+use super::special::SpecialTokens;
 
 /// How far to either side of a place a pattern may look, in bytes. It is given no more.
 const LOOK_AROUND: usize = 16;
@@ -25,6 +25,9 @@ pub fn reach(special: &SpecialTokens) -> usize {
     LOOK_AROUND + special.max_len()
 }
 
+/// How many places are searched around for special tokens before all of a stride is.
+const ONE_BY_ONE: usize = 4;
+
 /// A safe cut at or after `from`, the first or not far from it, or `None` if there is none. `text`
 /// may go on to the right; on the left it must have started at a safe cut, or [`reach`] bytes
 /// before `from`.
@@ -38,8 +41,7 @@ pub fn next_cut(
     let mut start = from.max(1);
     while start < end {
         let stop = end.min(start + STRIDE);
-        let found = (start..stop)
-            .find(|&at| is_pattern_cut(text, at, pattern, special))
+        let found = pattern_cut(text, start..stop, start..stop, pattern, special)
             .or_else(|| special_cuts(text, start..stop, special).first().copied());
         if found.is_some() {
             return found;
@@ -61,9 +63,7 @@ pub fn last_cut(
     let mut stop = (text.len() + 1).saturating_sub(reach(special));
     while from < stop {
         let start = from.max(stop.saturating_sub(STRIDE));
-        let found = (start..stop)
-            .rev()
-            .find(|&at| is_pattern_cut(text, at, pattern, special))
+        let found = pattern_cut(text, start..stop, (start..stop).rev(), pattern, special)
             .or_else(|| special_cuts(text, start..stop, special).last().copied());
         if found.is_some() {
             return found;
@@ -73,53 +73,63 @@ pub fn last_cut(
     None
 }
 
-/// Whether the pattern alone makes `at` a safe cut.
-fn is_pattern_cut(text: &[u8], at: usize, pattern: &Pattern, special: &SpecialTokens) -> bool {
-    let around = at.saturating_sub(LOOK_AROUND)..text.len().min(at + LOOK_AROUND);
-    pattern.is_certain_boundary(&text[around.clone()], at - around.start)
-        && !has_special(text, around, special)
+/// The first of `places`, which are those of `range`, that the pattern alone makes a safe cut.
+fn pattern_cut(
+    text: &[u8],
+    range: Range<usize>,
+    mut places: impl Iterator<Item = usize>,
+    pattern: &Pattern,
+    special: &SpecialTokens,
+) -> Option<usize> {
+    let mut asked = 0;
+    let mut found: Option<Vec<Range<usize>>> = None;
+    places.find(|&at| {
+        let around = at.saturating_sub(LOOK_AROUND)..text.len().min(at + LOOK_AROUND);
+        if !pattern.is_certain_boundary(&text[around.clone()], at - around.start) {
+            return false;
+        }
+        if special.is_empty() {
+            return true;
+        }
+        // Mostly the first place is a cut. Where special tokens stand close together none may be,
+        // and to search around each place would be to search the same text again and again.
+        asked += 1;
+        if asked <= ONE_BY_ONE {
+            return special_places(text, &around, special).is_empty();
+        }
+        let wide = range.start.saturating_sub(LOOK_AROUND)..range.end + LOOK_AROUND;
+        let found = found.get_or_insert_with(|| special_places(text, &wide, special));
+        let near = special.max_len();
+        let first = found.partition_point(|place| place.end + near <= around.start);
+        found.get(first).is_none_or(|place| place.start >= around.end + near)
+    })
 }
 
-/// Whether some occurrence of a special token touches `range`.
-fn has_special(text: &[u8], range: Range<usize>, special: &SpecialTokens) -> bool {
-    if special.is_empty() {
-        return false;
-    }
-    let from = range.start.saturating_sub(special.max_len() - 1);
-    let to = text.len().min(range.end + special.max_len() - 1);
-    let mut found = false;
-    for_each_special(&text[from..to], special, |_| found = true);
-    found
+/// Where special tokens are found that may touch `range`. If one occurs there, it is found or
+/// another one that overlaps it.
+fn special_places(text: &[u8], range: &Range<usize>, special: &SpecialTokens) -> Vec<Range<usize>> {
+    let reach = special.max_len() - 1;
+    let from = range.start.saturating_sub(reach);
+    let to = text.len().min(range.end + reach);
+    let mut places = Vec::new();
+    special.for_each_place(&text[from..to], |place| {
+        places.push(place.start + from..place.end + from);
+    });
+    places
 }
 
 /// The places in `range` where a special token starts and that no other one straddles, in order.
 fn special_cuts(text: &[u8], range: Range<usize>, special: &SpecialTokens) -> Vec<usize> {
-    let mut cuts = Vec::new();
     if special.is_empty() {
-        return cuts;
+        return Vec::new();
     }
     let to = text.len().min(range.end + special.max_len() - 1);
-    for_each_special(&text[range.start..to], special, |start| {
-        let at = range.start + start;
-        if at < range.end && !special.straddles(text, at) {
-            cuts.push(at);
-        }
-    });
+    let mut cuts = Vec::new();
+    special.for_each_place(&text[range.start..to], |place| cuts.push(range.start + place.start));
+    cuts.retain(|at| *at < range.end);
+    if !cuts.is_empty() {
+        let straddled = special.straddled(text, range.clone());
+        cuts.retain(|at| !straddled[at - range.start]);
+    }
     cuts
-}
-
-/// Calls `visit` with the start of each special token found in `text`.
-fn for_each_special(text: &[u8], special: &SpecialTokens, mut visit: impl FnMut(usize)) {
-    let mut at = 0;
-    let walked = special.for_each_segment(text, |segment| {
-        match segment {
-            Segment::Text(piece) => at += piece.len(),
-            Segment::Special(index) => {
-                visit(at);
-                at += special.tokens()[index].len();
-            }
-        }
-        Ok(())
-    });
-    debug_assert!(walked.is_ok(), "the walk fails only if its visitor does");
 }

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::cut::{last_cut, next_cut};
 use super::pattern::Pattern;
-use super::special::{Segment, SpecialTokens};
+use super::special::{SEARCHED, Segment, SpecialTokens};
 
 /// Every pretoken and special token of `text`, in order: what no cut may change.
 pub fn parts(text: &[u8], pattern: &Pattern, special: &SpecialTokens) -> Vec<Vec<u8>> {
@@ -96,4 +96,43 @@ proptest! {
             prop_assert_eq!(apart, parts(&whole, &pattern, &special), "cut at {}", cut);
         }
     }
+}
+
+/// How many bytes are searched for special tokens to cut `text` from end to end, both ways.
+fn searched(text: &[u8], pattern: &Pattern, special: &SpecialTokens) -> usize {
+    SEARCHED.set(0);
+    let mut at = 0;
+    while let Some(cut) = next_cut(text, at + 1, pattern, special) {
+        at = cut;
+    }
+    let mut end = text.len();
+    while let Some(cut) = last_cut(&text[..end], 1, pattern, special) {
+        end = cut;
+    }
+    SEARCHED.get()
+}
+
+#[test]
+fn the_number_of_special_tokens_costs_nothing() {
+    let text: String = (0..2000).map(|i| format!("<|{:04}|>", i % 10)).collect();
+    for pattern in ["gpt2", r"\w+|\W"] {
+        let pattern = Pattern::parse(pattern).expect("valid");
+        let work = |tokens: usize| {
+            let tokens: Vec<String> = (0..tokens).map(|i| format!("<|{i:04}|>")).collect();
+            searched(text.as_bytes(), &pattern, &SpecialTokens::new(&tokens).expect("valid"))
+        };
+        let (few, many) = (work(10), work(3000));
+        assert!(few > text.len() && many <= few, "{few} and {many} bytes");
+    }
+}
+
+#[test]
+fn a_long_special_token_is_not_searched_for_around_every_place() {
+    let long = "x".repeat(20_000);
+    let text = "<|a|> b ".repeat(10_000);
+    let special = SpecialTokens::new(&["<|a|>", &long]).expect("valid");
+    SEARCHED.set(0);
+    let cut = last_cut(text.as_bytes(), 1, &Pattern::Gpt2, &special);
+    let searched = SEARCHED.get();
+    assert!(cut.is_some() && searched < 20 * text.len(), "{searched} bytes");
 }

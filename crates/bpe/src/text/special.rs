@@ -3,6 +3,9 @@
 //! One pass of an Aho-Corasick automaton, however many they are. The text between them is
 //! pretokenized by itself: special tokens bound pretokens and never enter the counts.
 
+use std::ops::Range;
+use std::sync::OnceLock;
+
 use aho_corasick::{AhoCorasick, MatchKind};
 
 use crate::error::{Error, Result};
@@ -14,6 +17,8 @@ pub struct SpecialTokens {
     tokens: Vec<String>,
     /// `None` if there are no tokens.
     finder: Option<AhoCorasick>,
+    /// Finds all occurrences, those inside others too; made when first needed.
+    overlapping: OnceLock<Option<AhoCorasick>>,
     max_len: usize,
 }
 
@@ -52,7 +57,7 @@ impl SpecialTokens {
                     .map_err(|error| Error::invalid(format!("special tokens: {error}")))?,
             ),
         };
-        Ok(Self { tokens, finder, max_len })
+        Ok(Self { tokens, finder, overlapping: OnceLock::new(), max_len })
     }
 
     /// The tokens, in the order given.
@@ -90,15 +95,55 @@ impl SpecialTokens {
         if from < text.len() { visit(Segment::Text(&text[from..])) } else { Ok(()) }
     }
 
-    /// Whether some special token in `text` starts before `at` and ends after it, even if another
-    /// one that overlaps it would be taken in its place.
-    pub(crate) fn straddles(&self, text: &[u8], at: usize) -> bool {
-        self.tokens.iter().map(String::as_bytes).any(|token| {
-            // The token's first byte is at one of the `token.len() - 1` places before `at`.
-            let window = at.saturating_sub(token.len() - 1)..text.len().min(at + token.len() - 1);
-            window.len() >= token.len() && memchr::memmem::find(&text[window], token).is_some()
-        })
+    /// Calls `visit` with the place of each special token that [`for_each_segment`] finds.
+    ///
+    /// [`for_each_segment`]: Self::for_each_segment
+    pub(crate) fn for_each_place(&self, text: &[u8], mut visit: impl FnMut(Range<usize>)) {
+        count_searched(text.len());
+        if let Some(finder) = &self.finder {
+            finder.find_iter(text).for_each(|found| visit(found.range()));
+        }
     }
+
+    /// For each place in `range` whether some special token in `text` starts before it and ends
+    /// after it, even if another one that overlaps it would be taken in its place. One pass over
+    /// the range and the length of a token on either side, however many tokens there are.
+    pub(crate) fn straddled(&self, text: &[u8], range: Range<usize>) -> Vec<bool> {
+        let from = range.start.saturating_sub(self.max_len);
+        let window = &text[from..text.len().min(range.end + self.max_len)];
+        count_searched(window.len());
+        // How many occurrences more than at the place before, of those around a place.
+        let mut change = vec![0isize; range.len() + 1];
+        let at = |place: usize| (place + from).clamp(range.start, range.end) - range.start;
+        let build =
+            || AhoCorasick::builder().match_kind(MatchKind::Standard).build(&self.tokens).ok();
+        if let Some(finder) = self.overlapping.get_or_init(build) {
+            for found in finder.find_overlapping_iter(window) {
+                change[at(found.start() + 1)] += 1;
+                change[at(found.end())] -= 1;
+            }
+        }
+        let mut around = 0;
+        let sums = change[..range.len()].iter().map(|change| {
+            around += change;
+            around > 0
+        });
+        sums.collect()
+    }
+}
+
+/// Adds to what the tests count: bytes that were searched for special tokens.
+#[cfg(test)]
+fn count_searched(bytes: usize) {
+    SEARCHED.with(|searched| searched.set(searched.get() + bytes));
+}
+
+#[cfg(not(test))]
+fn count_searched(_: usize) {}
+
+#[cfg(test)]
+thread_local! {
+    pub(crate) static SEARCHED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
 #[cfg(test)]
@@ -173,20 +218,23 @@ mod tests {
         }
 
         #[test]
-        fn straddles_is_what_it_says(
+        fn straddled_is_what_it_says(
             tokens in prop::collection::btree_set("[ab]{1,4}", 0..4),
             text in "[abc]{0,16}",
-            at in 0usize..18,
+            start in 0usize..18,
+            len in 0usize..18,
         ) {
             let tokens: Vec<&str> = tokens.iter().map(String::as_str).collect();
             let special = SpecialTokens::new(&tokens).expect("valid");
-            let obvious = tokens.iter().any(|token| {
+            let obvious = |at: usize| tokens.iter().any(|token| {
                 text.match_indices(token).count() > 0
                     && (0..text.len()).any(|start| {
                         text[start..].starts_with(token) && start < at && at < start + token.len()
                     })
             });
-            prop_assert_eq!(special.straddles(text.as_bytes(), at), obvious);
+            let range = start.min(text.len())..(start + len).min(text.len());
+            let expected: Vec<bool> = range.clone().map(obvious).collect();
+            prop_assert_eq!(special.straddled(text.as_bytes(), range), expected);
         }
     }
 }

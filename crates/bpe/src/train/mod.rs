@@ -24,6 +24,7 @@ use crate::progress::{Phase, Progress};
 use crate::text::pattern::Pattern;
 use crate::text::special::SpecialTokens;
 use crate::vocab::Vocab;
+use crate::workers;
 use count::{CountOptions, Counts, Ranked, count_pretokens, load_counts};
 
 /// What training learns from text: everything that a tokenizer is.
@@ -148,8 +149,7 @@ pub fn train_merges(
     progress: &Progress,
 ) -> Result<Vec<Merge>> {
     progress.begin(Phase::Merging, num_merges as u64);
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.max(1)).build();
-    let pool = pool.map_err(|error| Error::invalid(format!("{threads} threads: {error}")))?;
+    let pool = workers::pool(threads)?;
     pool.install(|| match 256 + num_merges <= usize::from(u16::MAX) {
         true => Merging::<u16>::new(words, threads, max_memory, progress)?.run(num_merges),
         false => Merging::<u32>::new(words, threads, max_memory, progress)?.run(num_merges),

@@ -14,6 +14,7 @@ pub(crate) mod merge;
 mod merge_long;
 
 use crate::error::{Error, Result};
+use crate::progress::Progress;
 use crate::store::pair_table::{PairMerge, PairTable};
 pub use crate::store::token_table::{MAX_TOKEN_ID, TokenId};
 use crate::store::token_table::{TokenTable, WIDE, quoted};
@@ -125,18 +126,21 @@ impl Vocab {
     /// every way to split it in two becomes a merge, and whole words come first.
     ///
     /// # Errors
-    /// As [`new`](Self::new).
+    /// As [`new`](Self::new), and [`Error::Cancelled`].
     pub fn from_ranks<T: AsRef<[u8]>>(
         tokens: impl IntoIterator<Item = (TokenId, T)>,
+        progress: &Progress,
     ) -> Result<Self> {
         let mut vocab = Self::from_tokens(tokens)?;
         vocab.reserve_merges(vocab.tokens.len());
+        let lengths = vocab.token_lengths();
         let mut scratch = MergeScratch::default();
         let mut parts = Vec::new();
         for id in 0..=vocab.tokens.max_id().unwrap_or(0) {
             let Some(token) = vocab.tokens.get(id).filter(|token| token.len() > 1) else {
                 continue;
             };
+            progress.check()?;
             parts.clear();
             parts.extend(token.iter().map(|&byte| vocab.byte_ids[usize::from(byte)]));
             let len = merge(&vocab.pairs, &mut parts, &mut scratch)?;
@@ -144,7 +148,7 @@ impl Vocab {
                 vocab.push_merge(MergeRule { left, right, result: id })?;
                 continue;
             }
-            let splits: Vec<MergeRule> = (1..token.len())
+            let splits: Vec<MergeRule> = splits_in_two(token.len(), &lengths)
                 .filter_map(|at| {
                     let left = vocab.tokens.id(&token[..at])?;
                     let right = vocab.tokens.id(&token[at..])?;
@@ -155,6 +159,15 @@ impl Vocab {
             splits.into_iter().try_for_each(|rule| vocab.push_merge(rule))?;
         }
         Ok(vocab)
+    }
+
+    /// The lengths that tokens have, rising. Their number is at most the square root of twice the
+    /// bytes of all tokens.
+    fn token_lengths(&self) -> Vec<usize> {
+        let mut lengths: Vec<usize> = self.tokens.iter().map(|(_, token)| token.len()).collect();
+        lengths.sort_unstable();
+        lengths.dedup();
+        lengths
     }
 
     fn from_tokens<T: AsRef<[u8]>>(tokens: impl IntoIterator<Item = (TokenId, T)>) -> Result<Self> {
@@ -208,6 +221,15 @@ impl Vocab {
         let id = self.tokens.max_id().map_or(0, |id| id + 1);
         self.tokens.insert(id, token)?;
         Ok(id)
+    }
+
+    /// Gives `token` this id. It takes part in no merge, unless it does already.
+    ///
+    /// # Errors
+    /// The token has another id, the id another token; the token is empty; the id is above
+    /// [`MAX_TOKEN_ID`].
+    pub fn add_token_as(&mut self, id: TokenId, token: &[u8]) -> Result<()> {
+        self.tokens.insert(id, token)
     }
 
     /// The bytes of a token.
@@ -284,6 +306,13 @@ impl Vocab {
     }
 }
 
+/// Where a token of `len` bytes may be split so that both parts are as long as some token, rising.
+/// To look at every place would be to hash the square of the bytes of one long token.
+fn splits_in_two(len: usize, lengths: &[usize]) -> impl Iterator<Item = usize> {
+    let shorter = lengths.iter().copied().take_while(move |&at| at < len);
+    shorter.filter(move |at| lengths.binary_search(&(len - at)).is_ok())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -338,7 +367,7 @@ mod tests {
         let merges = [(97, 98), (99, 256), (257, 257), (98, 99)];
         let trained = Vocab::from_merges(&merges, &[] as &[&str]).unwrap();
         let ranks: Vec<_> = trained.tokens().map(|(id, token)| (id, token.to_vec())).collect();
-        let found = Vocab::from_ranks(ranks.into_iter().rev()).unwrap();
+        let found = Vocab::from_ranks(ranks.into_iter().rev(), &Progress::new()).unwrap();
         assert_eq!(found.merges(), trained.merges());
         assert!(!found.whole_words_first());
     }
@@ -346,10 +375,22 @@ mod tests {
     #[test]
     fn from_ranks_takes_a_token_that_no_two_lower_ones_make() {
         // "abc" comes before "ab", the only way to make it.
-        let vocab = Vocab::from_ranks(with(&[(256, "abc"), (257, "ab")])).unwrap();
+        let vocab =
+            Vocab::from_ranks(with(&[(256, "abc"), (257, "ab")]), &Progress::new()).unwrap();
         assert!(vocab.whole_words_first());
         let merges: Vec<_> = vocab.merge_bytes().collect();
         assert_eq!(merges, [(b"ab".as_slice(), b"c".as_slice()), (b"a", b"b")]);
+    }
+
+    #[test]
+    fn a_long_token_is_split_only_where_both_parts_may_be_tokens() {
+        let lengths = [1, 2, 3, 50_000, 99_999, 100_000];
+        let places: Vec<usize> = splits_in_two(100_000, &lengths).collect();
+        assert_eq!(places, [1, 50_000, 99_999]);
+        let long = "ab".repeat(50_000);
+        let vocab = Vocab::from_ranks(with(&[(256, "aa"), (257, &long)]), &Progress::new());
+        let vocab = vocab.unwrap();
+        assert!(vocab.whole_words_first() && vocab.merges().len() == 1);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::encode::encoder::Tokenizer;
 use crate::error::Result;
 use crate::files::input::{Source, SourceOptions, TextFields};
 use crate::progress::{Phase, Progress};
+use crate::workers;
 
 /// How many ids [`encode_files`](super::encode_files) would write, and of how many bytes of text.
 ///
@@ -42,7 +43,7 @@ pub fn count_tokens(
         })
     };
     std::thread::scope(|scope| {
-        let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        let others = workers::start(scope, threads.saturating_sub(1), work);
         let mut result = work();
         for other in others {
             let joined = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));

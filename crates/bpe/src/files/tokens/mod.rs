@@ -34,6 +34,7 @@ use crate::encode::encoder::Tokenizer;
 use crate::error::{Error, Result};
 use crate::files::input::Source;
 use crate::progress::{Phase, Progress};
+use crate::workers;
 use job::Job;
 use journal::Journal;
 use ledger::{Ledger, Position};
@@ -72,9 +73,7 @@ pub fn encode_files(
     let ledger = Ledger::new(position, shard_tokens, split, 4 * options.threads.max(1));
     let job = Job { tokenizer, source: &source, shards: &shards, options, dtype, ledger, progress };
     std::thread::scope(|scope| {
-        for _ in 1..options.threads {
-            scope.spawn(|| job.work());
-        }
+        workers::start(scope, options.threads.saturating_sub(1), || job.work());
         job.work();
     });
     let last = job.ledger.finish()?;

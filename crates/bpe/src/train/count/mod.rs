@@ -19,11 +19,12 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use rayon::prelude::*;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::files::input::Source;
 use crate::progress::{Phase, Progress};
 use crate::text::pattern::Pattern;
 use crate::text::special::{Segment, SpecialTokens};
+use crate::workers;
 pub use counts::Counts;
 pub use counts_file::{load_counts, save_counts};
 pub use options::CountOptions;
@@ -48,8 +49,7 @@ pub fn count_pretokens(
 ) -> Result<Counts> {
     progress.begin(Phase::Counting, source.total_bytes());
     let threads = options.threads;
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-    let pool = pool.map_err(|error| Error::invalid(format!("{threads} threads: {error}")))?;
+    let pool = workers::pool(threads)?;
     let counting = Counting {
         source,
         progress,

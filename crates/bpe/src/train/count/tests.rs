@@ -4,6 +4,7 @@ use std::io::Write;
 use proptest::prelude::*;
 
 use super::*;
+use crate::error::Error;
 use crate::files::input::SourceOptions;
 
 /// The definition: the pretokens of whole files, one after the other, in a map.
