@@ -114,7 +114,9 @@ impl Tokenizer {
                     texts.get(i).map(|text| (i, text.as_ref()))
                 } {
                     let mut ids = Vec::with_capacity(text.len() / 4 + 1);
-                    self.encode_with(words, text, &mut ids)?;
+                    // If one text fails there is no next one, for any thread.
+                    self.encode_with(words, text, &mut ids)
+                        .inspect_err(|_| next.store(texts.len(), Relaxed))?;
                     done.push((i, ids));
                 }
                 Ok(done)

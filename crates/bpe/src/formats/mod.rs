@@ -13,6 +13,7 @@
 
 mod alphabet;
 mod fingerprint;
+mod folder;
 mod gpt2_files;
 mod json;
 mod parts;
@@ -26,10 +27,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 pub use fingerprint::fingerprint;
+pub use folder::{FolderClaim, claim};
 pub use parts::TokenizerParts;
 
 use crate::error::{Error, Result};
 use crate::files::atomic_file::write_atomically;
+use crate::files::claim::Inputs;
 use crate::text::pattern::Pattern;
 use crate::vocab::Vocab;
 use parts::special_ids;
@@ -97,7 +100,8 @@ fn file_in(folder: &Path) -> Result<PathBuf> {
 /// `vocab`.
 ///
 /// # Errors
-/// A file cannot be written, or the files could not tell a special token from another token.
+/// A file cannot be written or would replace one that this crate did not write, or the files could
+/// not tell a special token from another token.
 pub fn save(
     folder: &Path,
     vocab: &Vocab,
@@ -106,6 +110,7 @@ pub fn save(
 ) -> Result<()> {
     let special = special_ids(vocab, special_tokens)?;
     let tokens = spell_tokens(vocab, &special)?;
+    folder::check(folder, &Inputs::of(&[]))?;
     fs::create_dir_all(folder).map_err(|error| Error::io(folder, error))?;
     let file = |name: &str| folder.join(name);
     write_atomically(&file("vocab.json"), |out| gpt2_files::write_vocab(out, &tokens))?;

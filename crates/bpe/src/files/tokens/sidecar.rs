@@ -3,7 +3,8 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+use serde_json::Value;
 
 use super::ledger::Position;
 use super::npy::Dtype;
@@ -47,7 +48,8 @@ pub struct EncodeStats {
 /// A file that was encoded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct InputStats {
-    /// Its path, as given.
+    /// Its path, as given; in the sidecar, what of it is not UTF-8 is U+FFFD.
+    #[serde(serialize_with = "lossy")]
     pub path: PathBuf,
     /// How many bytes of text it held.
     pub bytes: u64,
@@ -60,6 +62,19 @@ pub struct ShardStats {
     pub file: PathBuf,
     /// How many ids it holds.
     pub tokens: u64,
+}
+
+fn lossy<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&path.to_string_lossy())
+}
+
+/// Whether this is what a sidecar holds, of this version or another.
+pub fn is_one(json: &Value) -> bool {
+    json["format"].is_u64()
+        && json["tokenizer_sha256"].is_string()
+        && json["dtype"].is_string()
+        && json["tokens"].is_u64()
+        && json["inputs"].is_array()
 }
 
 /// What is to be said about the arrays that were written.
