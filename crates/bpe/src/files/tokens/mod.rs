@@ -71,6 +71,7 @@ pub fn encode_files(
     let dtype = Dtype::for_max_id(tokenizer.vocab().max_id());
     let (shards, position) = begin(&outputs, dtype, &paths, options)?;
     shards.check()?;
+    let sidecars = sidecar::begin(&outputs)?;
 
     progress.begin(Phase::Encoding, source.total_bytes());
     source.seek(position.chunk, &position.place, progress)?;
@@ -91,7 +92,7 @@ pub fn encode_files(
 
     let sizes = shards.sizes();
     let stats = sidecar::stats(tokenizer, options, dtype, &paths, &outputs, &sizes, totals);
-    sidecar::write(&outputs, &stats)?;
+    sidecar::write(sidecars, &stats)?;
     if ownership::is_journal(&outputs.journal()) {
         Journal::new(outputs.journal(), Value::Null).remove()?;
     }

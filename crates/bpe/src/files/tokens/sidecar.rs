@@ -1,6 +1,6 @@
 //! `tokens.json`: what is in `tokens.npy`, which tokenizer made it, and from what.
 
-use std::io::Write;
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Serialize, Serializer};
@@ -12,8 +12,8 @@ use super::options::EncodeOptions;
 use super::outputs::OutputPaths;
 use super::split::{TRAIN, VAL};
 use crate::encode::encoder::Tokenizer;
-use crate::error::Result;
-use crate::files::atomic_file::write_atomically;
+use crate::error::{Error, Result};
+use crate::files::atomic_file::AtomicFile;
 
 /// What was done, as the sidecar says it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -119,14 +119,23 @@ fn shards(outputs: &OutputPaths, sizes: &[[u64; 2]], side: usize) -> Vec<ShardSt
     sizes.iter().enumerate().map(shard).enumerate().filter(has_file).map(|(_, s)| s).collect()
 }
 
-/// Writes the sidecars of training and, if there is one, of validation.
-pub fn write(outputs: &OutputPaths, stats: &EncodeStats) -> Result<()> {
-    let sides = [(TRAIN, Some(stats)), (VAL, stats.val.as_deref())];
-    for (side, stats) in sides.into_iter().filter_map(|(side, stats)| Some((side, stats?))) {
-        write_atomically(&outputs.sidecar(side), |file| {
-            serde_json::to_writer_pretty(&mut *file, stats)?;
-            file.write_all(b"\n")
-        })?;
+/// Begins the sidecars of training and, if there is one, of validation, before the work: the older
+/// ones will be gone, and what replaces them has their permissions.
+pub fn begin(outputs: &OutputPaths) -> Result<Vec<AtomicFile>> {
+    outputs.sides().map(|side| AtomicFile::create(&outputs.sidecar(side))).collect()
+}
+
+/// Writes the sidecars that were begun.
+pub fn write(begun: Vec<AtomicFile>, stats: &EncodeStats) -> Result<()> {
+    let sides = [Some(stats), stats.val.as_deref()];
+    for (file, stats) in begun.into_iter().zip(sides.into_iter().flatten()) {
+        let mut out = BufWriter::new(file.file());
+        serde_json::to_writer_pretty(&mut out, stats)
+            .map_err(io::Error::from)
+            .and_then(|()| out.write_all(b"\n").and_then(|()| out.flush()))
+            .map_err(|error| Error::io(file.path(), error))?;
+        drop(out);
+        file.commit()?;
     }
     Ok(())
 }
