@@ -75,6 +75,19 @@ class EncodeStream:
     def push(self, piece: str | bytes) -> list[int]: ...
     def finish(self) -> list[int]: ...
 
+@final
+class FolderClaim:
+    """A tokenizer's directory, for one job at a time, from the call to :meth:`release`.
+
+    Raises:
+        OSError: the directory cannot be written to.
+        ValueError: a file in it is among ``inputs`` or was not written by this package, or another
+            job is writing there.
+    """
+
+    def __new__(cls, directory: _Path, inputs: Sequence[_Path]) -> FolderClaim: ...
+    def release(self) -> None: ...
+
 def count_pretokens(
     source: TextSource,
     out: _Path,

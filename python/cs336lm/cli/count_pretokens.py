@@ -5,7 +5,7 @@ import time
 
 from cs336lm.cli.options import add_counting, add_threads, train_options
 from cs336lm.cli.parser import parser_for
-from cs336lm.cli.progress import megabytes, progress_bars, speed
+from cs336lm.cli.progress import megabytes, progress_bars, shown, speed
 from cs336lm.text.inputs import input_files
 from cs336lm.text.training import check_savable, count_pretokens
 
@@ -16,7 +16,8 @@ examples:
   cs336lm train-bpe --counts 0.bin 1.bin --vocab-size 32000 --out tokenizer/
 
 Training on counts files makes the tokenizer that training on all their texts at once would make.
-The files must have been counted with the same pattern and the same special tokens."""
+The files must have been counted with the same pattern and the same special tokens. --out replaces
+a counts file, but no other file and no input."""
 
 
 def main(argv: list[str]) -> int:
@@ -45,6 +46,6 @@ def main(argv: list[str]) -> int:
     size = sum(os.path.getsize(path) for path in files if os.path.isfile(path))
     print(
         f"{distinct:,} distinct pretokens from {megabytes(size)} in {seconds:.2f} s "
-        f"({speed(size, seconds)}): {arguments.out}"
+        f"({speed(size, seconds)}): {shown(arguments.out)}"
     )
     return 0

@@ -71,3 +71,8 @@ def megabytes(size: int) -> str:
 def speed(size: int, seconds: float) -> str:
     """``198 MB/s``: bytes of text per second, in millions."""
     return f"{size / 1e6 / max(seconds, 1e-9):,.0f} MB/s"
+
+
+def shown(path: str) -> str:
+    """``path`` as it can be printed: what of it is not UTF-8 is U+FFFD."""
+    return path.encode(errors="surrogateescape").decode(errors="replace")

@@ -1,12 +1,14 @@
 """``cs336lm train-bpe``: text files -> tokenizer."""
 
+import argparse
 import os
 import time
 import warnings
 
+from cs336lm._bpe import FolderClaim
 from cs336lm.cli.options import add_counting, add_threads, positive, train_options
 from cs336lm.cli.parser import parser_for
-from cs336lm.cli.progress import megabytes, progress_bars, speed
+from cs336lm.cli.progress import megabytes, progress_bars, shown, speed
 from cs336lm.text.inputs import input_files
 from cs336lm.text.tokenizer import Tokenizer
 from cs336lm.text.training import check_savable
@@ -24,7 +26,8 @@ A directory is all texts in it. .gz and .zst are unpacked; each line of a .jsonl
 of a .parquet file is a document.
 
 --out becomes a directory with tokenizer.json (opens in Hugging Face's tokenizers and transformers),
-vocab.json and merges.txt. The result does not depend on --threads, nor on whether the text is one
+vocab.json and merges.txt. Files of these names that train-bpe did not write are not replaced, nor
+is an input, and one job at a time writes there. The result does not depend on --threads, nor on whether the text is one
 file or several."""
 
 
@@ -71,6 +74,14 @@ def main(argv: list[str]) -> int:
     if not arguments.counts:
         check_savable(arguments.special_token, arguments.pattern)
     files = arguments.counts or input_files(arguments.inputs)
+    claim = FolderClaim(arguments.out, files)
+    try:
+        return _train(arguments, files)
+    finally:
+        claim.release()
+
+
+def _train(arguments: argparse.Namespace, files: list[str]) -> int:
     began = time.perf_counter()
     with progress_bars() as progress, warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
@@ -102,6 +113,6 @@ def main(argv: list[str]) -> int:
     print(
         f"{tokenizer.vocab_size:,} tokens (256 bytes, {tokenizer.vocab_size - 256 - special:,} "
         f"merges, {special} special) from {megabytes(size)} in {seconds:.2f} s "
-        f"({speed(size, seconds)}): {arguments.out}"
+        f"({speed(size, seconds)}): {shown(arguments.out)}"
     )
     return 0

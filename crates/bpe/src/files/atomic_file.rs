@@ -1,31 +1,40 @@
 //! Files that appear whole or not at all: written beside their place under another name, synced
 //! to the disk, renamed. Whatever fails before the renaming leaves nothing.
+//!
+//! Links are followed: the file appears where they lead. One that replaces another keeps its
+//! permissions, and has no wider ones before either. While it is written it is locked, so that what
+//! a killed process leaves can be told from what a living one is writing (`claim` removes it).
 
-use std::fs::File;
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use tempfile::{NamedTempFile, TempPath};
 
+use super::place::{Identity, folder, follow_links};
 use crate::error::{Error, Result};
+
+/// How the names of unfinished files end.
+pub const UNFINISHED: &str = ".part";
 
 pub struct AtomicFile {
     temporary: NamedTempFile,
     path: PathBuf,
+    /// Where the links of `path` lead.
+    place: PathBuf,
 }
 
 impl AtomicFile {
     /// Begins a file that will be at `path`.
     ///
     /// # Errors
-    /// `path` is a directory, or its folder cannot be written to.
+    /// `path` is a directory, a device or a pipe, or its folder cannot be written to.
     pub fn create(path: &Path) -> Result<Self> {
-        if path.is_dir() {
-            let message = format!("{}: is a directory; give a file's name", path.display());
-            return Err(Error::invalid(message));
-        }
-        let temporary = create_beside(path).map_err(|error| Error::io(path, error))?;
-        Ok(Self { temporary, path: path.to_path_buf() })
+        let place = follow_links(path)?;
+        let replaced = replaceable(path)?;
+        let temporary =
+            create_beside(&place, replaced.as_ref()).map_err(|error| Error::io(path, error))?;
+        Ok(Self { temporary, path: path.to_path_buf(), place })
     }
 
     pub fn file(&self) -> &File {
@@ -36,19 +45,44 @@ impl AtomicFile {
         &self.path
     }
 
+    /// Has the file written to the disk.
+    ///
+    /// # Errors
+    /// The disk is full.
+    pub fn sync(&self) -> Result<()> {
+        self.file().sync_all().map_err(|error| Error::io(&self.path, error))
+    }
+
     /// Puts the file in its place, over one that may be there.
     ///
     /// # Errors
     /// The disk is full, or the folder cannot be written to.
     pub fn commit(self) -> Result<()> {
-        let Self { temporary, path } = self;
-        temporary.as_file().sync_all().map_err(|error| Error::io(&path, error))?;
-        temporary.persist(&path).map_err(|error| Error::io(&path, error.error))?;
+        self.sync()?;
+        let Self { temporary, path, place } = self;
+        temporary.persist(&place).map_err(|error| Error::io(&path, error.error))?;
         // The new name too is to survive a power cut; not every file system can promise that.
-        if let Ok(folder) = File::open(folder(&path)) {
+        if let Ok(folder) = File::open(folder(&place)) {
             let _ = folder.sync_all();
         }
         Ok(())
+    }
+}
+
+/// What stands at `path`, if a file may take its place.
+///
+/// # Errors
+/// It is a directory; or a device or a pipe, which a file must not replace.
+pub fn replaceable(path: &Path) -> Result<Option<Metadata>> {
+    let refuse = |why: &str| Err(Error::invalid(format!("{}: {why}", path.display())));
+    match fs::metadata(path) {
+        Ok(there) if there.is_dir() => refuse("is a directory; give a file's name"),
+        Ok(there) if !there.is_file() => {
+            refuse("is a device or a pipe, not a file; give a file's name")
+        }
+        Ok(there) => Ok(Some(there)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::io(path, error)),
     }
 }
 
@@ -68,40 +102,81 @@ pub fn write_atomically(
     file.commit()
 }
 
+/// Removes a file; if `path` is a link, what it leads to.
+///
 /// # Errors
 /// `path` is there and cannot be removed.
 pub fn remove_if_there(path: &Path) -> Result<()> {
-    match std::fs::remove_file(path) {
+    match fs::remove_file(follow_links(path)?) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io(path, error)),
         _ => Ok(()),
     }
 }
 
-/// A new file in the folder of `path`, removed when dropped. Its permissions are those of any new
-/// file, and an error is the system's own.
-fn create_beside(path: &Path) -> io::Result<NamedTempFile> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
+/// A new file in the folder of `path`, locked, and removed when dropped. Its permissions are those
+/// of the file that it is to replace, or else of any new file. An error is the system's own.
+fn create_beside(path: &Path, replaced: Option<&Metadata>) -> io::Result<NamedTempFile> {
+    let name = path.file_name().unwrap_or_default();
     let process = std::process::id();
-    let mut number = 0;
-    loop {
-        let temporary = folder(path).join(format!(".{name}.{process}-{number}.part"));
-        match File::create_new(&temporary) {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    restrict(&mut options, replaced);
+    for number in 0.. {
+        let mut unfinished = std::ffi::OsString::from(".");
+        unfinished.push(name);
+        unfinished.push(format!(".{process}-{number}{UNFINISHED}"));
+        let temporary = folder(path).join(unfinished);
+        match options.open(&temporary) {
             Ok(file) => {
-                let path = TempPath::try_from_path(temporary)?;
-                return Ok(NamedTempFile::from_parts(file, path));
+                let temporary = TempPath::try_from_path(temporary)?;
+                if !lock_new(&file, &temporary)? {
+                    continue;
+                }
+                adopt_permissions(&file, replaced);
+                return Ok(NamedTempFile::from_parts(file, temporary));
             }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
         }
     }
+    Err(io::ErrorKind::AlreadyExists.into())
 }
 
-/// The folder that `path` names a file in.
-fn folder(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
+/// Locks a file that was just created; `false` if someone took it for one that a killed process
+/// left, between its creation and now.
+fn lock_new(file: &File, path: &Path) -> io::Result<bool> {
+    match file.try_lock() {
+        Err(fs::TryLockError::WouldBlock) => return Ok(false),
+        // Where the file system has no locks, unfinished files are not removed either.
+        Err(fs::TryLockError::Error(_)) | Ok(()) => {}
     }
+    Ok(Identity::of(path) == Identity::of_open(file, path)?)
+}
+
+#[cfg(unix)]
+fn restrict(options: &mut OpenOptions, replaced: Option<&Metadata>) {
+    use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+    if let Some(replaced) = replaced {
+        options.mode(replaced.mode() & 0o777);
+    }
+}
+
+#[cfg(not(unix))]
+fn restrict(_: &mut OpenOptions, _: Option<&Metadata>) {}
+
+/// The permissions of the file that is to be replaced, and its owner where the system allows it.
+/// That it may not is no failure: what was created has no wider permissions.
+fn adopt_permissions(file: &File, replaced: Option<&Metadata>) {
+    let Some(replaced) = replaced else { return };
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{MetadataExt, fchown};
+        let ours = file.metadata().map(|ours| (ours.uid(), ours.gid())).ok();
+        if ours != Some((replaced.uid(), replaced.gid())) {
+            let _ = fchown(file, Some(replaced.uid()), Some(replaced.gid()));
+        }
+    }
+    let _ = file.set_permissions(replaced.permissions());
 }
 
 /// Writes all of `bytes` at `offset`, without moving the file's own position: threads may write
@@ -177,5 +252,53 @@ mod tests {
             }
             other => panic!("{other:?}"),
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_replaced_keeps_its_permissions_and_was_never_open_to_others() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        let mode = |file: &File| file.metadata().unwrap().permissions().mode() & 0o777;
+        for bits in [0o600, 0o640, 0o666] {
+            std::fs::write(&path, "old").unwrap();
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(bits)).unwrap();
+            let file = AtomicFile::create(&path).unwrap();
+            assert_eq!(mode(file.file()), bits);
+            file.commit().unwrap();
+            assert_eq!(mode(&File::open(&path).unwrap()), bits);
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_are_followed_and_stay() {
+        use std::os::unix::fs::symlink;
+        let folder = tempfile::tempdir().unwrap();
+        let other = tempfile::tempdir().unwrap();
+        let link = folder.path().join("link");
+        let middle = other.path().join("middle");
+        symlink(&middle, &link).unwrap();
+        symlink("real", &middle).unwrap();
+        for text in ["first", "second"] {
+            write_atomically(&link, |file| file.write_all(text.as_bytes())).unwrap();
+            assert_eq!(std::fs::read_to_string(other.path().join("real")).unwrap(), text);
+        }
+        remove_if_there(&link).unwrap();
+        assert_eq!(names(folder.path()), ["link"]);
+        assert_eq!(names(other.path()), ["middle"]);
+        let round = folder.path().join("round");
+        symlink("round", &round).unwrap();
+        assert!(write_atomically(&round, |file| file.write_all(b"")).is_err());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_device_is_not_replaced() {
+        use std::os::unix::fs::FileTypeExt;
+        let error = AtomicFile::create(Path::new("/dev/null")).err().unwrap().to_string();
+        assert!(error.contains("/dev/null: is a device or a pipe"), "{error}");
+        assert!(std::fs::metadata("/dev/null").unwrap().file_type().is_char_device());
     }
 }

@@ -17,6 +17,7 @@ mod companions;
 mod dialect;
 mod extras;
 mod fingerprint;
+mod folder;
 mod gpt2_files;
 mod json;
 mod parts;
@@ -32,10 +33,12 @@ use std::path::{Path, PathBuf};
 
 pub use extras::{AddedFlags, Extras};
 pub use fingerprint::fingerprint;
+pub use folder::{FolderClaim, claim};
 pub use parts::TokenizerParts;
 
 use crate::error::{Error, Result};
 use crate::files::atomic_file::write_atomically;
+use crate::files::claim::Inputs;
 use crate::progress::Progress;
 use crate::text::pattern::Pattern;
 use crate::vocab::Vocab;
@@ -129,8 +132,8 @@ fn file_in(folder: &Path) -> Result<PathBuf> {
 /// `vocab`.
 ///
 /// # Errors
-/// A file cannot be written, the files could not tell a special token from another token, or they
-/// cannot hold the pattern.
+/// A file cannot be written or would replace one that this crate did not write, the files could not
+/// tell a special token from another token, or they cannot hold the pattern.
 pub fn save(
     folder: &Path,
     vocab: &Vocab,
@@ -141,6 +144,7 @@ pub fn save(
     let special = special_ids(vocab, special_tokens)?;
     let tokens = spell_tokens(vocab, &special)?;
     let pre_tokenizer = tokenizer_json_writer::pre_tokenizer(pattern)?;
+    folder::check(folder, &Inputs::of(&[]))?;
     fs::create_dir_all(folder).map_err(|error| Error::io(folder, error))?;
     let file = |name: &str| folder.join(name);
     write_atomically(&file("vocab.json"), |out| gpt2_files::write_vocab(out, &tokens))?;

@@ -16,7 +16,7 @@ use crate::progress::Progress;
 use crate::text::pattern::Pattern;
 use crate::text::special::SpecialTokens;
 use crate::train;
-use crate::train::count::save_counts;
+use crate::train::count::{claim_counts, save_counts};
 
 /// Counts text files into a counts file; returns how many distinct pretokens it holds.
 #[pyfunction]
@@ -33,6 +33,7 @@ pub fn count_pretokens(
     // A pretoken that is rare here may be frequent in the sum: none is left out.
     let (paths, options) = (&source.paths, resources.training(&source, 1));
     watch(py, resources.progress.as_ref(), |progress: &Progress| {
+        let _claim = claim_counts(&out, paths)?;
         let counts = train::count_files(paths, &special, &pattern, &options, progress)?;
         let pretokens = counts.len();
         save_counts(&out, counts, &pattern, &special, progress)?;

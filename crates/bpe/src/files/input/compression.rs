@@ -43,7 +43,7 @@ impl Compression {
 
 #[cfg(feature = "gzip")]
 fn gzip(raw: impl BufRead + Send + 'static) -> io::Result<Box<dyn Read + Send>> {
-    Ok(Box::new(flate2::bufread::MultiGzDecoder::new(raw)))
+    Ok(Box::new(super::gzip::Members::new(raw)))
 }
 
 /// Such files were refused when the source was opened; so below.
@@ -54,7 +54,26 @@ fn gzip(_: impl BufRead) -> io::Result<Box<dyn Read + Send>> {
 
 #[cfg(feature = "zstd")]
 fn zstandard(raw: impl BufRead + Send + 'static) -> io::Result<Box<dyn Read + Send>> {
-    Ok(Box::new(zstd::stream::read::Decoder::with_buffer(raw)?))
+    Ok(Box::new(Advised(zstd::stream::read::Decoder::with_buffer(raw)?)))
+}
+
+/// A decoder that refuses windows of more than 128 MiB, as the program zstd does, and says what to
+/// do about them.
+#[cfg(feature = "zstd")]
+struct Advised<R>(R);
+
+#[cfg(feature = "zstd")]
+impl<R: Read> Read for Advised<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer).map_err(|error| match error.to_string().contains("too much memory") {
+            true => io::Error::new(
+                error.kind(),
+                "was compressed with a long window, which takes more than 128 MiB to unpack; pipe \
+                 it: zstd -dc --long=31 FILE | cs336lm ... -",
+            ),
+            false => error,
+        })
+    }
 }
 
 #[cfg(not(feature = "zstd"))]

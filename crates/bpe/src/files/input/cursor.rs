@@ -163,6 +163,13 @@ impl Cursor {
             if let Some(cut) = found {
                 break cut;
             }
+            if buffer.len() as u64 >= stream.max_uncut() {
+                let (size, read) = (buffer.len() >> 20, stream.max_uncut() >> 20);
+                return Err(io::Error::other(format!(
+                    "unpacks to {size} MiB without a place to cut, where at most {read} MiB are \
+                     held; if it is to be read all the same, unpack it first"
+                )));
+            }
             // The first place that may turn out to be a cut when there is more.
             let undecided = if has_lines { 0 } else { reach(&cutter.special) - 2 };
             searched = buffer.len().saturating_sub(undecided);

@@ -1,9 +1,12 @@
 //! One input file: what its name says about its contents, and how large it is.
 
 use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use super::compression::Compression;
+use super::foreign;
+use super::json_lines;
 use crate::error::{Error, Result};
 
 /// The path that stands for standard input.
@@ -53,8 +56,11 @@ impl InputFile {
     pub fn find(path: &Path, fields: &TextFields) -> Result<Self> {
         let refuse = |why: String| Err(Error::invalid(format!("{}: {why}", path.display())));
         let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+        if let Some(what) = foreign::of_name(&name) {
+            return refuse(what);
+        }
         let (stem, compression) = Compression::of_name(&name);
-        let file_type = FileType::of_stem(stem, fields);
+        let mut file_type = FileType::of_stem(stem, fields);
         if file_type.is_parquet() && compression.is_some() {
             return refuse(
                 "a Parquet file is not read in order, so it cannot be read while it is unpacked; \
@@ -71,7 +77,25 @@ impl InputFile {
                 "this build cannot read such files; build it with the cargo feature {feature:?}"
             ));
         }
-        Ok(Self { path: path.to_path_buf(), len: len_of(path)?, file_type, compression })
+        let len = len_of(path)?;
+        if len.is_some() && !file_type.is_parquet() {
+            let mut text = open_text(path, compression).map_err(|error| Error::io(path, error))?;
+            // What is damaged is refused when it is read, or left out.
+            if let Some(what) = text.fill_buf().ok().and_then(foreign::of_content) {
+                return refuse(what);
+            }
+            if let (Some(field), true) = (&fields.json, stem.ends_with(".json"))
+                && json_lines::are_in(text, field)
+            {
+                file_type = FileType::JsonLines(field.clone());
+            }
+        }
+        Ok(Self { path: path.to_path_buf(), len, file_type, compression })
+    }
+
+    /// Whether a place in the text is one in the file.
+    pub fn is_uncompressed(&self) -> bool {
+        self.compression.is_none() && !self.file_type.is_parquet()
     }
 
     /// Whether the file's bytes are the text, so that any part of it can be read on its own.
@@ -109,6 +133,18 @@ fn len_of(path: &Path) -> Result<Option<u64>> {
     if !metadata.is_file() {
         return Ok(None);
     }
-    File::open(path).map_err(|error| Error::io(path, error))?;
-    Ok(Some(metadata.len()))
+    let mut file = File::open(path).map_err(|error| Error::io(path, error))?;
+    // Files that the system makes up (/proc) are empty by their size alone.
+    let is_made_up = metadata.len() == 0 && matches!(file.read(&mut [0]), Ok(1));
+    Ok((!is_made_up).then_some(metadata.len()))
+}
+
+/// The start of a file's text.
+fn open_text(path: &Path, compression: Option<Compression>) -> io::Result<impl BufRead> {
+    let file = BufReader::with_capacity(foreign::SAMPLE, File::open(path)?);
+    let text: Box<dyn Read> = match compression {
+        None => Box::new(file),
+        Some(compression) => compression.decoder(file)?,
+    };
+    Ok(BufReader::with_capacity(foreign::SAMPLE, text))
 }

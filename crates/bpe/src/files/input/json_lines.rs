@@ -1,6 +1,8 @@
 //! JSON lines: every line is an object, one field of which holds a document's text.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::io::BufRead;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 
@@ -44,16 +46,89 @@ impl Lines<'_> {
     }
 }
 
+/// Longer lines are not read to see what they are.
+const MAX_FIRST_LINE: u64 = 1 << 26;
+
+/// Whether a file named `.json` holds a record a line: the first line is an object by itself that
+/// has the field, or the second is one too.
+pub fn are_in(text: impl BufRead, field: &str) -> bool {
+    let mut text = text.take(MAX_FIRST_LINE);
+    let mut objects = 0;
+    let mut line = Vec::new();
+    while objects < 2 {
+        line.clear();
+        if !matches!(text.read_until(b'\n', &mut line), Ok(1..)) {
+            return false;
+        }
+        let record = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&line).trim_ascii();
+        if record.is_empty() {
+            continue;
+        }
+        match find_text(record, field, &mut Vec::new()) {
+            Ok(Found::Text | Found::Null) => return true,
+            Ok(Found::Nothing) => objects += 1,
+            // An object whose field is no text is a record too, if a wrong one.
+            Err(_) if find_text(record, "", &mut Vec::new()).is_ok() => return true,
+            Err(_) => return false,
+        }
+    }
+    true
+}
+
 /// Appends what the field of a line's object holds; `false` if that is null.
 fn append_text(line: &[u8], field: &str, text: &mut Vec<u8>) -> Result<bool, String> {
-    let mut parser = serde_json::Deserializer::from_slice(line);
-    let found = Record { field, text }.deserialize(&mut parser).map_err(describe)?;
-    parser.end().map_err(describe)?;
+    let start = text.len();
+    let found = match find_text(line, field, text) {
+        Err(why) => {
+            text.truncate(start);
+            let Some(line) = without_nan(line) else { return Err(why) };
+            find_text(&line, field, text)?
+        }
+        found => found?,
+    };
     match found {
         Found::Text => Ok(true),
         Found::Null => Ok(false),
         Found::Nothing => Err(format!("no field {field:?}; name the one that holds the text")),
     }
+}
+
+/// The line with null for what Python writes and JSON does not know: NaN, Infinity, -Infinity.
+fn without_nan(line: &[u8]) -> Option<Vec<u8>> {
+    let mut replaced = Vec::new();
+    let mut left = line;
+    let mut in_string = false;
+    let mut found = false;
+    while let Some(&byte) = left.first() {
+        let number: Option<&[u8]> = match in_string {
+            true => None,
+            false => [&b"NaN"[..], b"Infinity", b"-Infinity"]
+                .into_iter()
+                .find(|number| left.starts_with(number)),
+        };
+        let len = match number {
+            Some(number) => {
+                found = true;
+                replaced.extend_from_slice(b"null");
+                number.len()
+            }
+            None => {
+                let len = if in_string && byte == b'\\' { left.len().min(2) } else { 1 };
+                in_string ^= byte == b'"';
+                replaced.extend_from_slice(&left[..len]);
+                len
+            }
+        };
+        left = &left[len..];
+    }
+    found.then_some(replaced)
+}
+
+fn find_text(line: &[u8], field: &str, text: &mut Vec<u8>) -> Result<Found, String> {
+    let mut parser = serde_json::Deserializer::from_slice(line);
+    let found = Record { field, text }.deserialize(&mut parser).map_err(describe)?;
+    parser.end().map_err(describe)?;
+    Ok(found)
 }
 
 /// The parser names a line too, but sees only one: of its position the column is what helps.
@@ -116,7 +191,8 @@ impl<'de> DeserializeSeed<'de> for IsName<'_> {
     type Value = bool;
 
     fn deserialize<D: Deserializer<'de>>(self, parser: D) -> Result<bool, D::Error> {
-        parser.deserialize_str(self)
+        // As bytes, so that a lone surrogate in a name that nobody asked for is no error.
+        parser.deserialize_bytes(self)
     }
 }
 
@@ -127,8 +203,8 @@ impl Visitor<'_> for IsName<'_> {
         f.write_str("a field's name")
     }
 
-    fn visit_str<E>(self, name: &str) -> Result<bool, E> {
-        Ok(name == self.0)
+    fn visit_bytes<E>(self, name: &[u8]) -> Result<bool, E> {
+        Ok(name == self.0.as_bytes())
     }
 }
 
@@ -142,23 +218,48 @@ impl<'de> DeserializeSeed<'de> for Text<'_> {
     type Value = Found;
 
     fn deserialize<D: Deserializer<'de>>(self, parser: D) -> Result<Found, D::Error> {
-        parser.deserialize_any(self)
+        parser.deserialize_option(self)
     }
 }
 
-impl Visitor<'_> for Text<'_> {
+impl<'de> Visitor<'de> for Text<'_> {
     type Value = Found;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "a string in the field {:?}", self.field)
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<Found, E> {
-        self.text.extend_from_slice(text.as_bytes());
+    fn visit_some<D: Deserializer<'de>>(self, parser: D) -> Result<Found, D::Error> {
+        parser.deserialize_bytes(self)
+    }
+
+    fn visit_bytes<E: serde::de::Error>(self, text: &[u8]) -> Result<Found, E> {
+        let valid = str::from_utf8(text).map_or_else(|_| replace_surrogates(text), |_| text.into());
+        if let Cow::Owned(replaced) = &valid {
+            str::from_utf8(replaced).map_err(|_| E::custom("invalid UTF-8 in the text"))?;
+        }
+        self.text.extend_from_slice(&valid);
         Ok(Found::Text)
     }
 
-    fn visit_unit<E: serde::de::Error>(self) -> Result<Found, E> {
+    fn visit_none<E>(self) -> Result<Found, E> {
         Ok(Found::Null)
     }
+}
+
+/// U+FFFD for each lone surrogate: half a character that Python and JavaScript write as `\\ud83d`
+/// and that the parser gives as the three bytes it would have.
+fn replace_surrogates(text: &[u8]) -> Cow<'_, [u8]> {
+    let mut replaced = Vec::with_capacity(text.len());
+    let mut left = text;
+    while let Some(&byte) = left.first() {
+        if matches!(left, [0xed, 0xa0..=0xbf, 0x80..=0xbf, ..]) {
+            replaced.extend_from_slice("\u{fffd}".as_bytes());
+            left = &left[3..];
+        } else {
+            replaced.push(byte);
+            left = &left[1..];
+        }
+    }
+    Cow::Owned(replaced)
 }

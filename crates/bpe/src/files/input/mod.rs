@@ -14,6 +14,9 @@ mod compression;
 mod cursor;
 mod cutter;
 mod file;
+mod foreign;
+#[cfg(feature = "gzip")]
+mod gzip;
 mod json_lines;
 #[cfg(feature = "parquet")]
 mod parquet;
@@ -29,6 +32,8 @@ use cutter::Cutter;
 use file::{FileType, InputFile};
 pub use file::{STDIN, TextFields};
 use json_lines::Lines;
+#[cfg(all(feature = "parquet", feature = "python"))]
+pub(crate) use parquet::is_guarded;
 
 use crate::error::{Error, Result};
 use crate::progress::Progress;
@@ -58,6 +63,14 @@ impl Default for SourceOptions {
     }
 }
 
+/// Looks at a file as [`Source::open`] does.
+///
+/// # Errors
+/// Those of [`Source::open`].
+pub fn check(path: &Path, fields: &TextFields) -> Result<()> {
+    InputFile::find(path, fields).map(drop)
+}
+
 /// Files to be read as one sequence of chunks.
 pub struct Source {
     inputs: Vec<InputFile>,
@@ -68,7 +81,8 @@ pub struct Source {
 
 impl Source {
     /// Keeps no file open but looks at every one: a missing file or a directory is an error now,
-    /// not after an hour. What ends in `.gz` or `.zst` is unpacked; of what ends in `.jsonl` or
+    /// not after an hour, and so is what holds no text (archives, other compressions, UTF-16). What
+    /// ends in `.gz` or `.zst` is unpacked; of what ends in `.jsonl` or
     /// `.ndjson` (also before `.gz` or `.zst`) or in `.parquet` the text is what
     /// [`SourceOptions::fields`] says of each record; `-` is standard input.
     ///
@@ -119,6 +133,12 @@ impl Source {
         let mut cursor = self.lock();
         *cursor = Cursor::at(index, start.clone());
         match self.inputs.get(start.file) {
+            Some(input)
+                if input.len.is_some_and(|len| input.is_uncompressed() && start.offset > len) =>
+            {
+                let path = input.path.display();
+                Err(Error::invalid(format!("{path}: ends before the place to go on at")))
+            }
             Some(input) if start.offset > 0 => cursor.open_at_place(input, progress),
             _ => Ok(()),
         }

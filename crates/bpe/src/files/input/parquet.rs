@@ -8,7 +8,6 @@ use std::cell::Cell;
 use std::fs::File;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
-use std::sync::Once;
 
 use parquet::basic::{ConvertedType, LogicalType, Type as PhysicalType};
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
@@ -177,22 +176,20 @@ fn kind(column: &ColumnDescriptor) -> String {
     format!("{list}{}", column.physical_type())
 }
 
-/// The crate panics on some damaged files (60.1): for the caller that is an error like any other,
-/// and nothing is printed.
+thread_local!(static GUARDED: Cell<bool> = const { Cell::new(false) });
+
+/// Whether a panic on this thread, now, becomes an error. Whoever owns the program's panic hook may
+/// want to print nothing then; the hook is not this crate's to replace.
+#[cfg(feature = "python")]
+pub fn is_guarded() -> bool {
+    GUARDED.get()
+}
+
+/// The crate panics on some damaged files (60.1): for the caller that is an error like any other.
 fn guarded<T>(decode: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
-    thread_local!(static QUIET: Cell<bool> = const { Cell::new(false) });
-    static HOOK: Once = Once::new();
-    HOOK.call_once(|| {
-        let report = panic::take_hook();
-        panic::set_hook(Box::new(move |panic| {
-            if !QUIET.get() {
-                report(panic);
-            }
-        }));
-    });
-    QUIET.set(true);
+    GUARDED.set(true);
     let decoded = panic::catch_unwind(AssertUnwindSafe(decode));
-    QUIET.set(false);
+    GUARDED.set(false);
     decoded.unwrap_or_else(|_| Err("damaged: its contents make no sense".to_owned()))
 }
 

@@ -7,10 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::file::{InputFile, STDIN};
+use super::foreign;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 
 const BUFFER_BYTES: usize = 1 << 16;
+
+const MAX_UNCUT: u64 = 128 << 20;
+const MAX_RATIO: u64 = 64;
 
 /// How many bytes are skipped between two looks at whether to stop.
 const SKIP_BYTES: u64 = 1 << 20;
@@ -24,6 +28,7 @@ pub struct Stream {
     /// How many bytes of the file were read so far.
     read: Arc<AtomicU64>,
     reported: u64,
+    is_packed: bool,
 }
 
 impl Stream {
@@ -67,19 +72,43 @@ impl Stream {
             true => Box::new(io::stdin()),
             false => {
                 let mut file = File::open(&input.path)?;
-                file.seek(SeekFrom::Start(offset))?;
+                // A pipe has a name too, but no places to go to.
+                if offset > 0 {
+                    file.seek(SeekFrom::Start(offset))?;
+                }
                 Box::new(file)
             }
         };
         let metered = Metered { raw, read: Arc::clone(&read) };
         let raw = BufReader::with_capacity(BUFFER_BYTES, metered);
-        let text: Box<dyn BufRead + Send> = match input.compression {
+        let mut text: Box<dyn BufRead + Send> = match input.compression {
             None => Box::new(raw),
             Some(compression) => {
                 Box::new(BufReader::with_capacity(BUFFER_BYTES, compression.decoder(raw)?))
             }
         };
-        Ok(Self { text, read, reported: 0, carry: Vec::new() })
+        // Of a pipe nothing was seen before.
+        if input.len.is_none()
+            && let Some(what) = foreign::of_content(text.fill_buf()?)
+        {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        }
+        Ok(Self {
+            text,
+            read,
+            reported: 0,
+            carry: Vec::new(),
+            is_packed: input.compression.is_some(),
+        })
+    }
+
+    /// How much text without a place to cut is held at once: of a compressed file, which may be
+    /// far larger than it looks, at most 128 MiB or 64 times what was read of it.
+    pub fn max_uncut(&self) -> u64 {
+        match self.is_packed {
+            true => MAX_UNCUT.max(MAX_RATIO * self.read.load(Relaxed)),
+            false => u64::MAX,
+        }
     }
 
     /// Whether nothing is left. What cannot be read counts as left: the error comes when it is

@@ -1,14 +1,17 @@
 //! What it takes to resume a job with shards: written after each finished shard, removed at the
 //! end.
 
-use std::fs;
-use std::io::{self, Write};
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use super::ledger::Position;
+use super::npy::{self, Dtype};
+use super::outputs::OutputPaths;
 use crate::error::{Error, Result};
 use crate::files::atomic_file::{remove_if_there, write_atomically};
 
@@ -25,6 +28,24 @@ struct Content {
     /// How many tokens each finished shard has, for training and validation.
     shards: Vec<[u64; 2]>,
     position: Position,
+    /// Of the three above: where it differs someone has changed them.
+    checksum: String,
+}
+
+impl Content {
+    fn new(settings: Value, shards: Vec<[u64; 2]>, position: Position) -> io::Result<Self> {
+        let bytes = serde_json::to_vec(&(&settings, &shards, &position))?;
+        let digest = Sha256::digest(bytes);
+        let checksum = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Self { settings, shards, position, checksum })
+    }
+}
+
+/// Whether this is what a journal holds, of this version or another.
+pub fn is_one(json: &Value) -> bool {
+    json["settings"]["tokenizer"].is_string()
+        && json["shards"].is_array()
+        && json["position"]["place"].is_object()
 }
 
 impl Journal {
@@ -38,8 +59,8 @@ impl Journal {
     /// The file cannot be written.
     pub fn write(&self, shards: &[[u64; 2]], position: &Position) -> Result<()> {
         let (settings, shards, position) = (&self.settings, shards.to_vec(), position.clone());
-        let content = Content { settings: settings.clone(), shards, position };
         write_atomically(&self.path, |file| {
+            let content = Content::new(settings.clone(), shards, position)?;
             serde_json::to_writer(&mut *file, &content)?;
             file.write_all(b"\n")
         })
@@ -58,10 +79,40 @@ impl Journal {
         let content: Content = serde_json::from_slice(&json).map_err(|error| {
             self.refuse(&format!("is not a record of an interrupted job ({error})"))
         })?;
-        if let Some(name) = self.first_difference(&content.settings) {
-            return Err(self.refuse(&format!("the interrupted job used a different {name}")));
+        let Content { settings, shards, position, checksum } = content;
+        if let Some(name) = self.first_difference(&settings) {
+            return Err(self.refuse(&match changed_input(&self.settings, &settings, &name) {
+                Some(input) => format!("the input {input} was changed since that job read it"),
+                None => format!("the interrupted job used a different {name}"),
+            }));
         }
-        Ok(Some((content.shards, content.position)))
+        let again = Content::new(settings, shards, position)
+            .map_err(|error| self.refuse(&error.to_string()))?;
+        if again.checksum != checksum {
+            return Err(self.refuse("is damaged: its checksum does not match"));
+        }
+        Ok(Some((again.shards, again.position)))
+    }
+
+    /// Checks that the shards which the journal lists are there as they were written.
+    ///
+    /// # Errors
+    /// Names the first that is not.
+    pub fn verify(&self, outputs: &OutputPaths, dtype: Dtype, sizes: &[[u64; 2]]) -> Result<()> {
+        for (shard, sizes) in sizes.iter().enumerate() {
+            for side in outputs.sides() {
+                let (path, len) = (outputs.array(shard, side), sizes[side]);
+                let is_expected = len > 0 || shard == 0;
+                if is_expected && let Err(why) = verify_array(&path, dtype, len) {
+                    let (path, journal) = (path.display(), self.path.display());
+                    return Err(Error::invalid(format!(
+                        "{path}: {why}, but {journal} says that it was finished with {len} tokens; \
+                         to start over, do not resume"
+                    )));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// # Errors
@@ -81,5 +132,34 @@ impl Journal {
         let ours = self.settings.as_object()?;
         let differing = ours.iter().find(|(name, value)| other.get(name) != Some(value));
         differing.map(|(name, _)| name.clone())
+    }
+}
+
+/// Which input is not what it was, if that is the difference between two jobs' settings.
+fn changed_input(ours: &Value, theirs: &Value, name: &str) -> Option<String> {
+    let (ours, theirs) = (ours.get(name)?.as_array()?, theirs.get(name)?.as_array()?);
+    let path = |input: &Value| input.get(0).and_then(Value::as_str).map(str::to_owned);
+    let same_paths = ours.len() == theirs.len()
+        && ours.iter().zip(theirs).all(|(one, other)| path(one) == path(other));
+    let (changed, _) = ours.iter().zip(theirs).find(|(one, other)| one != other)?;
+    path(changed).filter(|_| same_paths)
+}
+
+fn verify_array(path: &Path, dtype: Dtype, len: u64) -> Result<(), String> {
+    let mut header = [0; npy::HEADER_LEN];
+    let mut file = File::open(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => "is missing".to_owned(),
+        _ => error.to_string(),
+    })?;
+    let bytes = file.metadata().map_err(|error| error.to_string())?.len();
+    let expected =
+        len.checked_mul(dtype.width()).and_then(|ids| ids.checked_add(npy::HEADER_LEN as u64));
+    if Some(bytes) != expected {
+        return Err(format!("has {bytes} bytes"));
+    }
+    file.read_exact(&mut header).map_err(|error| error.to_string())?;
+    match npy::parse_header(&header) == Some((dtype, len)) {
+        true => Ok(()),
+        false => Err("is not that array".to_owned()),
     }
 }

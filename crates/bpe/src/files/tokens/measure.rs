@@ -1,7 +1,7 @@
 //! How many ids files have, without writing them.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use crate::encode::encoder::Tokenizer;
 use crate::error::Result;
@@ -27,10 +27,12 @@ pub fn count_tokens(
     let source = Source::open(paths, pattern, special, &options)?;
     progress.begin(Phase::Encoding, source.total_bytes());
     let (tokens, bytes) = (AtomicU64::new(0), AtomicU64::new(0));
-    let work = || -> Result<()> {
+    let failed = AtomicBool::new(false);
+    let count = || -> Result<()> {
         tokenizer.with_words(|words| {
             let (mut text, mut ids) = (Vec::new(), Vec::new());
-            while let Some(chunk) = source.read_next(&mut text)? {
+            while !failed.load(Relaxed) {
+                let Some(chunk) = source.read_next(&mut text)? else { break };
                 for piece in chunk.pieces(&text) {
                     ids.clear();
                     tokenizer.encode_with(words, piece, &mut ids)?;
@@ -42,6 +44,8 @@ pub fn count_tokens(
             Ok(())
         })
     };
+    // If one thread fails the others stop too.
+    let work = || count().inspect_err(|_| failed.store(true, Relaxed));
     std::thread::scope(|scope| {
         let others = workers::start(scope, threads.saturating_sub(1), work);
         let mut result = work();

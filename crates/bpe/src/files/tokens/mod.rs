@@ -17,11 +17,11 @@ mod measure;
 mod npy;
 mod options;
 mod outputs;
+mod ownership;
 mod shards;
 mod sidecar;
 mod split;
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -31,8 +31,8 @@ pub use options::EncodeOptions;
 pub use sidecar::{EncodeStats, InputStats, ShardStats};
 
 use crate::encode::encoder::Tokenizer;
-use crate::error::{Error, Result};
-use crate::files::input::Source;
+use crate::error::Result;
+use crate::files::input::{self, Source};
 use crate::progress::{Phase, Progress};
 use crate::workers;
 use job::Job;
@@ -49,7 +49,10 @@ use split::Split;
 ///
 /// # Errors
 /// An option that makes no sense, an input that cannot be read, an output that cannot be written,
-/// a text that cannot be encoded, [`Error::Cancelled`].
+/// a text that cannot be encoded, [`Error::Cancelled`]; before any work an output that is also an
+/// input, that was not written by this crate, or that another job is writing.
+///
+/// [`Error::Cancelled`]: crate::error::Error::Cancelled
 pub fn encode_files(
     tokenizer: &Tokenizer,
     paths: &[PathBuf],
@@ -58,13 +61,18 @@ pub fn encode_files(
     progress: &Progress,
 ) -> Result<EncodeStats> {
     options.check(out)?;
+    ownership::check_name(out)?;
+    let (has_shards, has_val) = (options.shard_tokens.is_some(), options.val_fraction > 0.0);
+    let outputs = OutputPaths::new(out, has_shards, has_val);
+    // To the end of the job.
+    let _claims = ownership::claim(&outputs, paths)?;
     let (paths, unreadable) = readable(paths, options)?;
     let (pattern, special) = (tokenizer.pattern(), tokenizer.special_tokens());
     let source = Source::open(&paths, pattern, special, &options.source())?;
     let dtype = Dtype::for_max_id(tokenizer.vocab().max_id());
-    let outputs = OutputPaths::new(out, options.shard_tokens.is_some());
     let (shards, position) = begin(&outputs, dtype, &paths, options)?;
     shards.check()?;
+    let sidecars = sidecar::begin(&outputs)?;
 
     progress.begin(Phase::Encoding, source.total_bytes());
     source.seek(position.chunk, &position.place, progress)?;
@@ -83,8 +91,10 @@ pub fn encode_files(
 
     let sizes = shards.sizes();
     let stats = sidecar::stats(tokenizer, options, dtype, &paths, &outputs, &sizes, totals);
-    sidecar::write(&outputs, &stats)?;
-    Journal::new(outputs.journal(), Value::Null).remove()?;
+    sidecar::write(sidecars, &stats)?;
+    if ownership::is_journal(&outputs.journal()) {
+        Journal::new(outputs.journal(), Value::Null).remove()?;
+    }
     Ok(stats)
 }
 
@@ -95,10 +105,9 @@ fn readable(paths: &[PathBuf], options: &EncodeOptions) -> Result<(Vec<PathBuf>,
     }
     let (mut good, mut bad) = (Vec::new(), Vec::new());
     for path in paths {
-        match File::open(path) {
-            Ok(_) if !path.is_dir() => good.push(path.clone()),
-            Ok(_) => bad.push(format!("{}: is a directory", path.display())),
-            Err(error) => bad.push(Error::io(path, error).to_string()),
+        match input::check(path, &options.fields) {
+            Ok(()) => good.push(path.clone()),
+            Err(error) => bad.push(error.to_string()),
         }
     }
     Ok((good, bad))
@@ -122,8 +131,9 @@ fn begin(
         true => journal.read()?.unwrap_or_default(),
         false => Default::default(),
     };
-    if sizes.is_empty() {
-        journal.remove()?;
+    match sizes.is_empty() {
+        true => journal.remove()?,
+        false => journal.verify(outputs, dtype, &sizes)?,
     }
     Ok((Shards::new(outputs.clone(), dtype, has_val, sizes, Some(journal)), position))
 }

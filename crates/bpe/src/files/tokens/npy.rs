@@ -144,6 +144,15 @@ pub fn header(dtype: Dtype, len: u64) -> [u8; HEADER_LEN] {
     header
 }
 
+/// How ids are stored in an array with this header, and how many there are; `None` if it is not one
+/// that [`header`] makes.
+pub fn parse_header(bytes: &[u8; HEADER_LEN]) -> Option<(Dtype, u64)> {
+    let text = std::str::from_utf8(bytes.get(10..)?).ok()?;
+    let len = text.split_once("'shape': (")?.1.split_once(',')?.0.parse().ok()?;
+    let made_so = |dtype: &Dtype| header(*dtype, len) == *bytes;
+    [Dtype::U16, Dtype::U32].into_iter().find(made_so).map(|dtype| (dtype, len))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,6 +166,19 @@ mod tests {
             "{'descr': '<u2', 'fortran_order': False, 'shape': (18446744073709551615,), }";
         assert_eq!(text.trim_end_matches(' ').trim_end(), expected);
         assert!(text.ends_with('\n') && (HEADER_LEN).is_multiple_of(64));
+    }
+
+    #[test]
+    fn only_our_headers_are_read() {
+        for (dtype, len) in [(Dtype::U16, 0), (Dtype::U32, 7), (Dtype::U16, u64::MAX)] {
+            let bytes = header(dtype, len);
+            assert_eq!(parse_header(&bytes), Some((dtype, len)));
+            for at in 0..HEADER_LEN {
+                let mut other = bytes;
+                other[at] ^= 0x80;
+                assert_eq!(parse_header(&other), None, "byte {at}");
+            }
+        }
     }
 
     #[test]

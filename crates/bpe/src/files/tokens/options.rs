@@ -120,8 +120,16 @@ impl EncodeOptions {
             };
         }
         let metadata = fs::metadata(path).map_err(|error| Error::io(path, error))?;
+        if self.resume && !metadata.is_file() {
+            return Err(Error::invalid(format!(
+                "{}: is a pipe or a device and cannot be read a second time; only files can be \
+                 resumed",
+                path.display()
+            )));
+        }
         let modified = metadata.modified().ok();
         let since = modified.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
-        Ok(json!([path, metadata.len(), since.map(|since| since.as_nanos().to_string())]))
+        let since = since.map(|since| since.as_nanos().to_string());
+        Ok(json!([path.to_string_lossy(), metadata.len(), since]))
     }
 }

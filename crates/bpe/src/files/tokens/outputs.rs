@@ -1,19 +1,32 @@
 //! The names of everything that a job writes.
 
+use std::ffi::{OsStr, OsString};
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::split::VAL;
+use super::split::{TRAIN, VAL};
+use crate::files::place::folder;
 
 /// The files of one job, named after the array that was asked for.
 #[derive(Clone, Debug)]
 pub struct OutputPaths {
     out: PathBuf,
     is_sharded: bool,
+    has_val: bool,
 }
 
 impl OutputPaths {
-    pub fn new(out: &Path, is_sharded: bool) -> Self {
-        Self { out: out.to_path_buf(), is_sharded }
+    pub fn new(out: &Path, is_sharded: bool, has_val: bool) -> Self {
+        Self { out: out.to_path_buf(), is_sharded, has_val }
+    }
+
+    pub fn is_sharded(&self) -> bool {
+        self.is_sharded
+    }
+
+    /// The array that was asked for.
+    pub fn asked(&self) -> &Path {
+        &self.out
     }
 
     /// `tokens.npy`, `tokens.val.npy`; as shards `tokens-00000.npy`, `tokens.val-00000.npy`.
@@ -32,10 +45,60 @@ impl OutputPaths {
         self.beside(".resume.json")
     }
 
-    fn beside(&self, ending: &str) -> PathBuf {
+    /// The sides that the job writes.
+    pub fn sides(&self) -> impl Iterator<Item = usize> {
+        [TRAIN, VAL].into_iter().take(1 + usize::from(self.has_val))
+    }
+
+    /// The arrays of a side that are there already and may be replaced, with how many shards
+    /// nobody knows yet.
+    pub fn arrays_there(&self, side: usize) -> Vec<PathBuf> {
+        if !self.is_sharded {
+            return vec![self.array(0, side)];
+        }
+        let entries = fs::read_dir(folder(&self.out)).into_iter().flatten().flatten();
+        let names = entries.map(|entry| entry.file_name());
+        let shards = names.filter(|name| self.is_shard(name, side));
+        // A folder in the way of a shard that may not come to be is none of this job's.
+        shards.map(|name| self.out.with_file_name(name)).filter(|path| !path.is_dir()).collect()
+    }
+
+    /// Whether the job writes a file of that name.
+    pub fn is_output(&self, name: &str) -> bool {
+        let is_path = |path: PathBuf| path.file_name() == Some(OsStr::new(name));
+        is_path(self.journal())
+            || self.sides().any(|side| {
+                is_path(self.sidecar(side))
+                    || self.is_shard(OsStr::new(name), side)
+                    || (!self.is_sharded && is_path(self.array(0, side)))
+            })
+    }
+
+    /// What the outputs of each side have in common: two jobs that share one share files.
+    pub fn stems(&self) -> Vec<OsString> {
+        let stem = |side| self.stem(side_suffix(side));
+        self.sides().map(stem).collect()
+    }
+
+    fn is_shard(&self, name: &OsStr, side: usize) -> bool {
+        let stem = self.stem(side_suffix(side));
+        let number = || {
+            let rest = name.to_str()?.strip_prefix(stem.to_str()?)?;
+            rest.strip_prefix('-')?.strip_suffix(".npy")
+        };
+        let is_number =
+            |number: &str| number.len() >= 5 && number.bytes().all(|byte| byte.is_ascii_digit());
+        self.is_sharded && number().is_some_and(is_number)
+    }
+
+    fn stem(&self, ending: &str) -> OsString {
         let mut name = self.out.file_stem().unwrap_or_default().to_os_string();
         name.push(ending);
-        self.out.with_file_name(name)
+        name
+    }
+
+    fn beside(&self, ending: &str) -> PathBuf {
+        self.out.with_file_name(self.stem(ending))
     }
 }
 

@@ -41,6 +41,8 @@ struct Finished {
     /// Finished before one that comes earlier.
     ahead: BTreeMap<usize, ([u64; 2], Position)>,
     journal: Option<Journal>,
+    /// Whether an array may have its name.
+    has_begun: bool,
 }
 
 impl Shards {
@@ -52,7 +54,8 @@ impl Shards {
         journal: Option<Journal>,
     ) -> Self {
         let first = sizes.len();
-        let finished = Mutex::new(Finished { sizes, ahead: BTreeMap::new(), journal });
+        let finished =
+            Mutex::new(Finished { sizes, ahead: BTreeMap::new(), journal, has_begun: false });
         Self {
             outputs,
             dtype,
@@ -139,41 +142,62 @@ impl Shards {
             return Ok(());
         };
         drop(open);
+        let mut whole = Vec::new();
         for (side, file) in files.into_iter().enumerate() {
-            self.finish_file(number, side, file, closed.sizes[side])?;
+            if let Some(file) = self.complete(number, side, file, closed.sizes[side])? {
+                whole.push((side, file));
+            }
         }
+        self.note_begun()?;
+        // An older sidecar is not about these arrays: better none than a wrong one, whatever
+        // happens until there is a new one.
+        whole.iter().try_for_each(|(side, _)| remove_if_there(&self.outputs.sidecar(*side)))?;
+        whole.into_iter().try_for_each(|(_, file)| file.commit())?;
         self.note_finished(closed)
     }
 
-    /// Gives a file its header and its name. Where there are no ids there is a file only if a
-    /// reader would look for one.
-    fn finish_file(
+    /// Gives a file its header and has it written to the disk, so that it needs only its name.
+    /// Where there are no ids there is a file only if a reader would look for one.
+    fn complete(
         &self,
         shard: usize,
         side: usize,
         file: Option<Arc<AtomicFile>>,
         len: u64,
-    ) -> Result<()> {
+    ) -> Result<Option<AtomicFile>> {
         let is_expected = shard == 0 && (side == TRAIN || self.has_val);
         let file = match file {
             Some(file) => file,
             None if is_expected => Arc::new(AtomicFile::create(&self.outputs.array(shard, side))?),
-            None => return Ok(()),
+            None => return Ok(None),
         };
         write_all_at(file.file(), &npy::header(self.dtype, len), 0)
             .map_err(|error| Error::io(file.path(), error))?;
-        // An older sidecar is not about this array: better none than a wrong one, whatever happens
-        // until there is a new one.
-        remove_if_there(&self.outputs.sidecar(side))?;
         // Every thread dropped its handle before its ids were counted as written.
         let path = file.path().to_path_buf();
         let in_use = || Error::invalid(format!("{}: is still being written", path.display()));
-        Arc::into_inner(file).ok_or_else(in_use)?.commit()
+        let file = Arc::into_inner(file).ok_or_else(in_use)?;
+        file.sync()?;
+        Ok(Some(file))
+    }
+
+    /// Before the first array gets its name: from then on a journal says whose the arrays are.
+    fn note_begun(&self) -> Result<()> {
+        let mut finished = lock(&self.finished);
+        let Finished { sizes, journal, has_begun, .. } = &mut *finished;
+        match journal {
+            Some(journal) if sizes.is_empty() && !*has_begun => {
+                journal.write(&[], &Position::default())?;
+            }
+            _ => {}
+        }
+        *has_begun = true;
+        Ok(())
     }
 
     fn note_finished(&self, closed: ClosedShard) -> Result<()> {
         let mut finished = lock(&self.finished);
-        let Finished { sizes, ahead, journal } = &mut *finished;
+        let Finished { sizes, ahead, journal, .. } = &mut *finished;
         ahead.insert(closed.shard, (closed.sizes, closed.resume_from));
         let mut resume_from = None;
         while let Some((size, position)) = ahead.remove(&sizes.len()) {

@@ -1,9 +1,10 @@
 //! `tokens.json`: what is in `tokens.npy`, which tokenizer made it, and from what.
 
-use std::io::Write;
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+use serde_json::Value;
 
 use super::ledger::Position;
 use super::npy::Dtype;
@@ -11,8 +12,8 @@ use super::options::EncodeOptions;
 use super::outputs::OutputPaths;
 use super::split::{TRAIN, VAL};
 use crate::encode::encoder::Tokenizer;
-use crate::error::Result;
-use crate::files::atomic_file::write_atomically;
+use crate::error::{Error, Result};
+use crate::files::atomic_file::AtomicFile;
 
 /// What was done, as the sidecar says it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -47,7 +48,8 @@ pub struct EncodeStats {
 /// A file that was encoded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct InputStats {
-    /// Its path, as given.
+    /// Its path, as given; in the sidecar, what of it is not UTF-8 is U+FFFD.
+    #[serde(serialize_with = "lossy")]
     pub path: PathBuf,
     /// How many bytes of text it held.
     pub bytes: u64,
@@ -60,6 +62,19 @@ pub struct ShardStats {
     pub file: PathBuf,
     /// How many ids it holds.
     pub tokens: u64,
+}
+
+fn lossy<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&path.to_string_lossy())
+}
+
+/// Whether this is what a sidecar holds, of this version or another.
+pub fn is_one(json: &Value) -> bool {
+    json["format"].is_u64()
+        && json["tokenizer_sha256"].is_string()
+        && json["dtype"].is_string()
+        && json["tokens"].is_u64()
+        && json["inputs"].is_array()
 }
 
 /// What is to be said about the arrays that were written.
@@ -104,14 +119,23 @@ fn shards(outputs: &OutputPaths, sizes: &[[u64; 2]], side: usize) -> Vec<ShardSt
     sizes.iter().enumerate().map(shard).enumerate().filter(has_file).map(|(_, s)| s).collect()
 }
 
-/// Writes the sidecars of training and, if there is one, of validation.
-pub fn write(outputs: &OutputPaths, stats: &EncodeStats) -> Result<()> {
-    let sides = [(TRAIN, Some(stats)), (VAL, stats.val.as_deref())];
-    for (side, stats) in sides.into_iter().filter_map(|(side, stats)| Some((side, stats?))) {
-        write_atomically(&outputs.sidecar(side), |file| {
-            serde_json::to_writer_pretty(&mut *file, stats)?;
-            file.write_all(b"\n")
-        })?;
+/// Begins the sidecars of training and, if there is one, of validation, before the work: the older
+/// ones will be gone, and what replaces them has their permissions.
+pub fn begin(outputs: &OutputPaths) -> Result<Vec<AtomicFile>> {
+    outputs.sides().map(|side| AtomicFile::create(&outputs.sidecar(side))).collect()
+}
+
+/// Writes the sidecars that were begun.
+pub fn write(begun: Vec<AtomicFile>, stats: &EncodeStats) -> Result<()> {
+    let sides = [Some(stats), stats.val.as_deref()];
+    for (file, stats) in begun.into_iter().zip(sides.into_iter().flatten()) {
+        let mut out = BufWriter::new(file.file());
+        serde_json::to_writer_pretty(&mut out, stats)
+            .map_err(io::Error::from)
+            .and_then(|()| out.write_all(b"\n").and_then(|()| out.flush()))
+            .map_err(|error| Error::io(file.path(), error))?;
+        drop(out);
+        file.commit()?;
     }
     Ok(())
 }

@@ -22,6 +22,8 @@ use super::ranked::{Ranked, Ranking};
 use super::sorted_run::{self, EntryReader, corrupt};
 use crate::error::{Error, Result};
 use crate::files::atomic_file::AtomicFile;
+use crate::files::claim::{Claim, Inputs, remove_unfinished};
+use crate::files::place::{folder, follow_links};
 use crate::progress::Progress;
 use crate::text::pattern::Pattern;
 use crate::text::special::SpecialTokens;
@@ -39,6 +41,27 @@ struct Header {
     pattern: String,
     special_tokens: Vec<String>,
     pretokens: u64,
+}
+
+/// Claims the file that counts of `inputs` are to be written to: nobody else may write it while the
+/// claim is held.
+///
+/// # Errors
+/// The file is an input, was not written by [`save_counts`], or another job is writing it.
+pub fn claim_counts(path: &Path, inputs: &[PathBuf]) -> Result<Option<Claim>> {
+    let place = follow_links(path)?;
+    let Some(name) = place.file_name() else {
+        let path = path.display();
+        return Err(Error::invalid(format!("{path}: is a directory; give a file's name")));
+    };
+    // First, as nothing can be written beside a device.
+    let inputs = Inputs::of(inputs);
+    let check = || inputs.check_output(path, "cs336lm count-pretokens", |path| open(path).is_ok());
+    check()?;
+    let claim = Claim::take(folder(&place), name, path)?;
+    check()?;
+    remove_unfinished(&place, |left| name == left);
+    Ok(claim)
 }
 
 /// Writes counts to a file, to be added to those of other machines.
@@ -111,11 +134,16 @@ pub fn load_counts(
         check_same(first_path, &headers[0], path, header)?;
     }
     let mut ranking = Ranking::new(max_memory);
-    let merged =
-        sorted_run::merge(&mut readers, progress, |pretoken, count| match count >= min_count {
-            true => Ok(ranking.push(pretoken, count, progress)?),
-            false => Ok(()),
-        });
+    let mut bytes = 0u64;
+    let merged = sorted_run::merge(&mut readers, progress, |pretoken, count| {
+        if count < min_count {
+            return Ok(());
+        }
+        // No pair occurs more often than there are bytes, so that this bounds all sums to come.
+        let more = count.checked_mul(pretoken.len() as u64);
+        bytes = more.and_then(|more| bytes.checked_add(more)).ok_or_else(too_many_bytes)?;
+        Ok(ranking.push(pretoken, count, progress)?)
+    });
     merged.map_err(|failure| match failure {
         CountsFileError::Other(error) => error,
         CountsFileError::File(index, error) => unreadable(&paths[index], error),
@@ -126,6 +154,13 @@ pub fn load_counts(
     let pattern = Pattern::parse(&headers[0].pattern)?;
     let special = SpecialTokens::new(&headers[0].special_tokens)?;
     Ok((ranking.finish(progress)?, pattern, special))
+}
+
+/// The error for counts that no text can have, and whose sums would not fit into 64 bits.
+fn too_many_bytes() -> Error {
+    Error::invalid(
+        "the counts files stand for more than 2^64 bytes of text: are they damaged? count again",
+    )
 }
 
 /// What can go wrong while counts files are read or written.

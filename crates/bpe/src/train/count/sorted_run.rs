@@ -31,6 +31,9 @@ fn read_number(from: &mut impl Read) -> io::Result<u64> {
     loop {
         let mut byte = [0];
         from.read_exact(&mut byte)?;
+        if shift == 63 && byte[0] > 1 {
+            return Err(corrupt("a number is too large"));
+        }
         number |= u64::from(byte[0] & 0x7f) << shift;
         if byte[0] < 0x80 {
             return Ok(number);
