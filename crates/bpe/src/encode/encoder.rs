@@ -123,7 +123,7 @@ impl Tokenizer {
             parts
         });
         let mut ids = vec![Vec::new(); texts.len()];
-        let mut failure: Option<(usize, Error)> = None;
+        let mut failure: Failure = None;
         for (done, error) in parts {
             done.into_iter().for_each(|(i, encoded)| ids[i] = encoded);
             failure = failure.into_iter().chain(error).min_by_key(|(i, _)| *i);
@@ -139,7 +139,7 @@ impl Tokenizer {
         words: &mut WordEncoder,
         batch: &Batch<'_, T>,
         progress: &Progress,
-    ) -> (Vec<(usize, Vec<TokenId>)>, Option<(usize, Error)>) {
+    ) -> (Vec<(usize, Vec<TokenId>)>, Failure) {
         let mut done = Vec::new();
         while !batch.failed.load(Relaxed) {
             let i = batch.next.fetch_add(1, Relaxed);
@@ -224,6 +224,9 @@ impl Tokenizer {
         result
     }
 }
+
+/// The text of a batch that could not be encoded, and why.
+type Failure = Option<(usize, Error)>;
 
 /// Texts that several threads take from.
 struct Batch<'t, T> {

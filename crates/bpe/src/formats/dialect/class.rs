@@ -195,7 +195,7 @@ pub fn escaped_char(cursor: &mut Cursor, letter: char) -> Result<Option<char>> {
         'x' => match cursor.hex(2)? {
             // To Oniguruma it is a byte, and only these are characters.
             code @ 0x80.. if cursor.from == Oniguruma => {
-                return refuse(&format!("\\x{code:02X}"));
+                return refuse(format!("\\x{code:02X}"));
             }
             code => code,
         },
@@ -303,7 +303,7 @@ fn member(cursor: &mut Cursor, depth: usize) -> Result<Member> {
             }
             match escaped_char(cursor, letter)? {
                 Some(c) => Ok(Member::Char(c)),
-                None => refuse(&format!("\\{letter} between brackets")),
+                None => refuse(format!("\\{letter} between brackets")),
             }
         }
         c => Ok(Member::Char(c)),
@@ -319,10 +319,10 @@ fn posix(cursor: &mut Cursor) -> Result<String> {
     let members = match known {
         Some((_, members)) => (*members).to_owned(),
         None if name == "word" && cursor.from == Oniguruma => WORD.to_owned(),
-        None => return refuse(&format!("[:{name}:]")),
+        None => return refuse(format!("[:{name}:]")),
     };
     if !cursor.eat("]") {
-        return refuse(&format!("[:{name}"));
+        return refuse(format!("[:{name}"));
     }
     Ok(format!("[{}{members}]", if negated { "^" } else { "" }))
 }
