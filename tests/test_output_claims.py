@@ -1,4 +1,4 @@
-"""Outputs fall on nothing of the user's, two jobs share none, and resuming trusts nothing unseen."""
+"""Outputs fall on nothing of the user's, two jobs share none, resuming trusts nothing unseen."""
 
 import fcntl
 import gzip
@@ -60,7 +60,8 @@ def test_what_someone_else_wrote_stays(
     before = contents(folder)
     assert tokenize("c.txt", "--out", "v.npy", "--val-fraction", 0.1) == 1
     error = capsys.readouterr().err
-    assert f"{name}: would be written over" in error and error.count("\n") == 1
+    assert f"{name}: would be written over" in error
+    assert error.count("\n") == 1
     assert contents(folder) == before
 
 
