@@ -36,10 +36,11 @@ nothing is put between them but what --append-eot asks for. No text gives an arr
 A document ends at <|endoftext|>, with its record (a line of .jsonl, a row of .parquet), or with its
 file. --val-fraction puts some documents, chosen by --seed, into a second file (tokens.val.npy).
 --shard-tokens writes tokens-00000.npy and so on, which tokens.json lists; 'cs336lm train' takes
-tokens.npy for all of them. What --out replaces was written by tokenize: any other file stays, and so
-does an input, whatever it is called; links are followed and permissions kept. One job at a time
-writes an --out: it holds a lock on .tokens.lock beside it, which it removes. With --resume an interrupted job goes on after its last finished shard:
-at once, but in a .gz or .zst file, which must be unpacked up to there."""
+tokens.npy for all of them. What --out replaces was written by tokenize: any other file stays, and
+so does an input, whatever it is called; links are followed and permissions kept. One job at a time
+writes an --out: it holds a lock on .tokens.lock beside it, which it removes. With --resume an
+interrupted job goes on after its last finished shard: at once, but in a .gz or .zst file, which
+must be unpacked up to there."""
 
 
 def main(argv: list[str]) -> int:

@@ -26,8 +26,8 @@ of a .parquet file is a document.
 
 --out becomes a directory with tokenizer.json (opens in Hugging Face's tokenizers and transformers),
 vocab.json and merges.txt. Files of these names that train-bpe did not write are not replaced, nor
-is an input, and one job at a time writes there. The result does not depend on --threads, nor on whether the text is one
-file or several."""
+is an input, and one job at a time writes there. The result does not depend on --threads, nor on
+whether the text is one file or several."""
 
 
 def main(argv: list[str]) -> int:

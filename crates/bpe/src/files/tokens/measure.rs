@@ -44,7 +44,7 @@ pub fn count_tokens(
         })
     };
     // If one thread fails the others stop too.
-    let work = || count().inspect_err(|_| failed.store(true, Relaxed));
+    let work = || progress.watched(count).inspect_err(|_| failed.store(true, Relaxed));
     std::thread::scope(|scope| {
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
         let mut result = work();
