@@ -1,6 +1,8 @@
 //! How far a long job has come, and whether it should stop: a few atomics that workers touch once
 //! per chunk of work (never once per word) and that any other thread may read at any time.
 
+use std::cell::RefCell;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 
 use crate::error::{Error, Result};
@@ -46,7 +48,7 @@ pub struct Progress {
     phase: AtomicU8,
     done: AtomicU64,
     total: AtomicU64,
-    cancelled: AtomicBool,
+    cancelled: Arc<AtomicBool>,
 }
 
 impl Progress {
@@ -82,6 +84,14 @@ impl Progress {
         Ok(())
     }
 
+    /// Calls `work`, a thread's part of the job: meanwhile [`check_thread`] on it is
+    /// [`check`](Self::check), for what is deep inside and takes long.
+    pub(crate) fn watched<R>(&self, work: impl FnOnce() -> R) -> R {
+        let before = WATCHED.replace(Some(Arc::clone(&self.cancelled)));
+        let _restore = Restore(before);
+        work()
+    }
+
     /// Asks the job to stop: it fails with [`Error::Cancelled`] at its next step.
     pub fn cancel(&self) {
         self.cancelled.store(true, Relaxed);
@@ -91,5 +101,27 @@ impl Progress {
     pub fn snapshot(&self) -> (Phase, u64, u64) {
         let phase = Phase::from_u8(self.phase.load(Relaxed));
         (phase, self.done.load(Relaxed), self.total.load(Relaxed))
+    }
+}
+
+thread_local!(static WATCHED: RefCell<Option<Arc<AtomicBool>>> = const { RefCell::new(None) });
+
+/// Puts back, also after a panic, which job the thread worked for before.
+struct Restore(Option<Arc<AtomicBool>>);
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        WATCHED.replace(self.0.take());
+    }
+}
+
+/// Whether the job that this thread works for is to go on; without one, always.
+///
+/// # Errors
+/// [`Error::Cancelled`] if the job is to stop.
+pub(crate) fn check_thread() -> Result<()> {
+    match WATCHED.with_borrow(|job| job.as_ref().is_some_and(|cancelled| cancelled.load(Relaxed))) {
+        true => Err(Error::Cancelled),
+        false => Ok(()),
     }
 }

@@ -11,6 +11,10 @@ use fancy_regex::Regex;
 
 use super::utf8::replace_invalid;
 use crate::error::{Error, Result};
+use crate::progress::check_thread;
+
+/// How many matches are found between two looks at whether to stop.
+const CHECK_EVERY: usize = 1 << 12;
 
 /// A compiled regular expression; cloning shares it.
 #[derive(Clone, Debug)]
@@ -47,7 +51,7 @@ impl CustomPattern {
     /// Calls `visit` with each pretoken of `text` in order; joined they are `text`.
     ///
     /// # Errors
-    /// The engine gives up backtracking.
+    /// The engine gives up backtracking, or the job that this is done for is to stop.
     pub fn for_each<'t>(&self, text: &'t [u8], mut visit: impl FnMut(&'t [u8])) -> Result<()> {
         let mut from = 0;
         let mut edge = |to: usize| {
@@ -69,7 +73,11 @@ impl CustomPattern {
 
     /// Where each match starts and ends, in order.
     fn for_each_edge(&self, text: &str, edge: &mut impl FnMut(usize)) -> Result<()> {
-        for found in self.regex.find_iter(text) {
+        for (number, found) in self.regex.find_iter(text).enumerate() {
+            // A whole file may come at once, and the engine is slow.
+            if number % CHECK_EVERY == 0 {
+                check_thread()?;
+            }
             let found = found.map_err(|error| {
                 Error::invalid(format!("pattern {:?}: gave up on the text: {error}", self.as_str()))
             })?;

@@ -30,11 +30,12 @@ impl Job<'_> {
     /// One thread's work: chunks until there are no more, or until some thread fails.
     pub fn work(&self) {
         let _guard = FailOnPanic(&self.ledger);
-        let result = self.tokenizer.with_words(|words| {
+        let encode = |words: &mut WordEncoder| {
             let mut text = Vec::new();
             while self.encode_chunk(words, &mut text)? {}
             Ok(())
-        });
+        };
+        let result = self.progress.watched(|| self.tokenizer.with_words(encode));
         if let Err(error) = result {
             self.ledger.fail(error);
         }

@@ -45,7 +45,7 @@ pub fn count_tokens(
         })
     };
     // If one thread fails the others stop too.
-    let work = || count().inspect_err(|_| failed.store(true, Relaxed));
+    let work = || progress.watched(count).inspect_err(|_| failed.store(true, Relaxed));
     std::thread::scope(|scope| {
         let others = workers::start(scope, threads.saturating_sub(1), work);
         let mut result = work();

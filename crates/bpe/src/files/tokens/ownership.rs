@@ -54,7 +54,12 @@ fn check(outputs: &OutputPaths, inputs: &Inputs) -> Result<()> {
         let sidecar = outputs.sidecar(side);
         let is_known = has_journal || is_sidecar(&sidecar);
         for array in outputs.arrays_there(side) {
-            inputs.check_output(&array, WRITER, |path| is_known && holds_ids(path))?;
+            // What was asked for by its own name is kept if it is someone's array; what is called
+            // so and is none is of no use to anyone.
+            let is_asked = array == outputs.asked();
+            inputs.check_output(&array, WRITER, |path| {
+                (is_known && holds_ids(path)) || (is_asked && !is_array(path))
+            })?;
         }
         inputs.check_output(&sidecar, WRITER, is_sidecar)?;
     }
@@ -87,6 +92,13 @@ fn holds_ids(path: &Path) -> bool {
     let mut header = [0; npy::HEADER_LEN];
     let read = File::open(path).and_then(|mut file| file.read_exact(&mut header));
     read.is_ok() && npy::parse_header(&header).is_some()
+}
+
+/// Whether the file begins like one of NumPy's, single or in an archive.
+fn is_array(path: &Path) -> bool {
+    let mut magic = [0; 6];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut magic));
+    read.is_ok() && (magic == *b"\x93NUMPY" || magic.starts_with(b"PK"))
 }
 
 /// Refuses a name that the sidecar could not spell.

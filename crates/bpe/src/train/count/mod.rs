@@ -83,7 +83,7 @@ struct Counting<'c> {
 impl Counting<'_> {
     /// One thread's work; if it fails the others stop too.
     fn count_chunks(&self) -> Result<CountTable> {
-        let counted = self.count_until_failure();
+        let counted = self.progress.watched(|| self.count_until_failure());
         if counted.is_err() {
             self.failed.store(true, Relaxed);
         }
