@@ -174,6 +174,7 @@ def recipe(device: torch.device, *, steps: int, compiled: bool) -> Figures:
         if not compiled:
             overrides += ["--train.no-compile", "--data.batch-size", "2", "--train.log-every", "1"]
             overrides += ["--model.d-model", "32", "--train.eval-batches", "1"]
+            overrides += ["--optim.warmup-steps", "1"]
         run = Path(folder) / "run"
         began = time.perf_counter()
         status = cs336lm(["train", "--config", str(CONFIG), "--run-dir", str(run), *overrides])
