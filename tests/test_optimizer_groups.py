@@ -4,7 +4,8 @@ import pytest
 import torch
 from cs336lm.errors import UsageError
 from cs336lm.model import ModelConfig, TransformerLM
-from cs336lm.optim import SGD, AdaGrad, AdamW, build_optimizer, parameter_groups, parameter_roles
+from cs336lm.optim import AdaGrad, AdamW, build_optimizer, parameter_groups, parameter_roles
+from cs336lm.optim.scheduled_sgd import ScheduledSGD
 from cs336lm.training.config import OptimConfig
 from torch.nn import Module, Parameter
 
@@ -76,7 +77,9 @@ def test_what_states_no_role_has_it_by_shape_and_a_stated_role_counts():
     assert parameter_roles(model)[model.lm_head.weight] == "embedding"
 
 
-@pytest.mark.parametrize(("name", "kind"), [("adamw", AdamW), ("sgd", SGD), ("adagrad", AdaGrad)])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("adamw", AdamW), ("sgd", ScheduledSGD), ("adagrad", AdaGrad)]
+)
 def test_builds_what_is_named(name, kind):
     model = TransformerLM(CONFIG)
     settings = OptimConfig(name=name, lr=0.02, betas=(0.8, 0.9), eps=1e-6, weight_decay=0.2)

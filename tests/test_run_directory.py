@@ -241,7 +241,8 @@ def test_killed_and_resumed_has_the_best_of_a_run_that_was_not(tmp_path, monkeyp
 )
 def test_other_validation_data_start_a_new_search_for_the_best(tmp_path, monkeypatch, change):
     """The first run's losses are said to be too good to be beaten."""
-    config = make_config(tmp_path, steps=8)
+    val = write_tokens(tmp_path / "val-of-several-batches.npy", 1200, seed=300)
+    config = with_data(make_config(tmp_path, steps=8), val=val)
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "validate", lambda self: 0.1)
         Trainer(config, tmp_path / "run").train()

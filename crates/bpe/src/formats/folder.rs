@@ -68,7 +68,8 @@ pub fn check(folder: &Path, inputs: &Inputs) -> Result<()> {
 
 /// Whether it is the short `tokenizer_config.json` of this crate, which says nothing else.
 fn is_config(path: &Path) -> bool {
-    let known = ["tokenizer_class", "clean_up_tokenization_spaces", "eos_token"];
+    let known =
+        ["tokenizer_class", "clean_up_tokenization_spaces", "eos_token", "added_tokens_decoder"];
     let json: Option<Value> =
         fs::read(path).ok().and_then(|text| serde_json::from_slice(&text).ok());
     json.as_ref().and_then(Value::as_object).is_some_and(|config| {
