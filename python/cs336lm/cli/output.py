@@ -1,6 +1,5 @@
 """What is printed arrives, whatever characters the terminal or the pipe can take."""
 
-import json
 import sys
 from typing import Any, TextIO
 
@@ -13,6 +12,8 @@ def escape_what_cannot_be_shown(stream: TextIO) -> None:
 
 def print_json(value: Any) -> None:
     """Prints ``value`` as one line of JSON, in ASCII where the standard output needs that."""
+    import json  # here, since every command imports this file and few print JSON
+
     line = json.dumps(value, ensure_ascii=False)
     try:
         line.encode(sys.stdout.encoding or "utf-8")
