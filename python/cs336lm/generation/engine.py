@@ -120,19 +120,21 @@ def generate(
         ValueError: an argument is impossible, a prompt has no token, tokenizer and model do
             not fit, or the model's logits are NaN or infinite.
     """
-    prompts = [prompt] if isinstance(prompt, str) else prompt
-    params = SamplingParams(temperature, top_p, top_k, seed)
-    texts = [""] * len(prompts)
-    for piece in continue_prompts(
+    texts = [""] * (1 if isinstance(prompt, str) else len(prompt))
+    pieces = stream(
         model,
         tokenizer,
-        prompts,
+        prompt,
         max_new_tokens,
-        params,
+        temperature,
+        top_p,
+        top_k,
+        seed,
         stop=stop,
         parse_special=parse_special,
         compile=compile,
-    ):
+    )
+    for piece in pieces:
         texts[piece.row] += piece.text
     return texts[0] if isinstance(prompt, str) else texts
 
