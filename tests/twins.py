@@ -36,7 +36,7 @@ def hold(twin, formula, *inputs: Tensor, terms: float = 0.0) -> None:
 
 
 def near(a: Tensor, b: Tensor, tolerance: float, floor: float = 0.0) -> None:
-    """As vectors: the length of the difference is at most ``tolerance`` of ``b``'s and ``floor``."""
+    """As vectors: the difference is at most ``tolerance`` times as long as ``b``, and ``floor``."""
     assert a.shape == b.shape
     assert a.isfinite().all()
     assert (a.double() - b.double()).norm() <= tolerance * (b.double().norm() + floor)
