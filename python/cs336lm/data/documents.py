@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 END_OF_TEXT = "<|endoftext|>"
 
 
-def ends_of_documents(dataset: TokenDataset, token: int) -> Iterator[tuple[npt.NDArray[np.int64], int]]:
+def ends_of_documents(
+    dataset: TokenDataset, token: int
+) -> Iterator[tuple[npt.NDArray[np.int64], int]]:
     """(positions of the end-of-text ``token``, how far was read), a part of the file at a time.
 
     One pass, in the memory of a part; a part without any gives an empty array.
@@ -40,6 +42,10 @@ def document_token(asked: int | None, tokenizer: Tokenizer | None, flag: str) ->
         return asked
     found = tokenizer.token_to_id(END_OF_TEXT) if tokenizer is not None else None
     if found is None:
-        why = "there is no tokenizer" if tokenizer is None else f"the tokenizer has no {END_OF_TEXT}"
-        raise UsageError(f"{why} to say which token ends a document: give its id by {flag}")
+        missing = (
+            "is no tokenizer" if tokenizer is None else f"is no {END_OF_TEXT} in the tokenizer"
+        )
+        raise UsageError(
+            f"there {missing} to say which token ends a document: give its id by {flag}"
+        )
     return found

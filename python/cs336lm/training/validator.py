@@ -69,7 +69,8 @@ def validation_loss(setup: Setup, stop: StopVote) -> float:
     context = config.model.context_length
     starts = validation_windows(data, config)
     most = config.data.batch_size // world.size // config.train.grad_accumulation
-    calls = starts.reshape(-1, _rows_per_call(starts.size, most, world.size))
+    rows = _rows_per_call(len(starts), most, world.size)
+    calls = [starts[first : first + rows] for first in range(0, len(starts), rows)]
     model = setup.model
     total = torch.zeros((), device=setup.device)
     with _evaluating(model.module, fp8=config.train.fp8):
@@ -77,20 +78,24 @@ def validation_loss(setup: Setup, stop: StopVote) -> float:
         for first in range(0, len(calls), world.size):
             stop.check()
             mine = first + world.rank
-            x, y = gather_windows(data, calls[mine % len(calls)], context, setup.device)
+            call = calls[mine % len(calls)]
+            x, y = gather_windows(data, call, context, setup.device)
             loss = model(x, y)
             if mine < len(calls):
-                total += loss
-    return world.mean(total).item() * world.size / len(calls)
+                total += loss * (len(call) / rows)
+    return world.mean(total).item() * world.size / (len(starts) / rows)
 
 
 def _rows_per_call(windows: int, most: int, processes: int) -> int:
-    """As many as memory has room for (``most``, training's) and all calls can have alike.
+    """As many as memory has room for (``most``, training's), the same in all calls if that can be.
 
-    Calls of one shape are compiled once.
+    Calls of one shape are compiled once. Where only much smaller ones would be alike, the last call
+    has what is left over.
     """
     most = min(most, -(-windows // processes))
-    return max(rows for rows in range(1, most + 1) if windows % rows == 0)
+    alike = max(rows for rows in range(1, most + 1) if windows % rows == 0)
+    calls = -(-windows // most)
+    return alike if 2 * alike > most else -(-windows // calls)
 
 
 @contextmanager

@@ -98,10 +98,10 @@ class DocumentSampler(Sampler):
         average = index.windows * context / tokens
         length = index.lengths / index.documents
         return [
-            f"{self._dataset.path}: {index.documents:,} documents of {length:,.0f} tokens on average "
-            f"make {index.windows:,} windows an epoch, in which a token is seen {average:.2f} times "
-            f"on average; {index.long:,} are longer than the context of {context:,}, and "
-            f"{index.unseen:,} tokens ({index.unseen / tokens:.2%}) are cut off"
+            f"{self._dataset.path}: {index.documents:,} documents, {length:,.0f} tokens each on "
+            f"average, make {index.windows:,} windows an epoch, in which a token is seen "
+            f"{average:.2f} times; {index.long:,} are longer than the context of {context:,} "
+            f"tokens, and {index.unseen:,} tokens ({index.unseen / tokens:.2%}) are cut off"
         ]
 
 

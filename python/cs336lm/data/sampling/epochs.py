@@ -23,7 +23,10 @@ _SHIFT_KEY = 6  # those before it choose the permutation
 class EpochSampler(Sampler):
     """Windows side by side, shuffled anew each epoch in constant memory."""
 
-    def __init__(self, tokens: int, context_length: int, seed: int, part: int) -> None:
+    def __init__(
+        self, tokens: int, context_length: int, seed: int, part: int = 0, name: str = "data"
+    ) -> None:
+        self._name = name
         self._context_length = context_length
         self.windows_per_epoch, self._left_over = divmod(tokens - 1, context_length)
         self._epochs = ShuffledEpochs(self.windows_per_epoch, seed, part)
@@ -31,7 +34,8 @@ class EpochSampler(Sampler):
     @classmethod
     def from_source(cls, source: Source) -> Self:
         """Any file that holds one window will do."""
-        return cls(len(source.dataset), source.context_length, source.seed, source.part)
+        name = str(getattr(source.dataset, "path", "data"))
+        return cls(len(source.dataset), source.context_length, source.seed, source.part, name)
 
     def starts(
         self, rows: npt.NDArray[np.int64], numbers: npt.NDArray[np.uint64]
@@ -42,6 +46,10 @@ class EpochSampler(Sampler):
         for epoch in np.unique(epochs):
             starts[epochs == epoch] += self._shift(int(epoch))
         return starts
+
+    def remarks(self) -> list[str]:
+        """How long an epoch is."""
+        return [f"{self._name}: {self.windows_per_epoch:,} windows an epoch"]
 
     def _shift(self, epoch: int) -> int:
         """How many tokens an epoch skips at the beginning of the file."""

@@ -16,7 +16,7 @@ _EPOCH_STREAM = 1  # beside the batches' own numbers, see ``plan``
 
 
 class ShuffledEpochs:
-    """``size`` things, each once an epoch, in an order that depends on (seed, part, epoch) alone."""
+    """``size`` things, each once an epoch, in an order that (seed, part, epoch) alone decide."""
 
     def __init__(self, size: int, seed: int, part: int = 0) -> None:
         self.size = size
@@ -25,7 +25,7 @@ class ShuffledEpochs:
 
     def keys(self, epoch: int, count: int) -> npt.NDArray[np.uint64]:
         """``count`` random numbers of an epoch."""
-        counter = [self._part, 0, epoch % (1 << 64), _EPOCH_STREAM]
+        counter = np.array([self._part, 0, epoch % (1 << 64), _EPOCH_STREAM], np.uint64)
         return np.random.Philox(key=self._seed, counter=counter).random_raw(count)
 
     def things(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -42,7 +42,7 @@ class ShuffledEpochs:
 def permuted(
     numbers: npt.NDArray[np.uint64], size: int, keys: npt.NDArray[np.uint64]
 ) -> npt.NDArray[np.uint64]:
-    """What a permutation of 0 ... ``size`` - 1, chosen by ``keys``, makes of each of ``numbers``."""
+    """What the permutation of 0 ... ``size`` - 1 that ``keys`` choose makes of ``numbers``."""
     half = np.uint64(max(1, ((size - 1).bit_length() + 1) // 2))
     found = _feistel(numbers, half, keys)
     outside = np.flatnonzero(found >= size)
@@ -63,7 +63,7 @@ def _feistel(
 
 
 def _mixed(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """The finalizer of SplitMix64 (Steele, Lea and Flood 2014): every bit changes half the others."""
+    """The finalizer of SplitMix64 (Steele, Lea and Flood 2014): each bit changes half of all."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))

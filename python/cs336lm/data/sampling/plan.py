@@ -6,7 +6,7 @@ the step sits in the counter's upper half, so that no two steps ever share a num
 
 **Several files.** The windows of a run are numbered: the i-th of step s is ``(s - 1) batch + i``.
 Of every `_BLOCK` of them each file gets its share of the weights, rounded to whole windows, in a
-shuffled order. So it is known without counting how many windows of a file came before any other,
+shuffled order. So it is known from a single block how many windows of a file came before any other,
 and each file has epochs of its own, however long.
 """
 
@@ -40,6 +40,7 @@ class WindowPlan:
         self.samplers = tuple(samplers)
         self._seed = seed
         self._shares: npt.NDArray[np.int64] | None = None
+        self._latest: tuple[int, npt.NDArray[np.int64], npt.NDArray[np.int64]] | None = None
         if isinstance(tokens, TokenMixture):
             self._shares = shares_of_block(tokens.weights)
             self._order = ShuffledEpochs(_BLOCK, seed, _MIXTURE_STREAM)
@@ -74,11 +75,26 @@ class WindowPlan:
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """From which file the windows come, and how many of that file were before each."""
         assert self._shares is not None
-        ends = np.cumsum(self._shares)
-        places = self._order.things(rows)
-        parts = np.searchsorted(ends, places, side="right")
-        within = places - (ends - self._shares)[parts]
-        return parts, rows // _BLOCK * self._shares[parts] + within
+        blocks, places = np.divmod(rows, _BLOCK)
+        parts, before = np.empty_like(rows), np.empty_like(rows)
+        for block in np.unique(blocks):
+            chosen = blocks == block
+            of_block, before_in_block = self._block(int(block))
+            parts[chosen] = of_block[places[chosen]]
+            before[chosen] = before_in_block[places[chosen]]
+        return parts, before + blocks * self._shares[parts]
+
+    def _block(self, block: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """The same for a whole block, counted from its beginning; the latest is kept."""
+        assert self._shares is not None
+        if self._latest is None or self._latest[0] != block:
+            order = self._order.things(np.arange(_BLOCK) + block * _BLOCK)
+            parts = np.searchsorted(np.cumsum(self._shares), order, side="right")
+            before = np.empty(_BLOCK, np.int64)
+            for part, share in enumerate(self._shares):
+                before[parts == part] = np.arange(share)
+            self._latest = block, parts, before
+        return self._latest[1:]
 
 
 def shares_of_block(weights: Sequence[float]) -> npt.NDArray[np.int64]:
