@@ -75,7 +75,7 @@ class WindowPlan:
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """From which file the windows come, and how many of that file were before each."""
         assert self._shares is not None
-        blocks, places = np.divmod(rows, _BLOCK)
+        blocks, places = rows // _BLOCK, rows % _BLOCK
         parts, before = np.empty_like(rows), np.empty_like(rows)
         for block in np.unique(blocks):
             chosen = blocks == block
