@@ -48,7 +48,9 @@ sections = {
     | {"betas": st.tuples(*[st.floats(0, 1, exclude_max=True)] * 2)}
     | {"warmup_steps": st.none() | from_zero},
     "train": dict.fromkeys(("dtype", "parallel"), None)
-    | dict.fromkeys(("fp8", "compile", "activation_checkpointing"), st.booleans())
+    | dict.fromkeys(
+        ("fp8", "compile", "activation_checkpointing", "eval_by_document"), st.booleans()
+    )
     | dict.fromkeys(("steps", "seed", "eval_every", "checkpoint_every"), from_zero)
     | dict.fromkeys(("log_every", "keep_checkpoints"), counts)
     | {"eval_batches": st.none() | counts, "eval_tokens": st.none()}

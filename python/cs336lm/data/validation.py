@@ -36,3 +36,10 @@ def first_windows(num_tokens: int, eval_tokens: int, context_length: int) -> npt
     """
     count = min(-(-eval_tokens // context_length), (num_tokens - 1) // context_length)
     return np.arange(count, dtype=np.int64) * context_length
+
+
+def evenly_chosen(windows: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
+    """``count`` of ``windows``, from the first to the last, or all of them if there are no more."""
+    if len(windows) <= count:
+        return windows
+    return windows[np.arange(count) * (len(windows) - 1) // max(count - 1, 1)]

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class Window(NamedTuple):
-    """``length`` tokens from ``start`` on predict as many; the first ``known`` of these are not new.
+    """``length`` tokens from ``start`` on predict as many, and all but the first ``known`` are new.
 
     ``row`` is what the window is a part of: the number of a document, for instance.
     """

@@ -11,9 +11,11 @@ import numpy.typing as npt
 
 from cs336lm.data import TokenDataset, TokenMixture, WindowPlan, make_plan, validation_starts
 from cs336lm.data.documents import document_token
-from cs336lm.data.validation import first_windows
+from cs336lm.data.sampling.documents import windows_of_documents
+from cs336lm.data.validation import evenly_chosen, first_windows
 from cs336lm.errors import UsageError
 from cs336lm.training.config import Config
+from cs336lm.training.config.tree import EVAL_BATCHES
 
 if TYPE_CHECKING:
     from cs336lm.text.tokenizer import Tokenizer
@@ -32,6 +34,8 @@ class TrainingData:
     vocab_size: int
     plan: WindowPlan
     """Which windows of ``train`` each step learns from."""
+    val_windows: npt.NDArray[np.int64]
+    """Where the windows of a validation begin: (windows,); none without ``val``."""
 
 
 def open_data(config: Config, *, check_ids: bool = True) -> TrainingData:
@@ -64,35 +68,39 @@ def open_data(config: Config, *, check_ids: bool = True) -> TrainingData:
     train: TokenDataset | TokenMixture = parts[0]
     if isinstance(config.data.train, dict):
         train = TokenMixture(parts, list(config.data.train.values()))
-    return TrainingData(train, val, tokenizer, vocab_size, _plan(train, tokenizer, config))
-
-
-def _plan(
-    train: TokenDataset | TokenMixture, tokenizer: Tokenizer | None, config: Config
-) -> WindowPlan:
-    token, sampling = None, config.data.sampling
-    if sampling == "documents":
+    token = None
+    if config.data.sampling == "documents" or config.train.eval_by_document:
         asked = config.data.document_token
         token = document_token(asked, tokenizer, "--data.document-token")
-    return make_plan(
+    plan = make_plan(
         train,
         config.model.context_length,
         seed=config.train.seed,
-        sampling=sampling,
+        sampling=config.data.sampling,
         document_token=token,
     )
+    windows = np.zeros(0, np.int64) if val is None else _validation_windows(val, config, token)
+    return TrainingData(train, val, tokenizer, vocab_size, plan, windows)
 
 
-def validation_windows(val: TokenDataset, config: Config) -> npt.NDArray[np.int64]:
-    """Where the windows of a validation begin: (windows,)."""
+def _validation_windows(
+    val: TokenDataset, config: Config, token: int | None
+) -> npt.NDArray[np.int64]:
+    """Those that ``[train]`` asks for; ``token`` ends a document, where that matters."""
     context, train = config.model.context_length, config.train
+    batches = train.eval_batches or EVAL_BATCHES
+    if train.eval_by_document:
+        assert token is not None
+        windows = windows_of_documents(val, token, context)
+        if train.eval_tokens is not None:
+            return windows[: -(-train.eval_tokens // context)]
+        return evenly_chosen(windows, batches * EVAL_BATCH_SIZE)
     if train.eval_tokens is not None:
         return first_windows(len(val), train.eval_tokens, context)
-    assert train.eval_batches is not None, "the configuration is resolved"
-    return validation_starts(len(val), EVAL_BATCH_SIZE, train.eval_batches, context).ravel()
+    return validation_starts(len(val), EVAL_BATCH_SIZE, batches, context).ravel()
 
 
-def validation_fingerprint(val: TokenDataset, config: Config, dtype: str) -> str:
+def validation_fingerprint(data: TrainingData, config: Config, dtype: str) -> str:
     """What a validation measures: two losses of one fingerprint compare, others do not.
 
     It covers the tokens that are looked at, in what windows, and the precision of the products
@@ -100,9 +108,9 @@ def validation_fingerprint(val: TokenDataset, config: Config, dtype: str) -> str
     """
     length = config.model.context_length
     digest = hashlib.sha256(f"{dtype}, {length}".encode())
-    windows = validation_windows(val, config)
-    for first in range(0, len(windows), EVAL_BATCH_SIZE):
-        rows = val.windows(windows[first : first + EVAL_BATCH_SIZE], length + 1)
+    assert data.val is not None
+    for first in range(0, len(data.val_windows), EVAL_BATCH_SIZE):
+        rows = data.val.windows(data.val_windows[first : first + EVAL_BATCH_SIZE], length + 1)
         digest.update(rows.astype(np.uint32).tobytes())
     return digest.hexdigest()
 

@@ -14,7 +14,6 @@ import torch
 from cs336lm.data import gather_windows
 from cs336lm.model.transformer import TransformerLM
 from cs336lm.training.callbacks import Callback, StepResult, is_due
-from cs336lm.training.data import validation_windows
 from cs336lm.training.distributed import StopRequested, StopVote
 from cs336lm.training.reporter import Reporter
 from cs336lm.training.setup import Setup
@@ -67,7 +66,7 @@ def validation_loss(setup: Setup, stop: StopVote) -> float:
     data, config, world = setup.data.val, setup.config, setup.world
     assert data is not None
     context = config.model.context_length
-    starts = validation_windows(data, config)
+    starts = setup.data.val_windows
     most = config.data.batch_size // world.size // config.train.grad_accumulation
     rows = _rows_per_call(len(starts), most, world.size)
     calls = [starts[first : first + rows] for first in range(0, len(starts), rows)]

@@ -34,6 +34,16 @@ _MOST_KEPT = 1 << 22
 _SCAN = 1 << 16  # tokens read at once where a document is longer than a window
 
 
+def windows_of_documents(
+    dataset: TokenDataset, token: int, context_length: int
+) -> npt.NDArray[np.int64]:
+    """Where all the windows of an epoch begin, in the order of the file: (windows,).
+
+    Raises ``ValueError`` if the file holds no end of a document.
+    """
+    return np.sort(DocumentSampler(dataset, token, context_length, 0, 0).all_starts())
+
+
 class DocumentSampler(Sampler):
     """See the module. Raises ``ValueError`` if the file holds no end of a document."""
 
@@ -77,6 +87,10 @@ class DocumentSampler(Sampler):
             for _ in range(ahead[row]):
                 starts[row] = self._after(int(starts[row]))
         return starts
+
+    def all_starts(self) -> npt.NDArray[np.int64]:
+        """Where the windows begin, every one once."""
+        return self.starts(np.arange(self.windows_per_epoch or 0), np.zeros(0, np.uint64))
 
     def _after(self, start: int) -> int:
         """Where the window after the one at ``start`` begins."""

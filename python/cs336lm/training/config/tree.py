@@ -134,6 +134,9 @@ class TrainConfig:
     eval_tokens: int | None = None
     """Size of a validation, in tokens from the file's beginning on, rounded up to whole windows:
     the same tokens for models of any context length that divides it."""
+    eval_by_document: bool = False
+    """Validate on windows that begin where a document begins, as data.sampling = documents trains;
+    eval_tokens and eval_batches then say how many of them."""
     log_every: int = 10
     """Steps between lines of metrics.jsonl."""
     checkpoint_every: int = 500
@@ -166,7 +169,8 @@ class TrainConfig:
             )
 
 
-_EVAL_BATCHES = 20
+EVAL_BATCHES = 20
+"""Where neither ``eval_batches`` nor ``eval_tokens`` says how large a validation is."""
 
 _LARGEST_SEED = 2**64 - 1  # of PyTorch's generators
 
@@ -214,7 +218,7 @@ class Config:
             model=dataclasses.replace(self.model, vocab_size=vocab_size, d_ff=self.model.ffn_width),
             train=self.train
             if self.train.eval_tokens is not None or self.train.eval_batches is not None
-            else dataclasses.replace(self.train, eval_batches=_EVAL_BATCHES),
+            else dataclasses.replace(self.train, eval_batches=EVAL_BATCHES),
             optim=dataclasses.replace(
                 optim,
                 min_lr=optim.lr / 10 if optim.min_lr is None else optim.min_lr,
