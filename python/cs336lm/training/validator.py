@@ -22,6 +22,7 @@ from cs336lm.training.setup import Setup
 class Validator(Callback):
     """Validates before the first step, every ``train.eval_every`` steps and after the last.
 
+    A validation after a step that a signal cuts short is made up for when the run goes on.
     ``validate`` returns the validation loss. Without validation data this does nothing. The best
     loss is kept together with its step and what it was measured on, ``validation_fingerprint``.
     """
@@ -35,10 +36,16 @@ class Validator(Callback):
         self._reporter = reporter
 
     def before_training(self) -> None:
-        """Says how good the initial weights are."""
-        if self._has_data and self._progress.step == 0:
-            with suppress(StopRequested):  # the first step will be the last one
-                self._reporter.write(self._progress.record(val_loss=self._validate()))
+        """Says how good the initial weights are, or those that a signal left unmeasured."""
+        progress = self._progress
+        if not self._has_data or not (progress.step == 0 or progress.owes_validation):
+            return
+        with suppress(StopRequested):  # the first step will be the last one
+            loss = self._validate()
+            self._reporter.write(progress.record(val_loss=loss))
+            if progress.owes_validation:
+                progress.owes_validation = False
+                self._note(loss, progress.step)
 
     def after_step(self, result: StepResult) -> None:
         """Leaves ``val_loss`` among the figures of a step that is due, and whether it is best."""
@@ -49,12 +56,18 @@ class Validator(Callback):
         try:
             loss = result.figures["val_loss"] = self._validate()
         except StopRequested:
-            result.is_stopping = True
+            result.is_stopping = self._progress.owes_validation = True
             return
-        result.is_best = loss < self._progress.best_val_loss
-        if result.is_best:
-            self._progress.best_val_loss, self._progress.best_step = loss, result.step
+        self._progress.owes_validation = False
+        result.is_best = self._note(loss, result.step)
+
+    def _note(self, loss: float, step: int) -> bool:
+        """Whether this is the best loss so far; if so, it is remembered."""
+        is_best = loss < self._progress.best_val_loss
+        if is_best:
+            self._progress.best_val_loss, self._progress.best_step = loss, step
             self._progress.best_measured_on = self._measured_on
+        return is_best
 
 
 @torch.no_grad()
