@@ -144,7 +144,7 @@ def test_documents_are_read_one_at_a_time(model, tmp_path, lengths, rest, stride
         assert figures.nats_per_document == pytest.approx(np.mean(finished), rel=1e-5)
         assert figures.tokens_per_document == np.mean(lengths)
         assert figures.unfinished_tokens == rest
-        assert figures.longer_than_context == sum(n > CONTEXT_LENGTH for n in [*lengths, rest])
+        assert figures.longer_than_context == sum(n > CONTEXT_LENGTH for n in lengths)
         assert figures.floor is None
     for document in told:
         part = dataset[document.start : document.start + document.tokens]

@@ -216,8 +216,8 @@ class _Tally:
     def add(self, document: _Document, nats: float) -> None:
         self.all_tokens += document.tokens
         self.all_nats += nats
-        self.longer += document.tokens > self._context
         if document.is_finished:
+            self.longer += document.tokens > self._context
             self.documents += 1
             self.tokens += document.tokens
             self.nats += nats
