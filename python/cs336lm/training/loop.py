@@ -76,6 +76,7 @@ def _batches(setup: Setup) -> Iterator[tuple[int, Tensor, Tensor]]:
         device=setup.device,
         rank=world.rank,
         world_size=world.size,
+        plan=setup.data.plan,
     )
     steps = range(setup.progress.step + 1, config.train.steps + 1)
     with closing(loader.iterate(steps)) as batches:

@@ -20,6 +20,8 @@ class Progress:
     """The step after which the validation loss was best."""
     best_measured_on: str | None = None
     """What that validation looked at, see ``Validator``."""
+    owes_validation: bool = False
+    """Whether the validation after this step was cut short by a signal."""
 
     def forget_best(self) -> None:
         """The next validation will be the best."""
