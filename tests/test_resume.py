@@ -15,7 +15,7 @@ import torch
 from cs336lm.cli.main import main
 from cs336lm.data import gather_windows
 from cs336lm.model import ModelConfig
-from cs336lm.training import loop, validator
+from cs336lm.training import progress, validator
 from cs336lm.training.checkpoints.archive import read_state
 from cs336lm.training.config import save_config
 from cs336lm.training.run_directory import RunDirectory
@@ -153,7 +153,7 @@ def test_a_signal_ends_the_first_validation(tmp_path, monkeypatch):
 
 def test_the_seconds_go_on_where_they_were(tmp_path, monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(loop.time, "perf_counter", clock)
+    monkeypatch.setattr(progress.time, "perf_counter", clock)
     update = Trainer.update
 
     def slow_update(self, x, y, *, rounds):
