@@ -17,7 +17,7 @@ from cs336lm.data import gather_windows
 from cs336lm.model import ModelConfig
 from cs336lm.training import progress, validator
 from cs336lm.training.checkpoints.archive import read_state
-from cs336lm.training.config import save_config
+from cs336lm.training.config import OptimConfig, save_config
 from cs336lm.training.run_directory import RunDirectory
 from cs336lm.training.stop_signals import StopSignals
 from cs336lm.training.trackers.jsonl import JsonlTracker, read_metrics
@@ -232,12 +232,16 @@ def leaves(tree):
 @settings(
     max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(stops=st.lists(st.integers(1, 11), max_size=3), optimizer=st.sampled_from(["adamw", "sgd"]))
+@given(
+    stops=st.lists(st.integers(1, 11), max_size=3),
+    optimizer=st.sampled_from(["adamw", "sgd", "normuon"]),
+)
 def test_stopping_anywhere_any_number_of_times_changes_nothing(
     tmp_path_factory, monkeypatch, stops, optimizer
 ):
     folder = tmp_path_factory.mktemp("stops")
-    config = make_config(folder, eval_every=5, checkpoint_every=3)
+    optim = OptimConfig(name=optimizer, lr=1e-2)
+    config = make_config(folder, optim=optim, eval_every=5, checkpoint_every=3)
     Trainer(config, folder / "whole").train()
 
     class Stopped(Exception):
