@@ -297,7 +297,7 @@ class Config:
             if train_tokens is None:
                 raise UsageError("train.epochs needs training data of a known length")
             windows = max(1, (train_tokens - 1) // self.model.context_length)
-            steps = math.ceil(round(train.epochs * windows / self.data.batch_size, 6))
+            steps = max(1, math.ceil(round(train.epochs * windows / self.data.batch_size, 6)))
         asked = [name for name in _BUDGETS if getattr(train, name) is not None]
         is_repeated = steps is not None and train.steps == steps  # in the file of a run
         if len(asked) - is_repeated > 1:
