@@ -277,7 +277,7 @@ class Config:
                 optim,
                 min_lr=optim.lr / 10 if optim.min_lr is None else optim.min_lr,
                 warmup_steps=warmup,
-                matrix_lr=optim.matrix_lr,
+                matrix_lr=optim.lr_of("matrix") if has_muon else optim.matrix_lr,
             ),
             train=dataclasses.replace(self.train, steps=steps),
         )
