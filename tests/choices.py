@@ -58,7 +58,18 @@ CHOICES = {
         "residual_scalars": True,
         "value_embeddings": True,
     },
+    "many-without-norms": {
+        "norm": "none",
+        "num_kv_heads": 1,
+        "logit_softcap": 2.0,
+        "rope_scaling": "llama3",
+        "rope_scaling_factor": 8.0,
+        "rope_original_context_length": 64,
+    },
 }
+
+# Between them they have every value of every choice: for what is slow.
+TOGETHER = [choice for choice in CHOICES if choice.startswith("many")]
 
 # What only the model's own forward decodes.
 NOT_FAST = {"post-norm", "residual-scalars", "value-embeddings", "many", "many-with-post-norm"}
