@@ -110,7 +110,7 @@ def _head_losses(model: TransformerLM, hidden: Tensor, targets: Tensor) -> Tenso
     chunk = max(1, CHUNK_ELEMENTS.get(device, CHUNK_ELEMENTS["cuda"]) // vocab_size)
     losses = []
     for some, wanted in zip(hidden.split(chunk), targets.split(chunk), strict=True):
-        logits = model.lm_head(some)
+        logits = model.logits(some)
         with torch.autocast(device, enabled=False):
             logits = logits.float()
             right = logits.gather(-1, wanted.unsqueeze(-1)).squeeze(-1)
