@@ -14,13 +14,13 @@ import ast
 import dataclasses
 import inspect
 import textwrap
-import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from cs336lm.training.config import SECTIONS, Config, config_from_tables
+from cs336lm.training.config.values import is_optional, parse_text, without_none
 
 _NONE = ("None", "none")
 _METAVARS = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
@@ -93,39 +93,22 @@ def config_from_flags(given: Mapping[str, Any], base: Config) -> Config:
         texts = {name: given[key] for name in hints if (key := f"{section}.{name}") in given}
         # TOML has no null, so None cannot go through the tables.
         empty = {
-            name: None
-            for name, text in texts.items()
-            if _is_optional(hints[name]) and text in _NONE
+            name: None for name, text in texts.items() if is_optional(hints[name]) and text in _NONE
         }
         if empty:
             replaced = dataclasses.replace(getattr(base, section), **empty)
             base = dataclasses.replace(base, **{section: replaced})
-        values = {name: _parse(texts[name], hints[name]) for name in texts.keys() - empty.keys()}
+        values = {
+            name: parse_text(texts[name], hints[name]) for name in texts.keys() - empty.keys()
+        }
         if values:
             tables[section] = values
     return config_from_tables(tables, base)
 
 
-def _parse(text: Any, hint: Any) -> Any:
-    """What a TOML file would hold where the flag says ``text``; the text itself if nothing fits."""
-    hint = _without_none(hint)
-    arguments = typing.get_args(hint)
-    if isinstance(text, list):
-        each = [arguments[0]] * len(text) if arguments[-1] is ... else arguments
-        return [_parse(part, kind) for part, kind in zip(text, each, strict=True)]
-    if typing.get_origin(hint) is Literal:
-        return next((value for value in arguments if str(value) == text), text)
-    if hint in (int, float):
-        try:
-            return hint(text)
-        except ValueError:
-            return text
-    return text
-
-
 def _values_of(hint: Any) -> dict[str, Any]:
     """How many values a flag takes, and what stands for them in the help."""
-    hint = _without_none(hint)
+    hint = without_none(hint)
     arguments = typing.get_args(hint)
     if typing.get_origin(hint) is Literal:
         return {"metavar": "{" + ",".join(map(str, arguments)) + "}"}
@@ -133,14 +116,6 @@ def _values_of(hint: Any) -> dict[str, Any]:
         count = "*" if arguments[-1] is ... else len(arguments)
         return {"nargs": count, "metavar": _values_of(arguments[0])["metavar"]}
     return {"metavar": _METAVARS[hint]}
-
-
-def _is_optional(hint: Any) -> bool:
-    return typing.get_origin(hint) in (typing.Union, types.UnionType)
-
-
-def _without_none(hint: Any) -> Any:
-    return typing.get_args(hint)[0] if _is_optional(hint) else hint
 
 
 def _show(value: Any) -> str:

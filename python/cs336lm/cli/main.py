@@ -21,6 +21,8 @@ COMMANDS = {
     "evaluate": ("evaluate", "run directory + tokens -> loss, perplexity, bits per byte"),
     "generate": ("generate", "run directory + prompt -> text"),
     "plot": ("plot", "run directories -> learning curves"),
+    "sweep": ("sweep", "a configuration + values to try -> trials, compared"),
+    "ablate": ("ablate", "a configuration -> what each of its choices is worth"),
     "stories": ("stories", "the built-in corpus, with its exact entropy"),
     "demo": ("demo", "all of it, in two minutes, on a laptop"),
 }

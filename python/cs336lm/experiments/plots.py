@@ -3,8 +3,7 @@
     plot_curves([read_curve("runs/a"), read_curve("runs/b")], "curves.png", floor=0.31)
 
 Each run has one colour. The training loss of every logged step is a faint line with its running
-mean drawn over it; validation losses are the line with markers. The colours are those of Okabe and
-Ito (2008), which people with any kind of colour vision can tell apart.
+mean drawn over it; validation losses are the line with markers.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cs336lm.errors import UsageError
-from cs336lm.files import atomic_write
+from cs336lm.experiments.figures import COLOURS, drawing_into, refuse_unknown_format
 from cs336lm.training.trackers.jsonl import read_metrics
 
 if TYPE_CHECKING:
@@ -24,21 +23,8 @@ if TYPE_CHECKING:
 
 Scale = Literal["auto", "linear", "log"]
 
-FORMATS = ("png", "svg", "pdf")
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _DASHES = ("solid", "dashed", "dotted", "dashdot")  # a style per round through the colours
 _LOG_FROM = 8.0  # highest loss over lowest from which a linear axis would show little
-
-_STYLE: dict[Any, Any] = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "svg.hashsalt": "cs336lm",
-}
-# With a fixed salt and no date, the same curves give the same bytes.
-_UNDATED = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
 
 
 @dataclass(frozen=True)
@@ -59,8 +45,8 @@ class Curve:
     val: Points
 
 
-def read_curve(path: str | Path) -> Curve:
-    """The losses of a run directory, or of a metrics.jsonl itself.
+def read_curve(path: str | Path, name: str | None = None) -> Curve:
+    """The losses of a run directory, or of a metrics.jsonl itself, under the directory's name.
 
     Raises:
         OSError: there is no such file or directory.
@@ -74,7 +60,7 @@ def read_curve(path: str | Path) -> Curve:
         raise FileNotFoundError(2, "there is no such run directory", str(path))
     records = read_metrics(file)
     curve = Curve(
-        name=(path if path.is_dir() else path.parent).resolve().name,
+        name=name or (path if path.is_dir() else path.parent).resolve().name,
         train=_points(records, "train_loss", file),
         val=_points(records, "val_loss", file),
     )
@@ -117,17 +103,11 @@ def plot_curves(
     Raises:
         UsageError: the extension is none of these, or there is no curve.
     """
-    form = Path(out).suffix.lower().removeprefix(".")
-    if form not in FORMATS:
-        known = ", ".join(f".{name}" for name in FORMATS)
-        raise UsageError(f"{out} must end in one of {known}: the extension is the format")
+    refuse_unknown_format(out)
     if not curves:
         raise UsageError("there is no run to plot")
-    import matplotlib
-
-    with matplotlib.rc_context(_STYLE), atomic_write(out) as file:
-        figure = _draw(_with_unique_names(curves), floor, title, scale)
-        figure.savefig(file, format=form, metadata=_UNDATED.get(form))
+    with drawing_into(out) as save:
+        save(_draw(_with_unique_names(curves), floor, title, scale))
 
 
 def _with_unique_names(curves: Sequence[Curve]) -> list[Curve]:
@@ -164,8 +144,8 @@ def _draw(curves: list[Curve], floor: float | None, title: str | None, scale: Sc
 
 def _line_style(index: int) -> dict[str, Any]:
     """Colour and line style of a run: the styles change when the colours are used up."""
-    rounds, colour = divmod(index, len(_COLOURS))
-    return {"color": _COLOURS[colour], "linestyle": _DASHES[rounds % len(_DASHES)]}
+    rounds, colour = divmod(index, len(COLOURS))
+    return {"color": COLOURS[colour], "linestyle": _DASHES[rounds % len(_DASHES)]}
 
 
 def _draw_points(

@@ -1,4 +1,4 @@
-"""A value from a TOML file as the type that its field declares."""
+"""Values of fields: from a TOML file, or from text that a person typed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cs336lm.errors import UsageError
 def convert(value: Any, hint: Any, name: str) -> Any:
     """``value`` as the type ``hint`` of the field ``name``, or a ``UsageError`` that says both."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):  # X | None: TOML has no null
+    if is_optional(hint):  # X | None: TOML has no null
         return convert(value, arguments[0], name)
     if origin is Literal and value in arguments:
         return value
@@ -28,6 +28,36 @@ def convert(value: Any, hint: Any, name: str) -> Any:
     if hint in (bool, int, str) and type(value) is hint:
         return value
     raise UsageError(f"{name}={value!r} is impossible: it must be {_describe(hint)}")
+
+
+def parse_text(text: Any, hint: Any) -> Any:
+    """What a TOML file would hold where ``text`` (or a list of texts) is typed for a field.
+
+    The text itself if nothing fits: :func:`convert` then says what is wrong with it.
+    """
+    hint = without_none(hint)
+    arguments = typing.get_args(hint)
+    if isinstance(text, list):
+        each = [arguments[0]] * len(text) if arguments[-1] is ... else arguments
+        return [parse_text(part, kind) for part, kind in zip(text, each, strict=True)]
+    if typing.get_origin(hint) is Literal:
+        return next((value for value in arguments if str(value) == text), text)
+    if hint in (int, float):
+        try:
+            return hint(text)
+        except ValueError:
+            return text
+    return text
+
+
+def is_optional(hint: Any) -> bool:
+    """Whether a field may be left open."""
+    return typing.get_origin(hint) in (typing.Union, types.UnionType)
+
+
+def without_none(hint: Any) -> Any:
+    """The type of a field that is not left open."""
+    return typing.get_args(hint)[0] if is_optional(hint) else hint
 
 
 def _describe(hint: Any) -> str:

@@ -1,0 +1,54 @@
+"""What all pictures share: their style, their colours, how they are written.
+
+The colours are those of Okabe and Ito (2008), which people with any kind of colour vision can tell
+apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cs336lm.errors import UsageError
+from cs336lm.files import atomic_write
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FORMATS = ("png", "svg", "pdf")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
+_STYLE: dict[Any, Any] = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "svg.hashsalt": "cs336lm",
+}
+# With a fixed salt and no date, the same figures give the same bytes.
+_UNDATED = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+
+
+def refuse_unknown_format(out: str | Path) -> str:
+    """The format that the extension of ``out`` says; raises ``UsageError`` if it says none."""
+    form = Path(out).suffix.lower().removeprefix(".")
+    if form not in FORMATS:
+        known = ", ".join(f".{name}" for name in FORMATS)
+        raise UsageError(f"{out} must end in one of {known}: the extension is the format")
+    return form
+
+
+@contextmanager
+def drawing_into(out: str | Path) -> Iterator[Callable[[Figure], None]]:
+    """A function that writes a figure into ``out``, atomically; figures made inside have our style.
+
+    Raises ``UsageError`` if the extension is no format.
+    """
+    form = refuse_unknown_format(out)
+    import matplotlib
+
+    with matplotlib.rc_context(_STYLE), atomic_write(out) as file:
+        yield lambda figure: figure.savefig(file, format=form, metadata=_UNDATED.get(form))
