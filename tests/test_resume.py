@@ -15,9 +15,9 @@ import torch
 from cs336lm.cli.main import main
 from cs336lm.data import gather_windows
 from cs336lm.model import ModelConfig
-from cs336lm.training import loop, validator
+from cs336lm.training import progress, validator
 from cs336lm.training.checkpoints.archive import read_state
-from cs336lm.training.config import save_config
+from cs336lm.training.config import OptimConfig, save_config
 from cs336lm.training.run_directory import RunDirectory
 from cs336lm.training.stop_signals import StopSignals
 from cs336lm.training.trackers.jsonl import JsonlTracker, read_metrics
@@ -153,7 +153,7 @@ def test_a_signal_ends_the_first_validation(tmp_path, monkeypatch):
 
 def test_the_seconds_go_on_where_they_were(tmp_path, monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(loop.time, "perf_counter", clock)
+    monkeypatch.setattr(progress.time, "perf_counter", clock)
     update = Trainer.update
 
     def slow_update(self, x, y, *, rounds):
@@ -232,12 +232,16 @@ def leaves(tree):
 @settings(
     max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(stops=st.lists(st.integers(1, 11), max_size=3), optimizer=st.sampled_from(["adamw", "sgd"]))
+@given(
+    stops=st.lists(st.integers(1, 11), max_size=3),
+    optimizer=st.sampled_from(["adamw", "sgd", "normuon"]),
+)
 def test_stopping_anywhere_any_number_of_times_changes_nothing(
     tmp_path_factory, monkeypatch, stops, optimizer
 ):
     folder = tmp_path_factory.mktemp("stops")
-    config = make_config(folder, eval_every=5, checkpoint_every=3)
+    optim = OptimConfig(name=optimizer, lr=1e-2)
+    config = make_config(folder, optim=optim, eval_every=5, checkpoint_every=3)
     Trainer(config, folder / "whole").train()
 
     class Stopped(Exception):

@@ -28,10 +28,11 @@ if TYPE_CHECKING:  # the table below, for type checkers and editors
     from cs336lm.model.linear import Linear
     from cs336lm.model.norm import RMSNorm
     from cs336lm.model.positions import RotaryPositionalEmbedding
-    from cs336lm.optim import SGD, AdaGrad, AdamW, clip_gradients
+    from cs336lm.optim import SGD, AdaGrad, AdamW, Muon, NorMuon, clip_gradients
     from cs336lm.optim.schedules import (
         lr_constant_schedule,
         lr_cosine_schedule,
+        lr_inverse_sqrt_schedule,
         lr_linear_schedule,
         lr_wsd_schedule,
     )
@@ -65,6 +66,8 @@ __all__ = [
     "Linear",
     "ModelConfig",
     "MultiHeadSelfAttention",
+    "Muon",
+    "NorMuon",
     "OptimConfig",
     "Piece",
     "Progress",
@@ -92,6 +95,7 @@ __all__ = [
     "load_run",
     "lr_constant_schedule",
     "lr_cosine_schedule",
+    "lr_inverse_sqrt_schedule",
     "lr_linear_schedule",
     "lr_wsd_schedule",
     "perplexity",
@@ -125,10 +129,11 @@ __getattr__, __dir__ = lazy_names(
         "model.linear": ("Linear",),
         "model.norm": ("RMSNorm",),
         "model.positions": ("RotaryPositionalEmbedding",),
-        "optim": ("SGD", "AdaGrad", "AdamW", "clip_gradients"),
+        "optim": ("SGD", "AdaGrad", "AdamW", "Muon", "NorMuon", "clip_gradients"),
         "optim.schedules": (
             "lr_constant_schedule",
             "lr_cosine_schedule",
+            "lr_inverse_sqrt_schedule",
             "lr_linear_schedule",
             "lr_wsd_schedule",
         ),

@@ -53,6 +53,7 @@ class Saver(Callback):
 
     def _save(self, *, as_last: bool, as_best: bool) -> None:
         """Writes a checkpoint to continue from (``as_last``), the best weights, or both."""
+        self._setup.progress.read_clock()  # a validation may have come after the step
         if self._setup.model.is_sharded:
             state = self._save_slices(as_last=as_last, as_best=as_best)
             write_last = False

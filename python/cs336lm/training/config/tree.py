@@ -6,12 +6,14 @@ An impossible value is refused with a ``UsageError`` that names the field, befor
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from cs336lm.errors import UsageError
 from cs336lm.model.config import ModelConfig
+from cs336lm.model.roles import Role
 
 
 @dataclass(frozen=True)
@@ -44,48 +46,135 @@ class DataConfig:
 class OptimConfig:
     """The optimizer and its learning rate."""
 
-    name: Literal["adamw", "sgd", "adagrad"] = "adamw"
-    """Which optimizer; betas and weight decay are AdamW's alone, sgd is plain: lr follows the
-    schedule and nothing else."""
-    schedule: Literal["cosine", "linear", "wsd", "constant"] = "cosine"
-    """How the learning rate falls from lr to min_lr after the warm-up."""
+    name: Literal["adamw", "muon", "normuon", "sgd", "adagrad"] = "adamw"
+    """Which optimizer. muon and normuon are for matrices inside blocks, and AdamW for the rest;
+    betas and weight decay are those three's; sgd is plain: lr follows the schedule and nothing
+    else."""
+    schedule: Literal["cosine", "linear", "wsd", "inverse-sqrt", "constant"] = "cosine"
+    """How the learning rate falls from lr to min_lr after the warm-up; for inverse-sqrt min_lr is a
+    floor, and constant never falls."""
     lr: float = 1e-3
     """Learning rate at its highest."""
     min_lr: float | None = None
-    """Learning rate at the end; none means a tenth of lr, also where --resume changes that."""
+    """Learning rate at the end; none means a tenth of lr, also where --resume changes that. A role
+    with a rate of its own ends at the same share of it."""
     warmup_steps: int | None = None
     """Steps in which the learning rate rises from 0 to lr; none means 5 % of train.steps, also
-    where --resume changes these."""
+    where --resume changes these, or of train.max_seconds."""
     betas: tuple[float, float] = (0.9, 0.95)
-    """Decay of AdamW's running means of the gradient and of its square."""
+    """Decay of AdamW's running means of the gradient and of its square; the second is also that of
+    NorMuon's mean square of a neuron's update."""
     eps: float = 1e-8
     """Keeps AdamW's and AdaGrad's quotients finite."""
     weight_decay: float = 0.1
-    """Decoupled weight decay of matrices; gains of RMSNorm are never decayed."""
+    """Decoupled weight decay of matrices, embeddings and the head."""
     grad_clip: float = 1.0
     """Largest L2 norm of the whole gradient; 0 means no clipping."""
+    decay_share: float = 0.2
+    """Share of the way after the warm-up in which wsd falls."""
+    matrix_lr: float | None = None
+    """Highest learning rate of matrices inside blocks; none means 0.02 for muon and normuon, else
+    lr. All rates of roles follow the schedule as lr does."""
+    matrix_decay: float | None = None
+    """Weight decay of matrices inside blocks; none means weight_decay."""
+    matrix_betas: tuple[float, float] | None = None
+    """betas of matrices inside blocks; none means betas."""
+    embedding_lr: float | None = None
+    """Highest learning rate of embeddings; none means lr."""
+    embedding_decay: float | None = None
+    """Weight decay of embeddings; none means weight_decay."""
+    embedding_betas: tuple[float, float] | None = None
+    """betas of embeddings; none means betas."""
+    head_lr: float | None = None
+    """Highest learning rate of the head; none means lr."""
+    head_decay: float | None = None
+    """Weight decay of the head; none means weight_decay."""
+    head_betas: tuple[float, float] | None = None
+    """betas of the head; none means betas."""
+    scalar_lr: float | None = None
+    """Highest learning rate of gains and other scalars; none means lr."""
+    scalar_decay: float | None = None
+    """Weight decay of gains and other scalars; none means 0, for their neutral value is not."""
+    scalar_betas: tuple[float, float] | None = None
+    """betas of gains and other scalars; none means betas."""
+    momentum: float = 0.95
+    """How much of the running mean of gradients Muon keeps at each step."""
+    momentum_start: float = 0.85
+    """The same at the first step, where momentum_warmup_steps asks for a rise."""
+    momentum_warmup_steps: int = 0
+    """Steps in which Muon's momentum rises from momentum_start to momentum."""
 
     def __post_init__(self) -> None:
-        _at_least("optim.lr", self.lr, 0)
-        _at_least("optim.min_lr", self.min_lr, 0)
-        _at_least("optim.warmup_steps", self.warmup_steps, 0)
-        _at_least("optim.eps", self.eps, 0)
-        _at_least("optim.weight_decay", self.weight_decay, 0)
-        _at_least("optim.grad_clip", self.grad_clip, 0)
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise UsageError(f"optim.betas must be at least 0 and below 1, not {self.betas}")
+        for name in ("lr", "min_lr", "warmup_steps", "eps", "weight_decay", "grad_clip"):
+            _at_least(f"optim.{name}", getattr(self, name), 0)
+        for role in ("matrix", "embedding", "head", "scalar"):
+            _at_least(f"optim.{role}_lr", getattr(self, f"{role}_lr"), 0)
+            _at_least(f"optim.{role}_decay", getattr(self, f"{role}_decay"), 0)
+            _refuse_betas(f"optim.{role}_betas", getattr(self, f"{role}_betas"))
+        _refuse_betas("optim.betas", self.betas)
+        for name in ("momentum", "momentum_start"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UsageError(
+                    f"optim.{name} must be at least 0 and below 1, not {getattr(self, name)}"
+                )
+        _at_least("optim.momentum_warmup_steps", self.momentum_warmup_steps, 0)
+        if not 0 < self.decay_share <= 1:
+            raise UsageError(
+                f"optim.decay_share must be above 0 and at most 1, not {self.decay_share}"
+            )
         if self.min_lr is not None and self.min_lr > self.lr:
             raise UsageError(f"optim.min_lr={self.min_lr} is above optim.lr={self.lr}")
+
+    def lr_of(self, role: Role) -> float:
+        """The highest learning rate of a role."""
+        lr: float | None = getattr(self, f"{_prefix(role)}_lr")
+        if lr is None and role == "matrix" and self.name in ("muon", "normuon"):
+            return _MUON_LR
+        return self.lr if lr is None else lr
+
+    def decay_of(self, role: Role) -> float:
+        """The weight decay of a role."""
+        prefix = _prefix(role)
+        decay: float | None = getattr(self, f"{prefix}_decay")
+        if decay is not None:
+            return decay
+        return 0.0 if prefix == "scalar" else self.weight_decay
+
+    def betas_of(self, role: Role) -> tuple[float, float]:
+        """The betas of a role."""
+        betas: tuple[float, float] | None = getattr(self, f"{_prefix(role)}_betas")
+        return self.betas if betas is None else betas
+
+
+_MUON_LR = 0.02  # Jordan 2024: of updates whose singular values are about 1
+
+
+def _prefix(role: Role) -> str:
+    """How the fields of a role begin: gains and scalars share theirs."""
+    return role if role in ("matrix", "embedding", "head") else "scalar"
+
+
+def _refuse_betas(name: str, betas: tuple[float, float] | None) -> None:
+    if betas is not None and not all(0 <= beta < 1 for beta in betas):
+        raise UsageError(f"{name} must be at least 0 and below 1, not {betas}")
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """The loop."""
 
-    steps: int = 2000
-    """Optimizer steps in all; the learning rate reaches min_lr at the last."""
+    steps: int | None = None
+    """Optimizer steps in all; the learning rate reaches min_lr at the last. None means 2000,
+    or what max_tokens or epochs come to: of these and max_seconds one is asked for."""
     seed: int = 0
     """Decides the initial weights and which tokens each step sees; a number of 64 bits."""
+    max_tokens: int | None = None
+    """The whole run's tokens, instead of steps: as many steps as they suffice for."""
+    epochs: float | None = None
+    """How often the run goes through its data, instead of steps; the last step is filled up."""
+    max_seconds: float | None = None
+    """The run's time, instead of steps, validations and all else included: the learning rate
+    follows the share of it that is used."""
     device: str = "auto"
     """auto (cuda, else mps, else cpu), cpu, cuda, cuda:1, mps."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -116,6 +205,11 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("steps", "seed", "eval_every", "checkpoint_every"):
             _at_least(f"train.{name}", getattr(self, name), 0)
+        _at_least("train.max_tokens", self.max_tokens, 1)
+        for name in ("epochs", "max_seconds"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise UsageError(f"train.{name}={value} is impossible: it must be above 0")
         for name in ("grad_accumulation", "eval_batches", "log_every", "keep_checkpoints"):
             _at_least(f"train.{name}", getattr(self, name), 1)
         if self.seed > _LARGEST_SEED:
@@ -158,17 +252,23 @@ class Config:
                 f"train.grad_accumulation={self.train.grad_accumulation}"
             )
 
-    def resolved(self, vocab_size: int) -> Config:
+    def resolved(self, vocab_size: int, train_tokens: int | None = None) -> Config:
         """This configuration with every value that was left open filled in, and paths absolute.
 
-        Raises ``UsageError`` if what was asked for does not fit together.
+        Open stays what is as another field says in any case (``optim.head_lr``), and budgets that
+        were not asked for. ``train_tokens`` are those of the training data, which ``train.epochs``
+        asks for. Raises ``UsageError`` if what was asked for does not fit together.
         """
-        optim, steps = self.optim, self.train.steps
-        if optim.warmup_steps is not None and optim.warmup_steps > steps:
+        optim, steps = self.optim, self._steps(train_tokens)
+        if steps is not None and optim.warmup_steps is not None and optim.warmup_steps > steps:
             raise UsageError(
                 f"optim.warmup_steps={optim.warmup_steps} is more than train.steps={steps}: the "
                 "run would end before the learning rate is reached"
             )
+        warmup = optim.warmup_steps
+        if warmup is None and steps is not None:
+            warmup = steps // 20
+        has_muon = optim.name in ("muon", "normuon")
         return dataclasses.replace(
             self,
             data=self.data.relative_to(Path.cwd()),
@@ -176,10 +276,42 @@ class Config:
             optim=dataclasses.replace(
                 optim,
                 min_lr=optim.lr / 10 if optim.min_lr is None else optim.min_lr,
-                warmup_steps=steps // 20 if optim.warmup_steps is None else optim.warmup_steps,
+                warmup_steps=warmup,
+                matrix_lr=optim.lr_of("matrix") if has_muon else optim.matrix_lr,
             ),
+            train=dataclasses.replace(self.train, steps=steps),
         )
 
+    def _steps(self, train_tokens: int | None) -> int | None:
+        """The run's steps, by its one budget; None if that is time."""
+        train, per_step = self.train, self.data.batch_size * self.model.context_length
+        steps = None
+        if train.max_tokens is not None:
+            steps = train.max_tokens // per_step
+            if steps < 1:
+                raise UsageError(
+                    f"train.max_tokens={train.max_tokens} is less than the {per_step} of one step "
+                    "(data.batch_size times model.context_length)"
+                )
+        elif train.epochs is not None:
+            if train_tokens is None:
+                raise UsageError("train.epochs needs training data of a known length")
+            windows = max(1, (train_tokens - 1) // self.model.context_length)
+            steps = max(1, math.ceil(round(train.epochs * windows / self.data.batch_size, 6)))
+        asked = [name for name in _BUDGETS if getattr(train, name) is not None]
+        is_repeated = steps is not None and train.steps == steps  # in the file of a run
+        if len(asked) - is_repeated > 1:
+            raise UsageError(
+                f"{' and '.join(f'train.{name}' for name in asked)} are different budgets: ask for "
+                f"one (train.{asked[0]}=None takes that one back)"
+            )
+        if not asked:
+            return _STEPS
+        return train.steps if steps is None else steps
+
+
+_BUDGETS = ("steps", "max_tokens", "epochs", "max_seconds")
+_STEPS = 2000
 
 SECTIONS: dict[str, type] = {
     "data": DataConfig,
