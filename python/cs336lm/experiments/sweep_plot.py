@@ -24,9 +24,16 @@ _CROSSES_AT = 0.96  # of the height of a panel
 _LOG_FROM = 8.0  # greatest value over least from which a logarithmic axis shows more
 
 
-def plot_sweep(groups: Sequence[Group], out: str | Path) -> None:
-    """Writes the picture to ``out`` (.png, .svg or .pdf). Raises ``UsageError`` for no results."""
-    fields = swept_fields(groups)
+def plot_sweep(
+    groups: Sequence[Group], out: str | Path, fields: Sequence[str] | None = None
+) -> None:
+    """Writes the picture to ``out`` (.png, .svg or .pdf): a panel for each of ``fields``.
+
+    By default those are all that take two values; named ones stand for others that follow them.
+    Raises ``UsageError`` if there are none.
+    """
+    follows = fields is not None
+    fields = swept_fields(groups) if fields is None else fields
     if not fields:
         raise UsageError("there is nothing to draw: no field takes two values")
     from matplotlib.figure import Figure
@@ -35,7 +42,7 @@ def plot_sweep(groups: Sequence[Group], out: str | Path) -> None:
         figure = Figure(figsize=(5.2 * len(fields), 4.4), dpi=150, layout="constrained")
         panels = figure.subplots(1, len(fields), sharey=True, squeeze=False)[0]
         for axes, field in zip(panels, fields, strict=True):
-            _draw_panel(axes, field, groups)
+            _draw_panel(axes, field, groups, follows=follows)
         panels[0].set_ylabel("final validation loss (nats per token)")
         save(figure)
 
@@ -62,10 +69,10 @@ def edge_of_stability(groups: Sequence[Group], field: str) -> tuple[float, float
     return max(stable), min(broken)
 
 
-def _draw_panel(axes: Axes, field: str, groups: Sequence[Group]) -> None:
+def _draw_panel(axes: Axes, field: str, groups: Sequence[Group], *, follows: bool) -> None:
     lines: dict[str, list[Group]] = {}
     for group in groups:
-        others = {name: value for name, value in group.overrides.items() if name != field}
+        others = {n: v for n, v in group.overrides.items() if n != field and not follows}
         lines.setdefault(described(others), []).append(group)
     places = _places(field, groups)
     many = len(lines) > _MOST_LINES

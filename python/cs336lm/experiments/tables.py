@@ -53,3 +53,12 @@ def number(value: float | None, digits: int = 4) -> str:
 def parameters(count: int | None) -> str:
     """A count of parameters, in full."""
     return "-" if count is None else f"{count:,}"
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it: 8 s, 3 min 20 s, 2 h 5 min."""
+    whole = round(seconds)
+    hours, minutes = whole // 3600, whole // 60 % 60
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {whole % 60} s" if minutes else f"{seconds:.1f} s"
