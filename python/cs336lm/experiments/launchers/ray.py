@@ -35,7 +35,10 @@ class RayLauncher:
         """Yields each task with its result, or what it raised, in the order in which they end."""
         import ray
 
-        remote = ray.remote(function).options(
+        def call(task: Task, place: Place) -> Result:  # Ray takes plain functions only
+            return function(task, place)
+
+        remote = ray.remote(call).options(
             max_retries=ATTEMPTS - 1, retry_exceptions=[TaskDied], **self._options
         )
         left, running = iter(tasks), dict[Any, Task]()
