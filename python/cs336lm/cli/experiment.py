@@ -1,4 +1,4 @@
-"""What the commands share that run many trainings: sweep, ablate, batch-sizes."""
+"""What the commands share that plan or run trainings: account, sweep, ablate, batch-sizes."""
 
 from __future__ import annotations
 
@@ -15,19 +15,23 @@ from cs336lm.cli.options import above_zero, positive
 from cs336lm.cli.parser import Parser
 from cs336lm.errors import UsageError
 from cs336lm.files import atomic_write
-from cs336lm.training.config import Config, load_config
+from cs336lm.model.presets import preset_tables
+from cs336lm.training.config import Config, config_from_tables, load_config
 
 if TYPE_CHECKING:
     from cs336lm.experiments.launchers.launcher import Launcher
     from cs336lm.experiments.results import Record
 
 
-def base_config(command: str, file: Path | None, flags: list[str]) -> Config:
-    """The configuration that trials share: ``flags``, which are those of `train`, over ``file``."""
+def base_config(
+    command: str, file: Path | None, flags: list[str], preset: str | None = None
+) -> Config:
+    """``flags``, which are those of `train`, over ``file`` over ``preset`` over the defaults."""
     parser = Parser(prog=f"cs336lm {command}", add_help=False, argument_default=argparse.SUPPRESS)
     add_config_flags(parser, None)
     given = vars(parser.parse_args(flags))
-    return config_from_flags(given, Config() if file is None else load_config(file))
+    base = config_from_tables(preset_tables(preset) if preset else {}, Config())
+    return config_from_flags(given, base if file is None else load_config(file, base))
 
 
 def add_launching(parser: Parser) -> None:

@@ -20,6 +20,7 @@ COMMANDS = {
     "train": ("train", "tokens + configuration -> run directory"),
     "evaluate": ("evaluate", "run directory + tokens -> loss, perplexity, bits per byte"),
     "generate": ("generate", "run directory + prompt -> text"),
+    "account": ("account", "a model's shape -> parameters, operations, memory, time"),
     "plot": ("plot", "run directories -> learning curves"),
     "sweep": ("sweep", "a configuration + values to try -> trials, compared"),
     "ablate": ("ablate", "a configuration -> what each of its choices is worth"),
