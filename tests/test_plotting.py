@@ -54,7 +54,10 @@ def test_a_curve_is_what_the_metrics_say(run):
     assert read.train.seconds == [15.0, 30.0, *(step * 1.5 for step in range(40, 210, 10))]
     assert read.train.losses[0] == pytest.approx(1.3)
     assert read.val == Points(
-        [50, 100, 150, 200], [75.0, 150.0, 225.0, 300.0], [9 / 50 + 0.5, 0.59, 0.56, 0.545]
+        [50, 100, 150, 200],
+        [75.0, 150.0, 225.0, 300.0],
+        [9 / 50 + 0.5, 0.59, 0.56, 0.545],
+        [51_200, 102_400, 153_600, 204_800],
     )
     assert read_curve(run / "metrics.jsonl") == read
 

@@ -64,7 +64,7 @@ def main(argv: list[str]) -> int:
     table = _table(groups)
     write_beside(sweep.path / "table.md", table.as_markdown())
     if swept_fields(groups):
-        plot_sweep(groups, sweep.path / "sweep.png", fields=["data.batch_size"])
+        plot_sweep(groups, sweep.path / "sweep.png")
     if arguments.json:
         for record in records:
             print_json(record)

@@ -25,6 +25,7 @@ COMMANDS = {
     "sweep": ("sweep", "a configuration + values to try -> trials, compared"),
     "ablate": ("ablate", "a configuration -> what each of its choices is worth"),
     "batch-sizes": ("batch_sizes", "a configuration -> what larger batches cost and give"),
+    "report": ("report", "runs and sweeps -> a page and its Markdown twin"),
     "runs": ("runs", "a list of the runs in a folder"),
     "compare": ("compare", "run directories -> what differs, and what came of it"),
     "stories": ("stories", "the built-in corpus, with its exact entropy"),

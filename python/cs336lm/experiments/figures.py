@@ -41,6 +41,29 @@ def refuse_unknown_format(out: str | Path) -> str:
     return form
 
 
+def as_svg(draw: Callable[[], Figure]) -> str:
+    """A figure as an SVG element for a page: transparent, its lettering in the page's own colour.
+
+    Black, the colour of lettering and frames, becomes ``currentColor``: the figure is readable on
+    a light page and on a dark one.
+    """
+    import io
+
+    import matplotlib
+
+    style = {**_STYLE, "svg.fonttype": "none", "savefig.transparent": True}
+    with matplotlib.rc_context(style):
+        figure, out = draw(), io.StringIO()
+        figure.savefig(out, format="svg", metadata={"Date": None})
+    text = out.getvalue()
+    element = text[text.index("<svg") :]
+    for black in ("#000000", "black"):
+        element = element.replace(f": {black}", ": currentColor").replace(
+            f'"{black}"', '"currentColor"'
+        )
+    return element
+
+
 @contextmanager
 def drawing_into(out: str | Path) -> Iterator[Callable[[Figure], None]]:
     """A function that writes a figure into ``out``, atomically; figures made inside have our style.

@@ -9,7 +9,7 @@ mean drawn over it; validation losses are the line with markers.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Scale = Literal["auto", "linear", "log"]
+Axis = Literal["step", "tokens", "seconds"]
 
 _DASHES = ("solid", "dashed", "dotted", "dashdot")  # a style per round through the colours
 _LOG_FROM = 8.0  # highest loss over lowest from which a linear axis would show little
@@ -34,6 +35,16 @@ class Points:
     steps: list[int]
     seconds: list[float]
     losses: list[float]
+    tokens: list[int] = field(default_factory=list)
+
+    def along(self, axis: Axis) -> list[float]:
+        """Where the losses stand on an axis."""
+        places: dict[Axis, Sequence[float]] = {
+            "step": self.steps,
+            "tokens": self.tokens,
+            "seconds": self.seconds,
+        }
+        return [float(place) for place in places[axis]]
 
 
 @dataclass(frozen=True)
@@ -77,6 +88,7 @@ def _points(records: list[dict[str, Any]], key: str, file: Path) -> Points:
             steps=[int(record["step"]) for record in found],
             seconds=[float(record["seconds"]) for record in found],
             losses=[float(record[key]) for record in found],
+            tokens=[int(record.get("tokens", 0)) for record in found],
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{file} is not a metrics file: {error!r}") from None
@@ -126,20 +138,37 @@ def _draw(curves: list[Curve], floor: float | None, title: str | None, scale: Sc
 
     figure = Figure(figsize=(10.5, 4.6), dpi=150, layout="constrained")
     by_step, by_time = figure.subplots(1, 2, sharey=True)
-    unit, per_unit = _time_unit(curves)
-    for index, curve in enumerate(curves):
-        for points, is_val in ((curve.train, False), (curve.val, True)):
-            steps = [float(step) for step in points.steps]
-            times = [seconds / per_unit for seconds in points.seconds]
-            _draw_points(by_step, steps, points.losses, _line_style(index), is_val=is_val)
-            _draw_points(by_time, times, points.losses, _line_style(index), is_val=is_val)
-    _label_axes(by_step, "step", curves, floor, scale)
-    _label_axes(by_time, f"wall-clock time ({unit})", curves, floor, scale)
+    _draw_panel(by_step, "step", curves, floor, scale)
+    _draw_panel(by_time, "seconds", curves, floor, scale)
     by_step.set_ylabel("loss (nats per token)")
     if title:
         figure.suptitle(title)
     _add_legend(figure, curves)
     return figure
+
+
+def curves_along(curves: Sequence[Curve], axis: Axis) -> Figure:
+    """One panel: the losses against steps, tokens or time, with a legend below."""
+    from matplotlib.figure import Figure
+
+    named = _with_unique_names(curves)
+    figure = Figure(figsize=(5.4, 4.2), layout="constrained")
+    axes = figure.subplots()
+    _draw_panel(axes, axis, named, None, "auto")
+    axes.set_ylabel("loss (nats per token)")
+    _add_legend(figure, named, columns=2)
+    return figure
+
+
+def _draw_panel(
+    axes: Axes, axis: Axis, curves: list[Curve], floor: float | None, scale: Scale
+) -> None:
+    unit, per_unit = _unit(axis, curves)
+    for index, curve in enumerate(curves):
+        for points, is_val in ((curve.train, False), (curve.val, True)):
+            places = [place / per_unit for place in points.along(axis)]
+            _draw_points(axes, places, points.losses, _line_style(index), is_val=is_val)
+    _label_axes(axes, unit, curves, floor, scale)
 
 
 def _line_style(index: int) -> dict[str, Any]:
@@ -172,6 +201,21 @@ def smoothed(values: Sequence[float]) -> list[float]:
         side = min(reach, at, len(values) - 1 - at)
         means.append((sums[at + side + 1] - sums[at - side]) / (2 * side + 1))
     return means
+
+
+def _unit(axis: Axis, curves: list[Curve]) -> tuple[str, float]:
+    """What an axis is called, and how much of a record's figure is one of its units."""
+    if axis == "step":
+        return "step", 1.0
+    if axis == "tokens":
+        most = max((t for c in curves for t in (*c.train.tokens, *c.val.tokens)), default=0)
+        scale = next(((n, u) for n, u in _TOKEN_UNITS if most >= 2 * n), (1.0, "tokens"))
+        return scale[1], scale[0]
+    unit, per_unit = _time_unit(curves)
+    return f"wall-clock time ({unit})", per_unit
+
+
+_TOKEN_UNITS = ((1e9, "billion tokens"), (1e6, "million tokens"), (1e3, "thousand tokens"))
 
 
 def _time_unit(curves: list[Curve]) -> tuple[str, float]:
@@ -213,7 +257,7 @@ def _label_axes(
         axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _add_legend(figure: Figure, curves: list[Curve]) -> None:
+def _add_legend(figure: Figure, curves: list[Curve], columns: int = 4) -> None:
     from matplotlib.lines import Line2D
 
     entries: list[Line2D] = []
@@ -225,7 +269,7 @@ def _add_legend(figure: Figure, curves: list[Curve]) -> None:
     figure.legend(
         handles=entries,
         loc="outside lower center",
-        ncols=min(len(entries), 4),
+        ncols=min(len(entries), columns),
         frameon=False,
         fontsize=9,
     )

@@ -18,42 +18,53 @@ from cs336lm.experiments.space import described
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _MOST_LINES = len(COLOURS)  # with more, the lines of a panel lose their legend and their colours
 _CROSSES_AT = 0.96  # of the height of a panel
 _LOG_FROM = 8.0  # greatest value over least from which a logarithmic axis shows more
 
 
-def plot_sweep(
-    groups: Sequence[Group], out: str | Path, fields: Sequence[str] | None = None
-) -> None:
-    """Writes the picture to ``out`` (.png, .svg or .pdf): a panel for each of ``fields``.
+def plot_sweep(groups: Sequence[Group], out: str | Path) -> None:
+    """Writes the picture to ``out`` (.png, .svg or .pdf), atomically."""
+    with drawing_into(out) as save:
+        save(sweep_figure(groups))
 
-    By default those are all that take two values; named ones stand for others that follow them.
-    Raises ``UsageError`` if there are none.
-    """
-    follows = fields is not None
-    fields = swept_fields(groups) if fields is None else fields
+
+def sweep_figure(groups: Sequence[Group]) -> Figure:
+    """The picture. Raises ``UsageError`` if no field takes two values."""
+    fields = swept_fields(groups)
     if not fields:
         raise UsageError("there is nothing to draw: no field takes two values")
     from matplotlib.figure import Figure
 
-    with drawing_into(out) as save:
-        figure = Figure(figsize=(5.2 * len(fields), 4.4), dpi=150, layout="constrained")
-        panels = figure.subplots(1, len(fields), sharey=True, squeeze=False)[0]
-        for axes, field in zip(panels, fields, strict=True):
-            _draw_panel(axes, field, groups, follows=follows)
-        panels[0].set_ylabel("final validation loss (nats per token)")
-        save(figure)
+    figure = Figure(figsize=(5.2 * len(fields), 4.4), dpi=150, layout="constrained")
+    panels = figure.subplots(1, len(fields), sharey=True, squeeze=False)[0]
+    for axes, field in zip(panels, fields, strict=True):
+        _draw_panel(axes, field, groups, fields)
+    panels[0].set_ylabel("final validation loss (nats per token)")
+    return figure
 
 
 def swept_fields(groups: Sequence[Group]) -> list[str]:
-    """The fields that take more than one value, in their order."""
-    values: dict[str, set[str]] = {}
-    for group in groups:
-        for name, value in group.overrides.items():
-            values.setdefault(name, set()).add(repr(value))
-    return [name for name, seen in values.items() if len(seen) > 1]
+    """The fields that take more than one value, in their order.
+
+    A field whose values follow another's, one to one, is left out; none where groups change
+    different fields, as ablations do.
+    """
+    if len({tuple(group.overrides) for group in groups}) != 1:
+        return []
+    found: dict[str, list[str]] = {}
+    for name in groups[0].overrides:
+        values = [repr(group.overrides[name]) for group in groups]
+        if len(set(values)) > 1 and not any(_follow(values, other) for other in found.values()):
+            found[name] = values
+    return list(found)
+
+
+def _follow(values: list[str], others: list[str]) -> bool:
+    pairs = set(zip(values, others, strict=True))
+    return len(pairs) == len(set(values)) == len(set(others))
 
 
 def edge_of_stability(groups: Sequence[Group], field: str) -> tuple[float, float] | None:
@@ -69,10 +80,10 @@ def edge_of_stability(groups: Sequence[Group], field: str) -> tuple[float, float
     return max(stable), min(broken)
 
 
-def _draw_panel(axes: Axes, field: str, groups: Sequence[Group], *, follows: bool) -> None:
+def _draw_panel(axes: Axes, field: str, groups: Sequence[Group], fields: Sequence[str]) -> None:
     lines: dict[str, list[Group]] = {}
     for group in groups:
-        others = {n: v for n, v in group.overrides.items() if n != field and not follows}
+        others = {name: group.overrides[name] for name in fields if name != field}
         lines.setdefault(described(others), []).append(group)
     places = _places(field, groups)
     many = len(lines) > _MOST_LINES
