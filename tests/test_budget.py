@@ -26,10 +26,10 @@ from tiny_run import CONTEXT_LENGTH, MODEL, curve, make_config
 PER_STEP = 8 * CONTEXT_LENGTH
 
 
-def resolved(**train):
+def resolved(*, tokens=2001, **train):
     config = Config(model=MODEL, train=TrainConfig(**train))
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=8))
-    return config.resolved(40, train_tokens=2001).train.steps
+    return config.resolved(40, train_tokens=tokens).train.steps
 
 
 def test_tokens_and_epochs_come_to_steps():
@@ -43,6 +43,7 @@ def test_tokens_and_epochs_come_to_steps():
     assert resolved(epochs=0.256) == 8
     assert resolved(epochs=2.56) == 80
     assert resolved(epochs=1e-9) == 1
+    assert resolved(epochs=8, tokens=2048) == 255  # the last window would lack its next token
 
 
 @pytest.mark.parametrize(
@@ -149,6 +150,25 @@ def test_validations_in_between_count_and_leave_room_for_the_last(tmp_path, cloc
     records = curve(tmp_path / "run")
     assert records[-1]["lr"] == 1e-3
     assert [r["step"] for r in records if "val_loss" in r] == [0, 8, 16, 24, 25]
+
+
+def test_a_validation_that_leaves_no_room_for_another_is_the_last(tmp_path, clock):
+    """After step 27, at 84 s: another step and its validation would end at 106."""
+    began = clock.now
+    Trainer(of_seconds(tmp_path, 100, eval_every=9), tmp_path / "run").train()
+    assert clock.now - began == 94
+    records = curve(tmp_path / "run")
+    assert [r["step"] for r in records if "val_loss" in r] == [0, 9, 18, 27]
+    assert (records[-1]["step"], records[-1]["lr"]) == (27, 1e-3)
+
+
+def test_a_first_step_that_compiles_says_nothing_of_the_others(tmp_path, clock):
+    """10 s, 60 s, 10 steps of 2 s, 10 s."""
+    clock.steps = itertools.chain([60.0], itertools.repeat(2.0))
+    began = clock.now
+    result = Trainer(of_seconds(tmp_path, 100), tmp_path / "run").train()
+    assert clock.now - began == 100
+    assert result.progress.step == 11
 
 
 @settings(

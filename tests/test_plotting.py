@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import pytest
 from cs336lm.cli.main import main
 from cs336lm.errors import UsageError
-from cs336lm.experiments import plots
+from cs336lm.experiments import figures, plots
 from cs336lm.experiments.plots import Curve, Points, plot_curves, read_curve, smoothed
 from hypothesis import given
 from hypothesis import strategies as st
@@ -92,7 +92,7 @@ def test_the_loss_axis_suits_the_losses(losses, scale):
 
 
 def test_more_runs_than_colours_still_look_different():
-    styles = [tuple(plots._line_style(index).values()) for index in range(28)]
+    styles = [tuple(figures.line_style(index).values()) for index in range(28)]
     assert len(set(styles)) == 28
 
 

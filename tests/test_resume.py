@@ -123,6 +123,37 @@ def test_a_signal_ends_a_validation(tmp_path, monkeypatch):
     assert trainer.validate() > 0, "the signal is over with the training"
 
 
+@pytest.mark.parametrize("steps", [6, 12])
+def test_a_validation_that_was_cut_short_is_made_up_for(tmp_path, monkeypatch, steps):
+    """After step 6, which is the last one or is not; it is the best in one case."""
+    config = make_config(tmp_path, steps=steps, eval_every=3, eval_batches=4, checkpoint_every=0)
+    Trainer(config, tmp_path / "whole").train()
+    gathered = []
+
+    def gather_and_signal(*arguments):
+        gathered.append(arguments)
+        if len(gathered) == 4 + 4 + 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return gather_windows(*arguments)
+
+    monkeypatch.setattr(validator, "gather_windows", gather_and_signal)
+    assert Trainer(config, tmp_path / "cut").train().stopped_by == signal.SIGTERM
+    monkeypatch.undo()
+    assert "val_loss" not in curve(tmp_path / "cut")[-1]
+    resumed = Trainer(config, tmp_path / "cut", resume=True)
+    assert resumed.progress.owes_validation
+    resumed.train()
+    assert curve(tmp_path / "cut") == curve(tmp_path / "whole")
+    cut, whole = (RunDirectory(tmp_path / name) for name in ("cut", "whole"))
+    assert cut.best_steps() == whole.best_steps()
+    again = Trainer(config, tmp_path / "cut", resume=True)
+    assert not again.progress.owes_validation
+    assert (
+        again.progress.best_val_loss
+        == Trainer(config, tmp_path / "whole", resume=True).progress.best_val_loss
+    )
+
+
 def test_a_stop_whose_checkpoint_cannot_be_written_is_an_error(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError(28, "No space left on device", "run/checkpoints/step-00000002.pt")

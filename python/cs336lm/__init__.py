@@ -12,7 +12,7 @@ from cs336lm.lazy import lazy_names
 if TYPE_CHECKING:  # the table below, for type checkers and editors
     from cs336lm.data import BatchLoader, TokenDataset, get_batch
     from cs336lm.errors import UsageError
-    from cs336lm.evaluation import Evaluation, evaluate
+    from cs336lm.evaluation import DocumentEvaluation, Evaluation, evaluate, evaluate_documents
     from cs336lm.generation import Piece, SamplingParams, generate, stream
     from cs336lm.model import ModelConfig, TransformerBlock, TransformerLM
     from cs336lm.model.attention import MultiHeadSelfAttention
@@ -60,6 +60,7 @@ __all__ = [
     "BatchLoader",
     "Config",
     "DataConfig",
+    "DocumentEvaluation",
     "Embedding",
     "EncodedFile",
     "Evaluation",
@@ -88,6 +89,7 @@ __all__ = [
     "count_pretokens",
     "cross_entropy",
     "evaluate",
+    "evaluate_documents",
     "generate",
     "get_batch",
     "load_checkpoint",
@@ -113,7 +115,7 @@ __getattr__, __dir__ = lazy_names(
     {
         "data": ("BatchLoader", "TokenDataset", "get_batch"),
         "errors": ("UsageError",),
-        "evaluation": ("Evaluation", "evaluate"),
+        "evaluation": ("DocumentEvaluation", "Evaluation", "evaluate", "evaluate_documents"),
         "generation": ("Piece", "SamplingParams", "generate", "stream"),
         "model": ("ModelConfig", "TransformerBlock", "TransformerLM"),
         "model.attention": ("MultiHeadSelfAttention",),

@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cs336lm.training.config import SECTIONS, Config, config_from_tables
-from cs336lm.training.config.values import is_optional, parse_text, without_none
+from cs336lm.training.config.values import is_optional, parse_text, table_among, without_none
 
 _NONE = ("None", "none")
+_NONES = (["None"], ["none"])  # where a flag takes several texts
 _METAVARS = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
 
 
@@ -93,7 +94,9 @@ def config_from_flags(given: Mapping[str, Any], base: Config) -> Config:
         texts = {name: given[key] for name in hints if (key := f"{section}.{name}") in given}
         # TOML has no null, so None cannot go through the tables.
         empty = {
-            name: None for name, text in texts.items() if is_optional(hints[name]) and text in _NONE
+            name: None
+            for name, text in texts.items()
+            if is_optional(hints[name]) and (text in _NONE or text in _NONES)
         }
         if empty:
             replaced = dataclasses.replace(getattr(base, section), **empty)
@@ -108,8 +111,11 @@ def config_from_flags(given: Mapping[str, Any], base: Config) -> Config:
 
 def _values_of(hint: Any) -> dict[str, Any]:
     """How many values a flag takes, and what stands for them in the help."""
-    hint = without_none(hint)
+    table, hint = table_among(hint), without_none(hint)
     arguments = typing.get_args(hint)
+    if table is not None:
+        one = _values_of(hint)["metavar"]
+        return {"nargs": "+", "metavar": (one, f"{one}=WEIGHT")}
     if typing.get_origin(hint) is Literal:
         return {"metavar": "{" + ",".join(map(str, arguments)) + "}"}
     if typing.get_origin(hint) is tuple:

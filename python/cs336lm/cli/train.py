@@ -133,6 +133,7 @@ def _opening(trainer: Trainer) -> str:
         f"{trainer.run.path}: training {done}{parameters / 1e6:.2f} M parameters{compared} on "
         f"{many}{trainer.device.type} in {str(trainer.dtype).removeprefix('torch.')}, "
         f"{data.batch_size * model.context_length:,} tokens per step"
+        + "".join(f"\n  {remark}" for remark in trainer.data.plan.remarks())
     )
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FORMATS = ("png", "svg", "pdf")
+_DASHES = ("solid", "dashed", "dotted", "dashdot")  # a style per round through the colours
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 _STYLE: dict[Any, Any] = {
@@ -32,7 +33,7 @@ _STYLE: dict[Any, Any] = {
 _UNDATED = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
 
 
-def refuse_unknown_format(out: str | Path) -> str:
+def picture_format(out: str | Path) -> str:
     """The format that the extension of ``out`` says; raises ``UsageError`` if it says none."""
     form = Path(out).suffix.lower().removeprefix(".")
     if form not in FORMATS:
@@ -64,13 +65,19 @@ def as_svg(draw: Callable[[], Figure]) -> str:
     return element
 
 
+def line_style(index: int) -> dict[str, Any]:
+    """Colour and line style of a run: the styles change when the colours are used up."""
+    rounds, colour = divmod(index, len(COLOURS))
+    return {"color": COLOURS[colour], "linestyle": _DASHES[rounds % len(_DASHES)]}
+
+
 @contextmanager
 def drawing_into(out: str | Path) -> Iterator[Callable[[Figure], None]]:
     """A function that writes a figure into ``out``, atomically; figures made inside have our style.
 
     Raises ``UsageError`` if the extension is no format.
     """
-    form = refuse_unknown_format(out)
+    form = picture_format(out)
     import matplotlib
 
     with matplotlib.rc_context(_STYLE), atomic_write(out) as file:

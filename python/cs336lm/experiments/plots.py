@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cs336lm.errors import UsageError
-from cs336lm.experiments.figures import COLOURS, drawing_into, refuse_unknown_format
+from cs336lm.experiments.figures import drawing_into, line_style, picture_format
 from cs336lm.training.trackers.jsonl import read_metrics
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 Scale = Literal["auto", "linear", "log"]
 Axis = Literal["step", "tokens", "seconds"]
 
-_DASHES = ("solid", "dashed", "dotted", "dashdot")  # a style per round through the colours
 _LOG_FROM = 8.0  # highest loss over lowest from which a linear axis would show little
 
 
@@ -115,7 +114,7 @@ def plot_curves(
     Raises:
         UsageError: the extension is none of these, or there is no curve.
     """
-    refuse_unknown_format(out)
+    picture_format(out)
     if not curves:
         raise UsageError("there is no run to plot")
     with drawing_into(out) as save:
@@ -167,14 +166,8 @@ def _draw_panel(
     for index, curve in enumerate(curves):
         for points, is_val in ((curve.train, False), (curve.val, True)):
             places = [place / per_unit for place in points.along(axis)]
-            _draw_points(axes, places, points.losses, _line_style(index), is_val=is_val)
+            _draw_points(axes, places, points.losses, line_style(index), is_val=is_val)
     _label_axes(axes, unit, curves, floor, scale)
-
-
-def _line_style(index: int) -> dict[str, Any]:
-    """Colour and line style of a run: the styles change when the colours are used up."""
-    rounds, colour = divmod(index, len(COLOURS))
-    return {"color": COLOURS[colour], "linestyle": _DASHES[rounds % len(_DASHES)]}
 
 
 def _draw_points(
@@ -263,7 +256,7 @@ def _add_legend(figure: Figure, curves: list[Curve], columns: int = 4) -> None:
     entries: list[Line2D] = []
     for index, curve in enumerate(curves):
         last = f"  (val {curve.val.losses[-1]:.3f})" if curve.val.losses else ""
-        entries.append(Line2D([], [], label=curve.name + last, **_line_style(index)))
+        entries.append(Line2D([], [], label=curve.name + last, **line_style(index)))
     entries.append(Line2D([], [], color="#777777", marker="o", markersize=4, label="validation"))
     entries.append(Line2D([], [], color="#777777", linewidth=1.0, alpha=0.75, label="training"))
     figure.legend(

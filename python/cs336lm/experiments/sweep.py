@@ -76,7 +76,8 @@ class Sweep:
         self.results = Results(self.path / "results.jsonl")
         self.journal = self.path / "search.journal"
         self._base_file = self.path / "base.toml"
-        self._vocab_size = open_data(self.base).vocab_size
+        data = open_data(self.base)
+        self._vocab_size, self._tokens = data.vocab_size, len(data.train)
         self.loss_bound = math.log(self._vocab_size) + 0.5 if loss_bound is None else loss_bound
         self._prune = prune
 
@@ -169,7 +170,7 @@ class Sweep:
         """Raises ``UsageError`` if one of ``variants`` is an impossible configuration."""
         for overrides in variants:
             try:
-                with_overrides(self.base, overrides).resolved(self._vocab_size)
+                with_overrides(self.base, overrides).resolved(self._vocab_size, self._tokens)
             except UsageError as error:
                 raise UsageError(f"{described(overrides)}: {error}") from None
 
@@ -200,10 +201,10 @@ class Sweep:
         save_config(config, trial.config)
 
     def _parameters(self, overrides: Overrides) -> int:
-        from cs336lm.model.transformer import TransformerLM
+        from cs336lm.model.accounting import total_parameters
 
-        config = with_overrides(self.base, overrides).resolved(self._vocab_size)
-        return sum(p.numel() for p in TransformerLM(config.model, device="meta").parameters())
+        config = with_overrides(self.base, overrides).resolved(self._vocab_size, self._tokens)
+        return total_parameters(config.model)
 
 
 def trial_name(overrides: Overrides, seed: int) -> str:

@@ -251,7 +251,7 @@ _SHORT = {
 
 def published_peaks() -> dict[str, float]:
     """Operations a second by device and precision: ``{"h100-bf16": 989e12, ...}``."""
-    found = {}
+    found: dict[str, float] = {}
     for name, full in _SHORT.items():
         peaks = _DEVICES[full]
         each = {

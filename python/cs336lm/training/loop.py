@@ -77,6 +77,7 @@ def _batches(setup: Setup) -> Iterator[tuple[int, Tensor, Tensor]]:
         device=setup.device,
         rank=world.rank,
         world_size=world.size,
+        plan=setup.data.plan,
     )
     steps = setup.budget.steps_left()
     with closing(loader.iterate(steps)) as batches:

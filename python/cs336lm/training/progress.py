@@ -21,6 +21,8 @@ class Progress:
     """The step after which the validation loss was best."""
     best_measured_on: str | None = None
     """What that validation looked at, see ``Validator``."""
+    owes_validation: bool = False
+    """Whether the validation after this step was cut short by a signal."""
     validation_seconds: float = 0.0
     """How long the last validation took."""
     warmup_seconds: float = 0.0

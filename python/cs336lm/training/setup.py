@@ -99,7 +99,7 @@ def set_up(
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
     measured_on = None
     if data.val is not None:
-        measured_on = validation_fingerprint(data.val, config, str(dtype))
+        measured_on = validation_fingerprint(data, config, str(dtype))
     progress, best_is_missing = Progress(), False
     if run.step_checkpoints():
         path = run.pick_checkpoint("last")

@@ -16,13 +16,13 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from torch import Tensor
 
-from cs336lm.training.config import Config
+from cs336lm.training.config import Config, config_tables
 from cs336lm.training.distributed import StopVote
 from cs336lm.training.environment import record_environment
 from cs336lm.training.loop import run_steps
@@ -141,8 +141,9 @@ class Trainer:
         if not self.world.is_main:
             return None
         train, step, path = self.config.train, self.progress.step, self.run.path
+        tables = config_tables(self.config)
         others: dict[str, Callable[[], Tracker]] = {
-            name: partial(TRACKERS[name], path, asdict(self.config), step) for name in train.track
+            name: partial(TRACKERS[name], path, tables, step) for name in train.track
         }
         if self._console:
             others["console"] = partial(

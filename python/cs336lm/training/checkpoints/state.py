@@ -181,11 +181,14 @@ def _grouped_as_now(
 ) -> dict[str, Any]:
     """The optimizer's state dict with its parameters in the groups that ``optimizer`` has.
 
-    Groups follow from settings (a role with a learning rate of its own, say), which may be others
-    when a run goes on: what is remembered of a parameter is found by its name. (Checkpoints of
-    before there were names stay as they are.)
+    The groups of ``build_optimizer`` follow from settings (a role with a learning rate of its own,
+    say), which may be others when a run goes on: what is remembered of a parameter is found by its
+    name. Somebody's own groups are left to match, and so are checkpoints of before there were
+    names.
     """
     saved: dict[str, Any] = state["optimizer"]
+    if not all("base_lr" in group for group in optimizer.param_groups):
+        return saved
     before, now = state.get("optimizer_parameters"), _names_in_order(model, optimizer)
     if before is None or None in now or set(before) != set(now):
         return saved

@@ -20,23 +20,48 @@ from cs336lm.model.roles import Role
 class DataConfig:
     """Token files and batches."""
 
-    train: Path | None = None
-    """Token file to train on, made by `cs336lm tokenize`; the one thing that must be given."""
+    train: Path | dict[Path, float] | None = None
+    """Token file to train on, made by `cs336lm tokenize`; the one thing that must be given. Several
+    of them as FILE=WEIGHT each: a.npy=0.7 b.npy=0.3; in a file a table [data.train]."""
     val: Path | None = None
     """Token file to validate on; none means no validation."""
     tokenizer: Path | None = None
     """Tokenizer of the token files; kept in the run directory, for `generate` and `evaluate`."""
     batch_size: int = 32
     """Sequences a step learns from, over all devices and all rounds of accumulation."""
+    sampling: Literal["uniform", "epochs", "documents"] = "uniform"
+    """Windows of the token file that a step learns from: any, equally likely (uniform); each once
+    before any comes again (epochs); those that begin where a document begins (documents)."""
+    document_token: int | None = None
+    """Id of the token that ends a document; none means the tokenizer's <|endoftext|>."""
 
     def __post_init__(self) -> None:
         _at_least("data.batch_size", self.batch_size, 1)
+        _at_least("data.document_token", self.document_token, 0)
+        if isinstance(self.train, dict):
+            if not self.train:
+                raise UsageError("data.train names no file: write one as FILE=WEIGHT")
+            for path, weight in self.train.items():
+                if not (weight > 0 and math.isfinite(weight)):
+                    raise UsageError(
+                        f"data.train: the weight {weight} of {path} is impossible: it must be a "
+                        "number above 0"
+                    )
+
+    @property
+    def train_files(self) -> dict[Path, float]:
+        """The token files to train on with their weights; a single one has the weight 1."""
+        if isinstance(self.train, dict):
+            return self.train
+        return {} if self.train is None else {self.train: 1.0}
 
     def relative_to(self, folder: Path) -> DataConfig:
         """The same with its relative paths taken to be relative to ``folder``."""
         return dataclasses.replace(
             self,
-            train=self.train and folder / self.train,
+            train={folder / path: weight for path, weight in self.train.items()}
+            if isinstance(self.train, dict)
+            else self.train and folder / self.train,
             val=self.val and folder / self.val,
             tokenizer=self.tokenizer and folder / self.tokenizer,
         )
@@ -191,8 +216,15 @@ class TrainConfig:
     """Rounds in which each device works off its share of a batch; more rounds, less memory."""
     eval_every: int = 250
     """Steps between validations; 0 means only at the end."""
-    eval_batches: int = 20
-    """Size of a validation, in batches of 32 windows: the same ones whatever data.batch_size."""
+    eval_batches: int | None = None
+    """Size of a validation, in batches of 32 windows spread over the file: the same ones whatever
+    data.batch_size; none means 20, unless eval_tokens says another size."""
+    eval_tokens: int | None = None
+    """Size of a validation, in tokens from the file's beginning on, rounded up to whole windows:
+    the same tokens for models of any context length that divides it."""
+    eval_by_document: bool = False
+    """Validate on windows that begin where a document begins, as data.sampling = documents trains;
+    eval_tokens and eval_batches then say how many of them."""
     log_every: int = 10
     """Steps between lines of metrics.jsonl."""
     checkpoint_every: int = 500
@@ -210,8 +242,15 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise UsageError(f"train.{name}={value} is impossible: it must be above 0")
-        for name in ("grad_accumulation", "eval_batches", "log_every", "keep_checkpoints"):
+        for name in ("grad_accumulation", "log_every", "keep_checkpoints"):
             _at_least(f"train.{name}", getattr(self, name), 1)
+        for name in ("eval_batches", "eval_tokens"):
+            _at_least(f"train.{name}", getattr(self, name), 1)
+        if self.eval_batches is not None and self.eval_tokens is not None:
+            raise UsageError(
+                f"train.eval_batches={self.eval_batches} and train.eval_tokens={self.eval_tokens} "
+                "both say how large a validation is: give one of them, and None for the other"
+            )
         if self.seed > _LARGEST_SEED:
             raise UsageError(
                 f"train.seed={self.seed} is impossible: it must be at most {_LARGEST_SEED}, a "
@@ -222,6 +261,9 @@ class TrainConfig:
                 f"train.device={self.device!r} must be one of auto, cpu, cuda, cuda:N, mps"
             )
 
+
+EVAL_BATCHES = 20
+"""Where neither ``eval_batches`` nor ``eval_tokens`` says how large a validation is."""
 
 _LARGEST_SEED = 2**64 - 1  # of PyTorch's generators
 
@@ -268,6 +310,9 @@ class Config:
         warmup = optim.warmup_steps
         if warmup is None and steps is not None:
             warmup = steps // 20
+        train = dataclasses.replace(self.train, steps=steps)
+        if train.eval_batches is None and train.eval_tokens is None:
+            train = dataclasses.replace(train, eval_batches=EVAL_BATCHES)
         has_muon = optim.name in ("muon", "normuon")
         return dataclasses.replace(
             self,
@@ -279,7 +324,7 @@ class Config:
                 warmup_steps=warmup,
                 matrix_lr=optim.lr_of("matrix") if has_muon else optim.matrix_lr,
             ),
-            train=dataclasses.replace(self.train, steps=steps),
+            train=train,
         )
 
     def _steps(self, train_tokens: int | None) -> int | None:

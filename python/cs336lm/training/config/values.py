@@ -13,8 +13,11 @@ from cs336lm.errors import UsageError
 def convert(value: Any, hint: Any, name: str) -> Any:
     """``value`` as the type ``hint`` of the field ``name``, or a ``UsageError`` that says both."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if is_optional(hint):  # X | None: TOML has no null
-        return convert(value, arguments[0], name)
+    if origin in (typing.Union, types.UnionType):  # X | None, for TOML has no null; or X | dict
+        return convert(value, _choose(arguments, value), name)
+    if origin is dict and isinstance(value, dict):
+        key, each = arguments
+        return {convert(k, key, name): convert(v, each, f"{name}[{k!r}]") for k, v in value.items()}
     if origin is Literal and value in arguments:
         return value
     if origin is tuple and isinstance(value, list):
@@ -30,13 +33,21 @@ def convert(value: Any, hint: Any, name: str) -> Any:
     raise UsageError(f"{name}={value!r} is impossible: it must be {_describe(hint)}")
 
 
+def _choose(hints: tuple[Any, ...], value: Any) -> Any:
+    """The one that is meant for a value: a table, if it is a table and may be, else the first."""
+    tables = [hint for hint in hints if typing.get_origin(hint) is dict]
+    return tables[0] if tables and isinstance(value, dict) else hints[0]
+
+
 def parse_text(text: Any, hint: Any) -> Any:
     """What a TOML file would hold where ``text`` (or a list of texts) is typed for a field.
 
     The text itself if nothing fits: :func:`convert` then says what is wrong with it.
     """
-    hint = without_none(hint)
+    table, hint = table_among(hint), without_none(hint)
     arguments = typing.get_args(hint)
+    if table is not None:
+        return _table(text, *typing.get_args(table))
     if isinstance(text, list):
         each = [arguments[0]] * len(text) if arguments[-1] is ... else arguments
         return [parse_text(part, kind) for part, kind in zip(text, each, strict=True)]
@@ -50,13 +61,31 @@ def parse_text(text: Any, hint: Any) -> Any:
     return text
 
 
+def _table(texts: list[str], key: Any, value: Any) -> Any:
+    """``["a=0.7", "b=0.3"]`` as a table; one text without a number is what it is."""
+    pairs = [text.rpartition("=") for text in texts]
+    numbers = [parse_text(number, value) for _, _, number in pairs]
+    if len(texts) == 1 and not isinstance(numbers[0], value):
+        return texts[0]
+    return {
+        name if equals else text: number if equals else ""
+        for text, (name, equals, _), number in zip(texts, pairs, numbers, strict=True)
+    }
+
+
+def table_among(hint: Any) -> Any:
+    """The ``dict[...]`` that a union offers beside something else, or None."""
+    offered = typing.get_args(hint) if is_optional(hint) else ()
+    return next((other for other in offered if typing.get_origin(other) is dict), None)
+
+
 def is_optional(hint: Any) -> bool:
-    """Whether a field may be left open."""
+    """Whether a field may be left open, or take several types."""
     return typing.get_origin(hint) in (typing.Union, types.UnionType)
 
 
 def without_none(hint: Any) -> Any:
-    """The type of a field that is not left open."""
+    """The type of a field that is not left open, the first of several."""
     return typing.get_args(hint)[0] if is_optional(hint) else hint
 
 
@@ -67,6 +96,8 @@ def _describe(hint: Any) -> str:
     if origin is tuple:
         each = "any number" if arguments[-1] is ... else str(len(arguments))
         return f"a list of {each}, each {_describe(arguments[0])}"
+    if origin is dict:
+        return f"a table from {_describe(arguments[0])} to {_describe(arguments[1])}"
     return {
         bool: "true or false",
         int: "a whole number",
