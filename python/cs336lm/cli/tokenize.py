@@ -10,11 +10,11 @@ from cs336lm.cli.options import (
     count,
     fraction,
     load_tokenizer,
+    named_files,
     read_options,
 )
 from cs336lm.cli.parser import parser_for
 from cs336lm.cli.progress import megabytes, progress_bars, speed
-from cs336lm.text.inputs import input_files
 
 _EPILOG = """\
 examples:
@@ -86,7 +86,7 @@ def main(argv: list[str]) -> int:
     if not arguments.out.endswith(".npy"):
         parser.error(f"--out {arguments.out} does not end in .npy")
 
-    files = input_files(arguments.inputs)
+    files = named_files(arguments.inputs, arguments.text_field)
     tokenizer = load_tokenizer(arguments.tokenizer, arguments)
     began = time.perf_counter()
     with progress_bars() as progress:

@@ -6,10 +6,15 @@ import time
 import warnings
 
 from cs336lm._bpe import FolderClaim
-from cs336lm.cli.options import add_counting, add_threads, positive, train_options
+from cs336lm.cli.options import (
+    add_counting,
+    add_threads,
+    named_files,
+    positive,
+    train_options,
+)
 from cs336lm.cli.parser import parser_for
 from cs336lm.cli.progress import megabytes, progress_bars, shown, speed
-from cs336lm.text.inputs import input_files
 from cs336lm.text.tokenizer import Tokenizer
 from cs336lm.text.training import check_savable
 
@@ -73,7 +78,7 @@ def main(argv: list[str]) -> int:
 
     if not arguments.counts:
         check_savable(arguments.special_token, arguments.pattern)
-    files = arguments.counts or input_files(arguments.inputs)
+    files = arguments.counts or named_files(arguments.inputs, arguments.text_field)
     claim = FolderClaim(arguments.out, files)
     try:
         return _train(arguments, files)
