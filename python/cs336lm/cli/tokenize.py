@@ -38,9 +38,10 @@ file. --val-fraction puts some documents, chosen by --seed, into a second file (
 --shard-tokens writes tokens-00000.npy and so on, which tokens.json lists; 'cs336lm train' takes
 tokens.npy for all of them. What --out replaces was written by tokenize: any other file stays, and
 so does an input, whatever it is called; links are followed and permissions kept. One job at a time
-writes an --out: it holds a lock on .tokens.lock beside it, which it removes. With --resume an
-interrupted job goes on after its last finished shard: at once, but in a .gz or .zst file, which
-must be unpacked up to there."""
+writes an --out: it holds a lock on .tokens.lock beside it, which it removes. Arrays of an older job
+of the same --out that the new one does not write are removed at its end. With --resume an
+interrupted job goes on after its last finished shard, once it has read those that are finished and
+found them as it wrote them; a .gz or .zst file must be unpacked up to there."""
 
 
 def main(argv: list[str]) -> int:
