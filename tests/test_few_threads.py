@@ -20,7 +20,7 @@ TEXT = "the cat sat on the mat. " * 2000
 EOT = "<|endoftext|>"
 
 PROGRAM = """
-import contextlib, io, os, resource, sys
+import contextlib, io, os, resource, sys, threading
 import numpy
 from cs336lm import Tokenizer
 from cs336lm.cli.main import main
@@ -54,7 +54,7 @@ if os.getuid() == 0:
     os.setgroups([])
     os.setgid(65534)
     os.setuid(65534)
-import threading
+# To the end.
 try:
     for _ in range(limit + 1):
         threading.Thread(target=threading.Event().wait, args=(60,), daemon=True).start()
@@ -62,7 +62,7 @@ except RuntimeError:
     print("refused")
 """
 
-CHECKED = PROGRAM.partition("import threading")[0] + 'run("again-")\nprint("done")\n'
+CHECKED = PROGRAM.partition("# To the end.")[0] + 'run("again-")\nprint("done")\n'
 
 
 @pytest.fixture
