@@ -155,9 +155,7 @@ def test_what_only_python_writes_drops_no_document(folder: Path) -> None:
     assert tokenize("a.jsonl") == 1
 
 
-def test_a_folder_says_what_it_leaves_out(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_folder_says_what_it_leaves_out(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     corpus = folder / "corpus"
     (corpus / "sub").mkdir(parents=True)
     (corpus / "a.json").write_text('{"text": "one "}\n{"text": "two "}\n')

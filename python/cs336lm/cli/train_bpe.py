@@ -27,11 +27,13 @@ examples:
   zcat huge.gz | cs336lm train-bpe - --vocab-size 32000 --out tokenizer/
   cs336lm train-bpe --counts 0.bin 1.bin --vocab-size 32000 --out tokenizer/
 
-A directory is all texts in it (.txt, .md, .jsonl, .ndjson, .parquet, and .json with a record a line;
-a note says what else there is). .gz and .zst are unpacked; each line of a .jsonl file and each row
-of a .parquet file is a document. A --pattern of your own is matched by a general engine, which is
-far slower, and says of no place that a word ends there: several threads share such work only where
-there are several files, or special tokens between the documents.
+A directory is all texts in it (.txt, .md, .jsonl, .ndjson, .parquet, and .json with a record a
+line); a note says what else there is. .gz and .zst are unpacked; each line of a .jsonl file and
+each row of a .parquet file is a document.
+
+A --pattern of your own is matched by a general engine, which is far slower and is sure of no place
+where a word ends: threads share such work only where there are several files, or special tokens
+between the documents.
 
 --out becomes a directory with tokenizer.json (opens in Hugging Face's tokenizers and transformers),
 vocab.json and merges.txt. Files of these names that train-bpe did not write are not replaced, nor
