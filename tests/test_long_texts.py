@@ -30,7 +30,7 @@ def test_a_long_text_has_the_ids_of_its_documents(tokenizer: Tokenizer, pattern:
     """Without special tokens it is one segment, which is encoded in parts of four megabytes."""
     tokenizer = with_pattern(tokenizer, pattern)
     document = texts.MULTILINGUAL + texts.CODE + "a" * 999 + "\n\nX"
-    repeats = (18 << 20) // len(document.encode())
+    repeats = (9 << 20) // len(document.encode())
     ids = tokenizer.encode(document * repeats)
     streamed = tokenizer.encode_iterable(document for _ in range(repeats))
     assert ids == list(streamed)
@@ -59,7 +59,7 @@ def test_a_signal_is_handled_while_a_long_text_is_encoded(
     """Three of them, one after the other was handled. Handled only at the end, the first would be
     the last."""
     tokenizer = with_pattern(tokenizer, pattern)
-    letters = np.random.default_rng(0).integers(0, 27, 30_000_000, dtype=np.uint8)
+    letters = np.random.default_rng(0).integers(0, 27, 12_000_000, dtype=np.uint8)
     text = (letters + ord("a")).tobytes().replace(b"{", b" ").decode()
     handled, count = threading.Event(), 0
 
