@@ -10,6 +10,7 @@ from cs336lm.cli.options import (
     add_text_fields,
     add_tokenizer,
     load_tokenizer,
+    named_files,
     positive,
 )
 from cs336lm.cli.output import print_json
@@ -124,8 +125,9 @@ def _tokenizer(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _measure(tokenizer: Tokenizer, arguments: argparse.Namespace) -> dict[str, Any]:
+    files = named_files([arguments.on], arguments.text_field)
     tokens, size = tokenizer.count_tokens(
-        arguments.on, text_field=arguments.text_field, text_column=arguments.text_column
+        files, text_field=arguments.text_field, text_column=arguments.text_column
     )
     ratio = size / tokens if tokens else None
     return {"path": arguments.on, "bytes": size, "tokens": tokens, "bytes_per_token": ratio}

@@ -173,6 +173,20 @@ def add_tokenizer_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def named_files(paths: list[str], text_field: str) -> list[str]:
+    """The files that ``paths`` stand for; a note says what of a directory is left out."""
+    import warnings
+
+    from cs336lm.text.inputs import input_files
+
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        files = input_files(paths, text_field)
+    for warning in warned:
+        print(f"note: {warning.message}", file=sys.stderr)
+    return files
+
+
 def load_tokenizer(path: str, arguments: argparse.Namespace) -> Tokenizer:
     """The tokenizer at ``path``, with the flags of :func:`add_tokenizer_options`."""
     import warnings

@@ -20,7 +20,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -62,6 +62,26 @@ class RunDirectory:
     def holds_weights(self) -> bool:
         """Whether a run got as far as saving something here."""
         return bool(self.step_checkpoints()) or self.best_checkpoint.exists()
+
+    def refuse_if_foreign(self) -> None:
+        """Raises ``UsageError`` if a run would replace what no run has written here."""
+        written = (self.config_file, self.metrics_file, self.environment_file)
+        there = [path for path in written if path.exists() and path.stat().st_size]
+        if there and not self._is_of_a_run():
+            raise UsageError(
+                f"{there[0]} would be written over, but was not written by `cs336lm train`: name "
+                "another --run-dir, or move that file away"
+            )
+
+    def _is_of_a_run(self) -> bool:
+        """Whether a run was begun here: it left its lock, or (of before there was one) the rest."""
+        with suppress(OSError):
+            if self._lock_file.read_text(errors="replace").startswith("process "):
+                return True
+        with suppress(OSError, ValueError):
+            load_config(self.config_file)
+            return self.checkpoints.is_dir()
+        return False
 
     def refuse_if_in_use(self) -> None:
         """Raises ``UsageError`` if a process trains in this directory now."""

@@ -69,6 +69,7 @@ def set_up(
     """
     run = RunDirectory(run_dir)
     run.refuse_if_in_use()
+    run.refuse_if_foreign()
     if run.holds_weights() and not resume:
         raise UsageError(
             f"{run_dir} already contains a run: continue it with --resume, or name another "

@@ -205,7 +205,8 @@ class TrainConfig:
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Precision of the matrix products; auto means bfloat16 on cuda and float32 elsewhere."""
     fp8: bool = False
-    """Multiply in eight bits inside the blocks, on GPUs that can (Ada, Hopper and later)."""
+    """Multiply in eight bits inside the blocks, on GPUs that can (Ada, Hopper and later); MFU stays
+    relative to the device's peak in ``dtype``, so that runs with and without it compare."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
     """Under torchrun: every device holds all weights (ddp), or a slice of each (fsdp)."""
     compile: bool = False
