@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from cs336lm.cli.options import positive, spin_briefly
+from cs336lm.cli.options import add_checkpoint, positive, spin_briefly
 from cs336lm.cli.output import print_json
 from cs336lm.cli.parser import parser_for
 from cs336lm.errors import UsageError
@@ -29,12 +29,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--data", type=Path, metavar="FILE.npy", help="token file (default: the run's data.val)"
     )
-    parser.add_argument(
-        "--checkpoint",
-        choices=("best", "last"),
-        default="best",
-        help="best by validation loss (default), or last",
-    )
+    add_checkpoint(parser)
     parser.add_argument(
         "--batch-size",
         type=positive,

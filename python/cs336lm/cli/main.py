@@ -21,6 +21,10 @@ COMMANDS = {
     "evaluate": ("evaluate", "run directory + tokens -> loss, perplexity, bits per byte"),
     "generate": ("generate", "run directory + prompt -> text"),
     "plot": ("plot", "run directories -> learning curves"),
+    "export": ("export", "run directory -> Hugging Face, safetensors, GGUF"),
+    "import": ("import_run", "a Llama in Hugging Face's format -> run directory"),
+    "export-tokenizer": ("export_tokenizer", "tokenizer -> Hugging Face's, GPT-2's, tiktoken's files"),
+    "data": ("data", "download the course's corpora"),
     "stories": ("stories", "the built-in corpus, with its exact entropy"),
     "demo": ("demo", "all of it, in two minutes, on a laptop"),
 }
