@@ -1,4 +1,4 @@
-"""``cs336lm export --format hf`` and ``safetensors``, opened by the libraries they are meant for."""
+"""``cs336lm export --format hf`` and ``safetensors``, opened by the libraries they are for."""
 
 import json
 

@@ -172,7 +172,7 @@ def new_directory(path: str | Path) -> Iterator[Path]:
 
 
 def refuse_if_there(path: str | Path) -> None:
-    """Raises ``UsageError`` if ``path`` is anything but a place that is free, or an empty folder."""
+    """Raises ``UsageError`` unless ``path`` is free, or an empty folder."""
     found = Path(path)
     if not os.path.lexists(found) or (found.is_dir() and not any(found.iterdir())):
         return

@@ -23,7 +23,10 @@ COMMANDS = {
     "plot": ("plot", "run directories -> learning curves"),
     "export": ("export", "run directory -> Hugging Face, safetensors, GGUF"),
     "import": ("import_run", "a Llama in Hugging Face's format -> run directory"),
-    "export-tokenizer": ("export_tokenizer", "tokenizer -> Hugging Face's, GPT-2's, tiktoken's files"),
+    "export-tokenizer": (
+        "export_tokenizer",
+        "tokenizer -> others' formats",
+    ),
     "data": ("data", "download the course's corpora"),
     "stories": ("stories", "the built-in corpus, with its exact entropy"),
     "demo": ("demo", "all of it, in two minutes, on a laptop"),

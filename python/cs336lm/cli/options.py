@@ -81,7 +81,7 @@ def token_with_id(text: str) -> tuple[str, int | None]:
     return text, None
 
 
-def checkpoint(text: str) -> "Which":
+def checkpoint(text: str) -> Which:
     """The type of a flag that names a checkpoint: ``best``, ``last``, or the number of a step."""
     if text == "best" or text == "last":
         return text

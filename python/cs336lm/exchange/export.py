@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cs336lm.training.run_directory import Which
 
 Write = Callable[["TransformerLM", "Tokenizer | None", Path, str], list[str]]
-"""(model, tokenizer, place, dtype): writes it and returns what the user should know, a line each."""
+"""(model, tokenizer, place, dtype): writes it, returns what the user should know, a line each."""
 
 
 class Format(NamedTuple):

@@ -249,7 +249,8 @@ def load_run(
     """The trained model of a run, ready for use, with its configuration and tokenizer.
 
     ``which`` is ``"best"`` by validation loss (the last checkpoint, where nothing was validated),
-    ``"last"``, or the step of a checkpoint that was kept. The model is in float32 and in evaluation mode.
+    ``"last"``, or the step of a checkpoint that was kept. The model is in float32 and in evaluation
+    mode.
     """
     from cs336lm.model.initial import undrawn_weights
     from cs336lm.model.transformer import TransformerLM

@@ -84,6 +84,8 @@ class TrainConfig:
 
     steps: int = 2000
     """Optimizer steps in all; the learning rate reaches min_lr at the last."""
+    init_from: Path | None = None
+    """Run directory whose best weights training starts from; none means new ones are drawn."""
     seed: int = 0
     """Decides the initial weights and which tokens each step sees; a number of 64 bits."""
     device: str = "auto"
@@ -158,6 +160,15 @@ class Config:
                 f"train.grad_accumulation={self.train.grad_accumulation}"
             )
 
+    def relative_to(self, folder: Path) -> Config:
+        """The same with its relative paths taken to be relative to ``folder``."""
+        start = self.train.init_from
+        return dataclasses.replace(
+            self,
+            data=self.data.relative_to(folder),
+            train=dataclasses.replace(self.train, init_from=start and folder / start),
+        )
+
     def resolved(self, vocab_size: int) -> Config:
         """This configuration with every value that was left open filled in, and paths absolute.
 
@@ -170,8 +181,7 @@ class Config:
                 "run would end before the learning rate is reached"
             )
         return dataclasses.replace(
-            self,
-            data=self.data.relative_to(Path.cwd()),
+            self.relative_to(Path.cwd()),
             model=dataclasses.replace(self.model, vocab_size=vocab_size, d_ff=self.model.ffn_width),
             optim=dataclasses.replace(
                 optim,
