@@ -12,6 +12,7 @@ from cs336lm.training.config import (
     SECTIONS,
     Config,
     DataConfig,
+    TrainConfig,
     dump_config,
     load_config,
     save_config,
@@ -51,6 +52,7 @@ sections = {
     | dict.fromkeys(("eval_batches", "log_every", "keep_checkpoints"), counts)
     | {"grad_accumulation": st.sampled_from([1, 2, 3, 4, 6, 12])}
     | {"device": st.sampled_from(["auto", "cpu", "cuda", "cuda:1", "mps"])}
+    | {"init_from": st.none() | paths}
     | {"track": st.lists(st.sampled_from(["tensorboard", "wandb"])).map(tuple)},
 }
 configs = st.builds(
@@ -80,7 +82,8 @@ def test_toml_gives_back_the_same_configuration(tmp_path_factory, config):
 
 
 def test_every_field_is_written_once_resolved():
-    config = Config(data=DataConfig(*map(Path, ("/a", "/b", "/c")))).resolved(vocab_size=300)
+    data = DataConfig(*map(Path, ("/a", "/b", "/c")))
+    config = Config(data=data, train=TrainConfig(init_from=Path("/d"))).resolved(vocab_size=300)
     written = tomllib.loads(dump_config(config))
     for section in dataclasses.fields(config):
         assert written[section.name].keys() == vars(getattr(config, section.name)).keys()

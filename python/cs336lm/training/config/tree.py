@@ -84,8 +84,6 @@ class TrainConfig:
 
     steps: int = 2000
     """Optimizer steps in all; the learning rate reaches min_lr at the last."""
-    init_from: Path | None = None
-    """Run directory whose best weights training starts from; none means new ones are drawn."""
     seed: int = 0
     """Decides the initial weights and which tokens each step sees; a number of 64 bits."""
     device: str = "auto"
@@ -114,6 +112,8 @@ class TrainConfig:
     """How many of the last checkpoints to keep, beside the best one."""
     track: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Where else metrics go: tensorboard, wandb (each an extra to install)."""
+    init_from: Path | None = None
+    """Run directory whose best weights training starts from; none means new ones are drawn."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "seed", "eval_every", "checkpoint_every"):
