@@ -83,8 +83,10 @@ def token_with_id(text: str) -> tuple[str, int | None]:
 
 def checkpoint(text: str) -> Which:
     """The type of a flag that names a checkpoint: ``best``, ``last``, or the number of a step."""
-    if text == "best" or text == "last":
-        return text
+    if text == "best":
+        return "best"
+    if text == "last":
+        return "last"
     if not (text.isascii() and text.isdigit()):
         raise argparse.ArgumentTypeError(f"{text!r} is not best, last or the number of a step")
     return int(text)
