@@ -36,11 +36,19 @@ def options(section, field):
 sections = {
     "data": dict.fromkeys(("train", "val", "tokenizer"), st.none() | paths)
     | {"batch_size": st.just(12)},
-    "model": dict.fromkeys(("context_length", "num_layers"), counts)
+    "model": dict.fromkeys(
+        ("context_length", "num_layers", "rope_original_context_length"), counts
+    )
     | dict.fromkeys(("vocab_size", "d_ff"), st.none() | counts)
     | {"d_model": st.just(24), "num_heads": st.sampled_from([1, 2, 3, 4, 6, 12])}
-    | {"rope_theta": large, "rms_norm_eps": rates}
-    | dict.fromkeys(("norm", "positions", "ffn"), None),
+    | {"rope_theta": large, "rms_norm_eps": rates, "num_kv_heads": st.just(1) | st.none()}
+    | {"logit_softcap": st.just(0.0) | st.floats(0, 1e300, exclude_min=True)}
+    | dict.fromkeys(("tie_embeddings", "qk_norm", "zero_init"), st.booleans())
+    | dict.fromkeys(("residual_scalars", "value_embeddings"), st.booleans())
+    | {"positions": st.just("rope"), "rope_scaling_factor": st.floats(1, 1e300, exclude_min=True)}
+    | {"rope_low_freq_factor": st.floats(0, 1, exclude_min=True)}
+    | {"rope_high_freq_factor": st.floats(1, 1e300, exclude_min=True)}
+    | dict.fromkeys(("norm", "ffn", "rope_scaling"), None),
     "optim": dict.fromkeys(("name", "schedule"), None)
     | dict.fromkeys(("eps", "weight_decay", "grad_clip"), st.just(0.0) | large)
     | {"lr": st.floats(0.5), "min_lr": st.none() | st.floats(0, 0.5)}

@@ -39,7 +39,7 @@ def test_the_file_holds_the_values_and_says_which_were_derived(finished):
     assert tables["optim"]["min_lr"] == pytest.approx(1e-3)
     assert tables["optim"]["warmup_steps"] == 2
     assert tables["derived"] == {
-        "model": {"vocab_size": 40, "d_ff": default_d_ff(16)},
+        "model": {"vocab_size": 40, "d_ff": default_d_ff(16), "num_kv_heads": 2},
         "optim": {"min_lr": tables["optim"]["min_lr"], "warmup_steps": 2},
     }
     assert RunDirectory(finished).load_config().model.d_ff == default_d_ff(16)
@@ -71,7 +71,7 @@ def test_another_run_from_the_file_derives_anew(finished, tmp_path):
 
 def test_what_was_asked_for_stays(tmp_path):
     optim = OptimConfig(lr=1e-2, min_lr=1e-3, warmup_steps=0)  # min_lr as it would be derived
-    asked = dataclasses.replace(MODEL, d_ff=64)
+    asked = dataclasses.replace(MODEL, d_ff=64, num_kv_heads=2)
     Trainer(make_config(tmp_path, model=asked, optim=optim, steps=2), tmp_path / "a").train()
     assert "derived" not in stored(tmp_path / "a")
     arguments = parse(

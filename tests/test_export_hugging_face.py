@@ -1,10 +1,11 @@
 """``cs336lm export --format hf`` and ``safetensors``, opened by the libraries they are for."""
 
+import dataclasses
 import json
 
 import pytest
 import torch
-from cs336lm import load_run
+from cs336lm import ModelConfig, load_run
 from cs336lm.cli.main import main
 from cs336lm.training.checkpoints.state import pack
 from cs336lm.training.run_directory import RunDirectory
@@ -20,6 +21,19 @@ SHAPES = {
     "another theta and eps": {"rope_theta": 500.0, "rms_norm_eps": 1e-3},
     "an odd width": {"d_ff": 37, "num_layers": 1},
     "a wider vocabulary": {"vocab_size": 300},
+    "grouped queries": {"num_kv_heads": 2},
+    "one head of keys": {"num_kv_heads": 1},
+    "tied": {"tie_embeddings": True},
+    "zeros at first": {"zero_init": True},
+    "linear scaling": {"rope_scaling": "linear", "rope_scaling_factor": 2.5},
+    "llama 3's scaling": {
+        "rope_scaling": "llama3",
+        "rope_scaling_factor": 8.0,
+        "rope_original_context_length": 16,
+        "rope_theta": 50.0,
+        "num_kv_heads": 2,
+        "tie_embeddings": True,
+    },
 }
 
 
@@ -154,6 +168,40 @@ def test_wrong_calls_are_one_line(tmp_path, capsys):
     assert [path.name for path in out.iterdir()] == ["mine.txt"]
     assert main([*export, str(run / "config.toml" / "x")]) == 1
     assert "config.toml" in one_line(capsys)
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"norm": "post"},
+        {"norm": "none"},
+        {"positions": "none"},
+        {"ffn": "silu"},
+        {"qk_norm": True},
+        {"logit_softcap": 30.0},
+        {"residual_scalars": True, "value_embeddings": True},
+    ],
+    ids=str,
+)
+def test_what_no_llama_has_is_refused_by_name(tmp_path, capsys, choice):
+    run = make_run(tmp_path / "run", None, make_model(50, **choice))
+    for format in ("hf", "gguf"):
+        arguments = ["--format", format, "--out", str(tmp_path / "out")]
+        assert main(["export", str(run), *arguments]) == 2
+        said = one_line(capsys)
+        assert all(f"model.{name} = {value!r}" in said for name, value in choice.items())
+        assert not (tmp_path / "out").exists()
+    arguments = ["--format", "safetensors", "--out", str(tmp_path / "w.safetensors")]
+    assert main(["export", str(run), *arguments]) == 0
+    assert load_file(tmp_path / "w.safetensors").keys() == load_run(run)[1].state_dict().keys()
+
+
+def test_every_choice_of_a_model_is_known_or_refused(tmp_path):
+    """A choice that is added later is refused until somebody has thought about it."""
+    from cs336lm.exchange.llama import _ANY_VALUE
+
+    refused = {field.name for field in dataclasses.fields(ModelConfig)} - _ANY_VALUE
+    assert {"norm", "positions", "ffn", "qk_norm", "logit_softcap"} <= refused
 
 
 def test_a_failure_leaves_nothing_behind(tmp_path, capsys):

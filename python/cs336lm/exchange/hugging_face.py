@@ -60,11 +60,14 @@ def write_hugging_face(
 def hugging_face_weights(model: TransformerLM) -> dict[str, Tensor]:
     """The weights by the names of ``LlamaForCausalLM``, with rows where its RoPE wants them."""
     config, weights = model.config, model.state_dict()
+    names = hugging_face_names(config)
+    if config.tie_embeddings:  # the head is the embedding, and is not written twice
+        del names["lm_head.weight"]
     return {
         theirs: neighbours_to_halves(weights[ours], config.d_head)
         if is_rotated(ours)
         else weights[ours]
-        for ours, theirs in hugging_face_names(config).items()
+        for ours, theirs in names.items()
     }
 
 
@@ -83,18 +86,18 @@ def hugging_face_config(
         "intermediate_size": config.ffn_width,
         "num_hidden_layers": config.num_layers,
         "num_attention_heads": config.num_heads,
-        "num_key_value_heads": config.num_heads,
+        "num_key_value_heads": config.kv_heads,
         "head_dim": config.d_head,
         "hidden_act": "silu",
         "rms_norm_eps": config.rms_norm_eps,
         "attention_bias": False,
         "attention_dropout": 0.0,
         "mlp_bias": False,
-        "tie_word_embeddings": False,
+        "tie_word_embeddings": config.tie_embeddings,
         # transformers 5 reads the first, transformers 4 the other two.
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
+        "rope_parameters": {"rope_theta": config.rope_theta, **_rope_scaling(config)},
         "rope_theta": config.rope_theta,
-        "rope_scaling": None,
+        "rope_scaling": None if config.rope_scaling == "none" else _rope_scaling(config),
         # Likewise.
         "dtype": name,
         "torch_dtype": name,
@@ -102,6 +105,20 @@ def hugging_face_config(
         "eos_token_id": end,
         "pad_token_id": None,
     }
+
+
+def _rope_scaling(config: ModelConfig) -> dict[str, Any]:
+    """How RoPE is stretched, in transformers' words."""
+    scaling: dict[str, Any] = {"rope_type": config.rope_scaling.replace("none", "default")}
+    if config.rope_scaling != "none":
+        scaling["factor"] = config.rope_scaling_factor
+    if config.rope_scaling == "llama3":
+        scaling |= {
+            "low_freq_factor": config.rope_low_freq_factor,
+            "high_freq_factor": config.rope_high_freq_factor,
+            "original_max_position_embeddings": config.rope_original_context_length,
+        }
+    return scaling
 
 
 def end_of_text_id(tokenizer: Tokenizer | None) -> int | None:

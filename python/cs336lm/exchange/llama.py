@@ -32,8 +32,10 @@ _OF_A_LAYER = {
 
 # Fields that any Llama may have in any value; the others must be as they are by default.
 _ANY_VALUE = {
-    *("vocab_size", "context_length", "d_model", "num_layers", "num_heads", "d_ff"),
-    *("rope_theta", "rms_norm_eps"),
+    *("vocab_size", "context_length", "d_model", "num_layers", "num_heads", "num_kv_heads", "d_ff"),
+    *("rope_theta", "rope_scaling", "rope_scaling_factor", "rope_original_context_length"),
+    *("rope_low_freq_factor", "rope_high_freq_factor", "rms_norm_eps", "tie_embeddings"),
+    "zero_init",  # only how weights begin
 }
 
 

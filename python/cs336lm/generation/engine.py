@@ -327,8 +327,7 @@ class _Continuation:
         last_places = torch.tensor(spans, device=device) - 1
         self.positions[rows] = last_places
         last = hidden.take_along_dim(last_places[:, None, None], dim=1).squeeze(1)
-        logits: Tensor = self.model.lm_head(last)
-        return logits
+        return self.model.logits(last)
 
     def _decode_and_prefill(self, moved: list[int]) -> Float[Tensor, "batch vocab"]:
         """Reads the windows of ``moved`` from their starts, of the other texts the last token."""

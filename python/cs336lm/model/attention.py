@@ -1,17 +1,23 @@
 """Causal self-attention in several heads."""
 
+from typing import Self
+
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn import Module
+from torch.nn import Identity, Module
 
 from cs336lm.errors import UsageError
+from cs336lm.model.config import ModelConfig
 from cs336lm.model.functional import scaled_dot_product_attention
 from cs336lm.model.initial import Device
 from cs336lm.model.kv_cache import LayerCache
 from cs336lm.model.linear import Linear, project_together
+from cs336lm.model.norm import RMSNorm
 from cs336lm.model.positions import NoPositions, RotaryPositionalEmbedding
+from cs336lm.model.unchanged import Unchanged
+from cs336lm.model.value_embedding import ValueEmbedding
 
 
 class MultiHeadSelfAttention(Module):
@@ -24,27 +30,68 @@ class MultiHeadSelfAttention(Module):
             attention knows no order but the causal mask.
         device: where the weights live.
         dtype: of the weights.
+        num_kv_heads: how many heads of keys and values there are, each for equally many
+            neighbouring heads of queries (Ainslie et al. 2023); None means ``num_heads``.
+        output_std: the standard deviation that ``output_proj`` starts with, if not its usual one.
     """
 
     def __init__(
         self,
         d_model: int,
         num_heads: int,
-        rope: RotaryPositionalEmbedding | None = None,
+        rope: RotaryPositionalEmbedding | NoPositions | None = None,
         device: Device = None,
         dtype: torch.dtype | None = None,
+        *,
+        num_kv_heads: int | None = None,
+        output_std: float | None = None,
     ) -> None:
         super().__init__()
+        num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
         if d_model % num_heads:
             raise UsageError(f"d_model = {d_model} is not divisible by num_heads = {num_heads}")
-        if rope is not None and rope.d_k != d_model // num_heads:
-            raise UsageError(f"RoPE of size {rope.d_k} for heads of size {d_model // num_heads}")
+        if num_heads % num_kv_heads:
+            raise UsageError(f"num_kv_heads = {num_kv_heads} does not divide {num_heads} heads")
+        d_head = d_model // num_heads
         self.num_heads = num_heads
+        self.num_kv_heads = num_kv_heads
         self.positions = NoPositions() if rope is None else rope
+        self.positions.check_head_size(d_head)
         self.q_proj = Linear(d_model, d_model, device, dtype)
-        self.k_proj = Linear(d_model, d_model, device, dtype)
-        self.v_proj = Linear(d_model, d_model, device, dtype)
-        self.output_proj = Linear(d_model, d_model, device, dtype)
+        self.k_proj = Linear(d_model, num_kv_heads * d_head, device, dtype)
+        self.v_proj = Linear(d_model, num_kv_heads * d_head, device, dtype)
+        self.output_proj = Linear(d_model, d_model, device, dtype, std=output_std)
+        self._widths = (d_model, num_kv_heads * d_head, num_kv_heads * d_head)
+        self._shares_keys = num_kv_heads < num_heads
+        self.q_norm: Module = Identity()
+        self.k_norm: Module = Identity()
+        self.value_embedding: Module = Unchanged()
+
+    @classmethod
+    def from_config(
+        cls,
+        config: ModelConfig,
+        layer: int,
+        positions: RotaryPositionalEmbedding | NoPositions,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
+    ) -> Self:
+        """The attention of block ``layer``; ``positions`` may be shared between blocks."""
+        self = cls(
+            config.d_model,
+            config.num_heads,
+            positions,
+            device,
+            dtype,
+            num_kv_heads=config.num_kv_heads,
+            output_std=0 if config.zero_init else None,
+        )
+        if config.qk_norm:
+            self.q_norm = RMSNorm(config.d_head, config.rms_norm_eps, device, dtype)
+            self.k_norm = RMSNorm(config.d_head, config.rms_norm_eps, device, dtype)
+        if config.has_value_embedding(layer):
+            self.value_embedding = ValueEmbedding(config, device, dtype)
+        return self
 
     @property
     def rope(self) -> RotaryPositionalEmbedding | None:
@@ -57,6 +104,7 @@ class MultiHeadSelfAttention(Module):
         x: Float[Tensor, "... seq d_model"],
         token_positions: Int[Tensor, "... seq"] | None = None,
         cache: LayerCache | None = None,
+        token_ids: Int[Tensor, "... seq"] | None = None,
     ) -> Float[Tensor, "... seq d_model"]:
         """Each token attends to itself and those before it.
 
@@ -65,26 +113,30 @@ class MultiHeadSelfAttention(Module):
             token_positions: for RoPE; None means 0, 1, 2, ... With a cache they also say where in
                 it the tokens belong, and are needed.
             cache: keys and values of earlier tokens; these tokens' own are added to it.
+            token_ids: which tokens these are; only a value embedding needs to know.
         """
         q, k, v = self._project(x, token_positions)
+        v = self.value_embedding(v, x, token_ids)
         if cache is None:
-            attended = scaled_dot_product_attention(q, k, v, is_causal=True)
+            attended = scaled_dot_product_attention(
+                q, k, v, is_causal=True, enable_gqa=self._shares_keys
+            )
         else:
             if token_positions is None:
                 raise ValueError("attention with a cache needs token_positions")
             k, v, mask = cache.append(k, v, token_positions)
-            attended = scaled_dot_product_attention(q, k, v, mask)
+            attended = scaled_dot_product_attention(q, k, v, mask, enable_gqa=self._shares_keys)
         return self.output_proj(rearrange(attended, "... heads seq d -> ... seq (heads d)"))
 
     def _project(self, x: Tensor, token_positions: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """(..., seq, d_model) -> rotated queries and keys, and values, (..., heads, seq, d)."""
-        q, k, v = rearrange(
-            project_together(x, self.q_proj, self.k_proj, self.v_proj),
-            "... seq (qkv heads d) -> qkv ... heads seq d",
-            qkv=3,
-            heads=self.num_heads,
+        joined = project_together(x, self.q_proj, self.k_proj, self.v_proj)
+        heads = (self.num_heads, self.num_kv_heads, self.num_kv_heads)
+        q, k, v = (
+            rearrange(part, "... seq (heads d) -> ... heads seq d", heads=n)
+            for part, n in zip(joined.split(self._widths, dim=-1), heads, strict=True)
         )
         # One position per token, whatever the head.
         per_head = None if token_positions is None else token_positions.unsqueeze(-2)
         rotate = self.positions.rotation(x.shape[-2], per_head)
-        return rotate(q), rotate(k), v
+        return rotate(self.q_norm(q)), rotate(self.k_norm(k)), v

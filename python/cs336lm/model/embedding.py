@@ -10,7 +10,7 @@ from cs336lm.model.roles import Role
 
 
 class Embedding(Module):
-    """One row of ``weight`` per token id; it starts as N(0, 1), cut at 3."""
+    """One row of ``weight`` per token id; it starts as N(0, std^2), cut at 3 std."""
 
     role: Role = "embedding"
 
@@ -20,8 +20,11 @@ class Embedding(Module):
         embedding_dim: int,
         device: Device = None,
         dtype: torch.dtype | None = None,
+        *,
+        std: float = 1.0,
     ) -> None:
         super().__init__()
+        self.std = std
         self.num_embeddings = num_embeddings
         self.embedding_dim = embedding_dim
         self.weight = Parameter(
@@ -31,7 +34,7 @@ class Embedding(Module):
 
     def reset_parameters(self) -> None:
         """Draws the table anew."""
-        fill_truncated_normal(self.weight, std=1.0)
+        fill_truncated_normal(self.weight, std=self.std)
 
     def forward(self, token_ids: Int[Tensor, "..."]) -> Float[Tensor, "... embedding_dim"]:
         """Integer ids (...) -> vectors (..., embedding_dim); an unknown id is an IndexError."""

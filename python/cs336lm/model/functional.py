@@ -36,6 +36,14 @@ def silu(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     return x * torch.sigmoid(x)
 
 
+def softcap(x: Float[Tensor, "..."], cap: float) -> Float[Tensor, "..."]:
+    """cap * tanh(x / cap): x where it is small, never beyond +-cap (Gemma Team 2024, "Gemma 2").
+
+    In float32 or better, returned in the dtype of ``x``.
+    """
+    return (cap * torch.tanh(at_least_float32(x) / cap)).to(x.dtype)
+
+
 def cross_entropy(
     logits: Float[Tensor, "... vocab"], targets: Int[Tensor, "..."]
 ) -> Float[Tensor, ""]:
@@ -74,6 +82,7 @@ def scaled_dot_product_attention(
     mask: Bool[Tensor, "... queries keys"] | None = None,
     *,
     is_causal: bool = False,
+    enable_gqa: bool = False,
     backend: Literal["fused", "reference"] = "fused",
 ) -> Float[Tensor, "... queries d_v"]:
     """softmax(Q K^T / sqrt(d_k)) V (Vaswani et al. 2017, equation 1).
@@ -86,6 +95,8 @@ def scaled_dot_product_attention(
             that may attend to nothing gets zeros.
         is_causal: let query i see keys 0 to i only (instead of a mask; needs as many queries as
             keys to mean what it says).
+        enable_gqa: K and V have fewer heads (dimension -3) than Q; each serves as many neighbouring
+            heads of Q as there are for one (Ainslie et al. 2023).
         backend: "fused" is PyTorch's kernel, which never holds the whole matrix of scores;
             "reference" is the formula.
     """
@@ -93,11 +104,22 @@ def scaled_dot_product_attention(
         raise ValueError("attention takes a mask or is_causal=True, not both")
     if mask is not None and mask.dtype != torch.bool:
         raise ValueError(f"the attention mask must be boolean (True: attend), not {mask.dtype}")
+    if backend == "fused" and mask is None:
+        return torch_functional.scaled_dot_product_attention(
+            Q, K, V, is_causal=is_causal, enable_gqa=enable_gqa
+        )
+    if enable_gqa:  # with a mask the fused kernels of GPUs want a head for a head
+        K, V = (_shared_by(Q.shape[-3], x) for x in (K, V))
     if backend == "fused":
-        return torch_functional.scaled_dot_product_attention(Q, K, V, mask, is_causal=is_causal)
+        return torch_functional.scaled_dot_product_attention(Q, K, V, mask)
     if is_causal:
         mask = torch.ones(Q.shape[-2], K.shape[-2], dtype=torch.bool, device=Q.device).tril()
     return _attention_by_formula(Q, K, V, mask)
+
+
+def _shared_by(heads: int, x: Tensor) -> Tensor:
+    """(..., fewer, seq, d) -> (..., heads, seq, d), each of the fewer repeated."""
+    return x.repeat_interleave(heads // x.shape[-3], dim=-3)
 
 
 def _attention_by_formula(Q: Tensor, K: Tensor, V: Tensor, mask: Tensor | None) -> Tensor:

@@ -28,12 +28,15 @@ def undrawn_weights() -> Iterator[None]:
 
 @torch.no_grad()
 def fill_truncated_normal(weight: Tensor, std: float) -> None:
-    """Draws ``weight`` from N(0, std^2), cut off at three standard deviations.
+    """Draws ``weight`` from N(0, std^2), cut off at three standard deviations; 0 makes it zero.
 
     Drawn in float32 at least: the inverse error function behind it is too coarse in half
     precision.
     """
     if not _draws.get():
+        return
+    if std == 0:
+        weight.zero_()
         return
     draft = torch.empty_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
     torch.nn.init.trunc_normal_(draft, std=std, a=-3 * std, b=3 * std)

@@ -17,7 +17,7 @@ from cs336lm.model.config import ModelConfig
 
 
 class LayerCache:
-    """The keys and values of one layer: (batch, heads, slots, d_head) each."""
+    """The keys and values of one layer: (batch, kv_heads, slots, d_head) each."""
 
     def __init__(self, keys: Tensor, values: Tensor, slots: Tensor) -> None:
         self.keys = keys
@@ -62,7 +62,7 @@ class KVCache:
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        shape = (2, config.num_layers, batch_size, config.num_heads, length, config.d_head)
+        shape = (2, config.num_layers, batch_size, config.kv_heads, length, config.d_head)
         # Zeros, not empty: an unused slot is masked, but 0 * NaN would not be 0.
         keys, values = torch.zeros(shape, device=device, dtype=dtype)
         slots = torch.arange(length, device=device)

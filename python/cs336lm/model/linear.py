@@ -19,6 +19,7 @@ from cs336lm.model.initial import Device, fill_truncated_normal
 from cs336lm.model.kernels.cross_entropy import linear_cross_entropy, projected_cross_entropy
 from cs336lm.model.plain import is_plain
 from cs336lm.model.roles import Role
+from cs336lm.model.softcap import Softcap, Uncapped
 
 Product = Callable[[Tensor, Tensor], Tensor]
 """x (..., in) and a weight (out, in) to x W^T (..., out)."""
@@ -32,7 +33,10 @@ def product(
 
 
 class Linear(Module):
-    """y = x W^T, without bias; W starts truncated normal with variance 2 / (in + out)."""
+    """y = x W^T, without bias; W starts truncated normal with variance 2 / (in + out).
+
+    ``std`` is another standard deviation for it; with 0 it starts as zeros.
+    """
 
     role: Role = "matrix"
     multiply: Product
@@ -44,17 +48,20 @@ class Linear(Module):
         out_features: int,
         device: Device = None,
         dtype: torch.dtype | None = None,
+        *,
+        std: float | None = None,
     ) -> None:
         super().__init__()
         self.in_features = in_features
         self.out_features = out_features
+        self.std = (2 / (in_features + out_features)) ** 0.5 if std is None else std
         self.multiply = product
         self.weight = Parameter(torch.empty(out_features, in_features, device=device, dtype=dtype))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draws the weight anew (Glorot and Bengio 2010, cut at 3 sigma)."""
-        fill_truncated_normal(self.weight, std=(2 / (self.in_features + self.out_features)) ** 0.5)
+        fill_truncated_normal(self.weight, std=self.std)
 
     def forward(self, x: Float[Tensor, "... in_features"]) -> Float[Tensor, "... out_features"]:
         """(..., in_features) -> (..., out_features)."""
@@ -89,11 +96,16 @@ def head_cross_entropy(
     targets: Int[Tensor, "..."],
     *,
     vocab_size: int,
+    softcap: Module | None = None,
 ) -> Float[Tensor, ""]:
     """The mean cross-entropy, in nats, of the logits that ``head`` makes of ``hidden``.
 
-    The logits never exist all at once.
+    ``softcap`` is what the logits go through then, if anything. They never exist all at once.
     """
-    if is_plain_linear(head) and head.multiply is product:
-        return linear_cross_entropy(hidden, head.weight, targets)
-    return projected_cross_entropy(head, hidden, targets, vocab_size=vocab_size)
+    softcap = Uncapped() if softcap is None else softcap
+    caps_plainly = is_plain(softcap, Uncapped) or is_plain(softcap, Softcap)
+    if caps_plainly and is_plain_linear(head) and head.multiply is product:
+        return linear_cross_entropy(hidden, head.weight, targets, cap=softcap.cap)
+    return projected_cross_entropy(
+        lambda hidden: softcap(head(hidden)), hidden, targets, vocab_size=vocab_size
+    )

@@ -1,9 +1,11 @@
-"""Vectors of one length: RMSNorm."""
+"""Vectors of one length: RMSNorm, or nothing."""
+
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import Module, Parameter
+from torch.nn import Identity, Module, Parameter
 
 from cs336lm.model.initial import Device
 from cs336lm.model.kernels.rms_norm import rms_norm
@@ -40,3 +42,14 @@ class RMSNorm(Module):
     def extra_repr(self) -> str:
         """What ``print(model)`` shows."""
         return f"{self.weight.shape[0]}, eps={self.eps}"
+
+
+NORMS: dict[str, Callable[..., Module]] = {"pre": RMSNorm, "post": RMSNorm, "none": Identity}
+"""By ``ModelConfig.norm``: a block's norms; each is made with (d_model, eps, device, dtype)."""
+
+FINAL_NORMS: dict[str, Callable[..., Module]] = {
+    "pre": RMSNorm,
+    "post": Identity,  # the last block ends with a norm
+    "none": Identity,
+}
+"""Likewise: what stands between the last block and the head."""

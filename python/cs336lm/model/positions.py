@@ -15,10 +15,24 @@ from cs336lm.errors import UsageError
 from cs336lm.model.config import ModelConfig
 from cs336lm.model.initial import Device
 from cs336lm.model.kernels.rope import Rotation, rotation
+from cs336lm.model.rope_scaling import ROPE_SCALINGS, Scaling, unscaled
 
 
 class NoPositions(Module):
-    """Queries and keys stay as they are: attention knows no order but the causal mask."""
+    """Queries and keys stay as they are: attention knows no order but the causal mask.
+
+    (Haviv et al. 2022; Kazemnejad et al. 2023, "NoPE".)
+    """
+
+    @classmethod
+    def from_config(
+        cls, config: ModelConfig, device: Device = None, dtype: torch.dtype | None = None
+    ) -> Self:
+        """Nothing depends on ``config``."""
+        return cls()
+
+    def check_head_size(self, d_head: int) -> None:
+        """Heads may have any size."""
 
     def rotation(self, length: int, token_positions: Tensor | None = None) -> Rotation:
         """The identity."""
@@ -37,7 +51,7 @@ class RotaryPositionalEmbedding(Module):
     """Rotates pair k of a query or key by the angle position * theta^(-2k / d_k) (Su et al. 2021).
 
     Pairs are neighbours: dimensions 2k and 2k + 1. Cosines and sines for ``max_seq_len`` positions
-    are made once, in float64, and kept in float32 (float64 in a float64 model, by ``dtype`` or by
+    (turning by what ``scaling`` makes of the angles) are made once, in float64, and kept in float32 (float64 in a float64 model, by ``dtype`` or by
     ``.to``) however the rest of the model is cast: bfloat16 could not tell position 256 from 257.
     They are not part of the state.
     """
@@ -52,6 +66,8 @@ class RotaryPositionalEmbedding(Module):
         max_seq_len: int,
         device: Device = None,
         dtype: torch.dtype | None = None,
+        *,
+        scaling: Scaling = unscaled,
     ) -> None:
         super().__init__()
         if d_k % 2:
@@ -59,6 +75,7 @@ class RotaryPositionalEmbedding(Module):
         self.theta = theta
         self.d_k = d_k
         self.max_seq_len = max_seq_len
+        self.scaling = scaling
         device = torch.get_default_device() if device is None else torch.device(device)
         self._make_tables(device, _at_least_float32(dtype or torch.get_default_dtype()))
 
@@ -67,12 +84,20 @@ class RotaryPositionalEmbedding(Module):
         cls, config: ModelConfig, device: Device = None, dtype: torch.dtype | None = None
     ) -> Self:
         """What the heads of ``config`` need, for as many positions as its context has."""
-        return cls(config.rope_theta, config.d_head, config.context_length, device, dtype)
+        scaling = ROPE_SCALINGS[config.rope_scaling](config)
+        return cls(
+            config.rope_theta, config.d_head, config.context_length, device, dtype, scaling=scaling
+        )
+
+    def check_head_size(self, d_head: int) -> None:
+        """Raises ``UsageError`` unless it was made for heads of this size."""
+        if self.d_k != d_head:
+            raise UsageError(f"RoPE of size {self.d_k} for heads of size {d_head}")
 
     def _make_tables(self, device: torch.device, dtype: torch.dtype) -> None:
         exponents = torch.arange(0, self.d_k, 2, dtype=torch.float64, device="cpu") / self.d_k
         positions = torch.arange(self.max_seq_len, dtype=torch.float64, device="cpu")
-        angles = torch.outer(positions, self.theta**-exponents)
+        angles = torch.outer(positions, self.scaling(self.theta**-exponents))
         self.register_buffer("cos", angles.cos().to(device, dtype), persistent=False)
         self.register_buffer("sin", angles.sin().to(device, dtype), persistent=False)
 
@@ -114,5 +139,8 @@ class RotaryPositionalEmbedding(Module):
         return f"theta={self.theta}, d_k={self.d_k}, max_seq_len={self.max_seq_len}"
 
 
-POSITIONS: dict[str, type[RotaryPositionalEmbedding]] = {"rope": RotaryPositionalEmbedding}
+POSITIONS: dict[str, type[RotaryPositionalEmbedding] | type[NoPositions]] = {
+    "rope": RotaryPositionalEmbedding,
+    "none": NoPositions,
+}
 """By ``ModelConfig.positions``; each is made by ``from_config(config, device, dtype)``."""

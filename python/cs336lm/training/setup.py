@@ -137,6 +137,7 @@ def _as_the_weights_were_made(config: Config, run: RunDirectory) -> Config:
         config.model,
         vocab_size=config.model.vocab_size or made.vocab_size,
         d_ff=config.model.d_ff or made.d_ff,
+        num_kv_heads=config.model.num_kv_heads or made.num_kv_heads,
     )
     return dataclasses.replace(config, model=model)
 

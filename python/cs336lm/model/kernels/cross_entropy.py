@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from cs336lm.model.functional import at_least_float32, cross_entropy
+from cs336lm.model.functional import at_least_float32, cross_entropy, softcap
 
 CHUNK_ELEMENTS = {"cpu": 1 << 21, "cuda": 1 << 27}
 """Logits held at once: what a core's cache has room for; half a gigabyte on a GPU."""
@@ -31,9 +31,14 @@ def linear_cross_entropy_formula(
     hidden: Float[Tensor, "... d_model"],
     weight: Float[Tensor, "vocab d_model"],
     targets: Int[Tensor, "..."],
+    cap: float = 0.0,
 ) -> Float[Tensor, ""]:
-    """Mean cross-entropy of ``targets`` given the logits ``hidden @ weight.T``, in nats."""
-    return cross_entropy(hidden @ weight.T, targets)
+    """Mean cross-entropy of ``targets`` given the logits ``hidden @ weight.T``, in nats.
+
+    With a ``cap`` above 0 the logits z are cap tanh(z / cap).
+    """
+    logits = at_least_float32(hidden @ weight.T)
+    return cross_entropy(softcap(logits, cap) if cap else logits, targets)
 
 
 def linear_cross_entropy(
@@ -41,6 +46,7 @@ def linear_cross_entropy(
     weight: Float[Tensor, "vocab d_model"],
     targets: Int[Tensor, "..."],
     *,
+    cap: float = 0.0,
     chunk_tokens: int | None = None,
 ) -> Float[Tensor, ""]:
     """:func:`linear_cross_entropy_formula`, in chunks of ``chunk_tokens`` tokens.
@@ -61,7 +67,9 @@ def linear_cross_entropy(
     # are switched off: validation would compute the head's.
     wanted = [torch.is_grad_enabled() and tensor.requires_grad for tensor in (flat, weight)]
     with torch.autocast(device, enabled=False):
-        total: Tensor = _ChunkedLoss.apply(flat, weight, targets.flatten(), chunk_tokens, *wanted)
+        total: Tensor = _ChunkedLoss.apply(
+            flat, weight, targets.flatten(), cap, chunk_tokens, *wanted
+        )
         return total / targets.numel()
 
 
@@ -109,6 +117,14 @@ def _tokens_per_chunk(device: str, vocab_size: int) -> int:
     return max(1, elements // vocab_size)
 
 
+def _cap_in_place(logits: Tensor, cap: float) -> Tensor:
+    """Turns logits z into cap tanh(z / cap); returns the slopes, 1 - tanh(z / cap)^2."""
+    logits.div_(cap).tanh_()
+    slopes = 1 - logits.square()
+    logits.mul_(cap)
+    return slopes
+
+
 class _ChunkedLoss(torch.autograd.Function):
     """Sum of the tokens' losses; the gradients of the sum are ready when it is."""
 
@@ -118,6 +134,7 @@ class _ChunkedLoss(torch.autograd.Function):
         hidden: Tensor,
         weight: Tensor,
         targets: Tensor,
+        cap: float,
         chunk_tokens: int,
         wants_hidden: bool,
         wants_weight: bool,
@@ -129,6 +146,7 @@ class _ChunkedLoss(torch.autograd.Function):
         for start in range(0, hidden.shape[0], chunk_tokens):
             chunk = slice(start, start + chunk_tokens)
             logits = at_least_float32(hidden[chunk] @ weight.T)
+            slopes = _cap_in_place(logits, cap) if cap else None
             target = targets[chunk].long().unsqueeze(1)
             logits -= logits.amax(-1, keepdim=True)
             # Not in place: in PyTorch 2.11 a compiled function that returns what it has changed in
@@ -141,6 +159,8 @@ class _ChunkedLoss(torch.autograd.Function):
             # From here on they are d sum / d logits = softmax - onehot.
             logits /= sums
             logits.scatter_add_(1, target, torch.full_like(sums, -1.0))
+            if slopes is not None:
+                logits *= slopes
             d_logits = logits.to(hidden.dtype)
             if d_hidden is not None:
                 torch.mm(d_logits, weight, out=d_hidden[chunk])
@@ -160,4 +180,4 @@ class _ChunkedLoss(torch.autograd.Function):
             d_hidden = (at_least_float32(d_hidden) * upstream).to(d_hidden.dtype)
         if d_weight is not None:
             d_weight = (d_weight * upstream).to(ctx.weight_dtype)
-        return d_hidden, d_weight, None, None, None, None
+        return d_hidden, d_weight, None, None, None, None, None

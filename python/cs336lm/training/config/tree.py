@@ -182,7 +182,7 @@ class Config:
             )
         return dataclasses.replace(
             self.relative_to(Path.cwd()),
-            model=dataclasses.replace(self.model, vocab_size=vocab_size, d_ff=self.model.ffn_width),
+            model=self.model.resolved(vocab_size),
             optim=dataclasses.replace(
                 optim,
                 min_lr=optim.lr / 10 if optim.min_lr is None else optim.min_lr,
