@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from cs336lm.errors import UsageError
-from cs336lm.files import refuse_if_there
+from cs336lm.files import new_directory, refuse_if_there
 
 if TYPE_CHECKING:
     from cs336lm.model.transformer import TransformerLM
@@ -72,22 +73,26 @@ def _weights_alone(
 
     weights = converted(model.state_dict(), getattr(torch, dtype))
     config = json.dumps(dataclasses.asdict(model.config))
-    write_weights(weights, _file(out, ".safetensors"), {"model_config": config})
+    with _file(out, ".safetensors") as path:
+        write_weights(weights, path, {"model_config": config})
     return []
 
 
 def _gguf(model: TransformerLM, tokenizer: Tokenizer | None, out: Path, dtype: str) -> list[str]:
     from cs336lm.exchange.gguf import write_gguf
 
-    return write_gguf(model, tokenizer, _file(out, ".gguf"), dtype)
+    with _file(out, ".gguf") as path:
+        return write_gguf(model, tokenizer, path, dtype)
 
 
-def _file(out: Path, suffix: str) -> Path:
-    """``out`` if it is named as a file of this kind, else the file of the folder ``out``."""
+@contextmanager
+def _file(out: Path, suffix: str) -> Iterator[Path]:
+    """``out`` if it is named as a file of this kind, else the one file of a new folder ``out``."""
     if out.suffix == suffix:
-        return out
-    out.mkdir(parents=True, exist_ok=True)
-    return out / f"model{suffix}"
+        yield out
+        return
+    with new_directory(out) as folder:
+        yield folder / f"model{suffix}"
 
 
 _NO_TOKENIZER = "the run has no tokenizer/, so none was written: the model takes ids alone"

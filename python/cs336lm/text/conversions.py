@@ -10,9 +10,10 @@ from __future__ import annotations
 import base64
 import tempfile
 import warnings
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from cs336lm.errors import UsageError
 
@@ -20,9 +21,27 @@ if TYPE_CHECKING:
     import tiktoken
     import tokenizers
 
-    from cs336lm.text.tokenizer import Tokenizer
+T = TypeVar("T")
 
-T = TypeVar("T", bound="Tokenizer")
+
+class Tokenizer(Protocol):
+    """What is needed of :class:`~cs336lm.text.tokenizer.Tokenizer`, which is made of this file."""
+
+    @property
+    def vocab(self) -> dict[int, bytes]: ...  # noqa: D102
+    @property
+    def merges(self) -> list[tuple[bytes, bytes]]: ...  # noqa: D102
+    @property
+    def special_tokens(self) -> list[str]: ...  # noqa: D102
+    @property
+    def pattern(self) -> str: ...  # noqa: D102
+    @property
+    def whole_words_first(self) -> bool: ...  # noqa: D102
+    def token_to_id(self, token: str | bytes) -> int | None: ...  # noqa: D102
+    def save(self, directory: str) -> None: ...  # noqa: D102
+    @classmethod
+    def load(cls, path: Path, *, pattern: str | None = None) -> Self: ...  # noqa: D102
+
 
 # As tiktoken 0.12 and later spell them; each is matched by the same engine as the pattern itself.
 TIKTOKEN_PATTERNS = {
@@ -65,14 +84,14 @@ def to_tiktoken(tokenizer: Tokenizer, name: str) -> tiktoken.Encoding:
     )
 
 
-def from_tiktoken(cls: type[T], encoding: tiktoken.Encoding) -> T:
+def from_tiktoken(load: Callable[..., T], encoding: tiktoken.Encoding) -> T:
     """See :meth:`~cs336lm.text.tokenizer.Tokenizer.from_tiktoken`."""
     special = dict(sorted(encoding._special_tokens.items(), key=lambda token: token[1]))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "live.tiktoken"  # no name that says anything else about it
         path.write_bytes(tiktoken_lines(encoding._mergeable_ranks))
         pattern = _without_gaps(encoding._pat_str)
-        return _loaded(cls, path, f"the encoding {encoding.name!r}", special, pattern)
+        return _loaded(load, path, f"the encoding {encoding.name!r}", special, pattern)
 
 
 def to_hugging_face(tokenizer: Tokenizer) -> tokenizers.Tokenizer:
@@ -87,7 +106,7 @@ def to_hugging_face(tokenizer: Tokenizer) -> tokenizers.Tokenizer:
         return tokenizers.Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
 
 
-def from_hugging_face(cls: type[T], theirs: Any) -> T:
+def from_hugging_face(load: Callable[..., T], theirs: Any) -> T:
     """See :meth:`~cs336lm.text.tokenizer.Tokenizer.from_hf`."""
     backend = getattr(theirs, "backend_tokenizer", theirs)
     if not hasattr(backend, "to_str"):
@@ -98,7 +117,7 @@ def from_hugging_face(cls: type[T], theirs: Any) -> T:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tokenizer.json"
         path.write_text(backend.to_str(), encoding="utf-8")
-        return _loaded(cls, path, f"the {type(theirs).__name__}", None, None)
+        return _loaded(load, path, f"the {type(theirs).__name__}", None, None)
 
 
 def special_ids(tokenizer: Tokenizer) -> dict[str, int]:
@@ -119,7 +138,8 @@ def tiktoken_ranks(tokenizer: Tokenizer) -> dict[bytes, int]:
         path.write_bytes(tiktoken_lines(ranks))
         again = type(tokenizer).load(path, pattern="gpt2")
     # An id more than tiktoken's ranks make is not reached there either.
-    if again.merges != tokenizer.merges or not _same_words(again, tokenizer):
+    same_words = again.whole_words_first == tokenizer.whole_words_first
+    if again.merges != tokenizer.merges or not same_words:
         raise ValueError(
             "tiktoken merges by ids, and the merges of this tokenizer do not follow from its ids: "
             "save it in Hugging Face's format"
@@ -148,10 +168,6 @@ def _without_gaps(pattern: str) -> str:
     return own if own and _with_gaps(own) == pattern else pattern
 
 
-def _same_words(ours: Tokenizer, other: Tokenizer) -> bool:
-    return ours._core.whole_words_first == other._core.whole_words_first
-
-
 def _refuse_ambiguous(special: dict[str, int]) -> None:
     """tiktoken takes any of two special tokens that begin alike; here the longest is taken."""
     names = sorted(special)
@@ -164,13 +180,17 @@ def _refuse_ambiguous(special: dict[str, int]) -> None:
 
 
 def _loaded(
-    cls: type[T], path: Path, name: str, special: dict[str, int] | None, pattern: str | None
+    load: Callable[..., T],
+    path: Path,
+    name: str,
+    special: dict[str, int] | None,
+    pattern: str | None,
 ) -> T:
     """What :meth:`Tokenizer.load` makes of a file that nobody has seen; errors call it ``name``."""
     try:
         with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always")
-            loaded = cls.load(path, special, pattern=pattern)
+            loaded = load(path, special, pattern=pattern)
     except ValueError as error:
         raise ValueError(str(error).replace(str(path), name)) from None
     for warning in warned:

@@ -275,7 +275,7 @@ class Tokenizer:
         """
         from cs336lm.text.conversions import from_tiktoken
 
-        return from_tiktoken(cls, encoding)
+        return from_tiktoken(cls.load, encoding)
 
     def to_hf(self) -> tokenizers.Tokenizer:
         """The same tokenizer as an object of Hugging Face's ``tokenizers``.
@@ -296,7 +296,7 @@ class Tokenizer:
         """
         from cs336lm.text.conversions import from_hugging_face
 
-        return from_hugging_face(cls, tokenizer)
+        return from_hugging_face(cls.load, tokenizer)
 
     def encode(self, text: str | bytes) -> list[int]:
         """The ids of ``text``; special tokens in it become their own ids.
@@ -478,6 +478,14 @@ class Tokenizer:
     def pattern(self) -> str:
         """``"gpt2"``, ``"gpt4"``, ``"gpt4o"``, or the regular expression."""
         return self._core.pattern
+
+    @property
+    def whole_words_first(self) -> bool:
+        """Whether a word that is a token is that token, whatever the merges would make of it.
+
+        So it is in tiktoken, and in ``tokenizers`` with ``ignore_merges``.
+        """
+        return self._core.whole_words_first
 
     @property
     def fingerprint(self) -> str:
