@@ -6,7 +6,9 @@ for a small model it is those operations, not their arithmetic, that take the ti
 position, with what can be prepared prepared: queries, keys and values are one product, gate and up
 another; the gains of the norms before them and the attention's 1 / sqrt(d_head) are multiplied into
 their weights; residuals are added by the products themselves. What comes out is what the model
-computes, to rounding. :func:`fits` says whether a model is one that it knows; every other model
+computes, to rounding. It also knows the choices that fit in this form: no norms, no positions, the
+other feed-forward networks, fewer heads of keys, norms of queries and keys, capped logits. Each is
+chosen when it is made. :func:`fits` says whether a model is one that it knows; every other model
 goes through its own forward with a cache (:class:`ModelDecoder`).
 
 A product of a vector and a matrix waits for memory, so how the matrix is read decides. On a CPU a
@@ -26,21 +28,28 @@ from typing import NamedTuple, Protocol, cast
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn import Module
+from torch.nn import Identity, Module
 
 from cs336lm.model.attention import MultiHeadSelfAttention
 from cs336lm.model.blocks import TransformerBlock
-from cs336lm.model.feed_forward import SwiGLU
-from cs336lm.model.functional import at_least_float32
+from cs336lm.model.feed_forward import (
+    ReLUSquaredFeedForward,
+    SiLUFeedForward,
+    SwiGLU,
+    relu_squared,
+)
+from cs336lm.model.functional import at_least_float32, silu
 from cs336lm.model.kernels.gated_silu import gated_silu
 from cs336lm.model.kernels.one_query_attention import attend_by_products, attend_by_reductions
-from cs336lm.model.kernels.rope import Rotation, rotation
+from cs336lm.model.kernels.rope import Rotation
 from cs336lm.model.kv_cache import KVCache
 from cs336lm.model.linear import is_plain_linear, product
 from cs336lm.model.norm import RMSNorm
 from cs336lm.model.plain import is_plain
-from cs336lm.model.positions import RotaryPositionalEmbedding
+from cs336lm.model.positions import POSITIONS
+from cs336lm.model.softcap import Softcap, Uncapped
 from cs336lm.model.transformer import TransformerLM
+from cs336lm.model.unchanged import Unchanged
 
 CompiledStep = Callable[[Tensor, Tensor], Tensor]
 """Token ids and positions, both (batch,), to logits (batch, vocab)."""
@@ -85,8 +94,8 @@ def fits(model: TransformerLM) -> bool:
     return (
         is_plain(model, TransformerLM)
         and all(_block_fits(block, model) for block in model.layers)
-        and _norm_fits(model.ln_final, model)
         and _linears_fit(model.lm_head)
+        and (is_plain(model.softcap, Uncapped) or is_plain(model.softcap, Softcap))
     )
 
 
@@ -94,19 +103,27 @@ def _block_fits(block: Module, model: TransformerLM) -> bool:
     first = cast("TransformerBlock", model.layers[0])
     return (
         is_plain(block, TransformerBlock)
+        and is_plain(block.residual, Unchanged)
         and is_plain(block.attn, MultiHeadSelfAttention)
-        and is_plain(block.attn.positions, RotaryPositionalEmbedding)
+        and any(is_plain(block.attn.positions, kind) for kind in POSITIONS.values())
         and block.attn.positions is first.attn.positions
-        and is_plain(block.ffn, SwiGLU)
-        and _norm_fits(block.ln1, model)
-        and _norm_fits(block.ln2, model)
+        and is_plain(block.attn.value_embedding, Unchanged)
+        and type(block.ffn) is type(first.ffn)
+        and any(is_plain(block.ffn, kind) for kind in _FEED_FORWARDS)
+        and _norms_fit(model, block.ln1, block.ln2, model.ln_final)
+        and _norms_fit(model, block.attn.q_norm, block.attn.k_norm)
+        and type(block.attn.q_norm) is type(first.attn.q_norm)
         and _linears_fit(block.attn.q_proj, block.attn.k_proj, block.attn.v_proj)
-        and _linears_fit(block.attn.output_proj, block.ffn.w1, block.ffn.w2, block.ffn.w3)
+        and _linears_fit(block.attn.output_proj, *block.ffn.children())
     )
 
 
-def _norm_fits(norm: Module, model: TransformerLM) -> bool:
-    return is_plain(norm, RMSNorm) and norm.eps == model.config.rms_norm_eps
+def _norms_fit(model: TransformerLM, *norms: Module) -> bool:
+    """Whether there is nothing in all of these places, or the same norm."""
+    eps = model.config.rms_norm_eps
+    return all(is_plain(norm, Identity) for norm in norms) or all(
+        is_plain(norm, RMSNorm) and norm.eps == eps for norm in norms
+    )
 
 
 def _linears_fit(*linears: Module) -> bool:
@@ -143,12 +160,15 @@ class ModelDecoder:
 
 
 class _Weights(NamedTuple):
-    """One block's weights."""
+    """One block's weights; ``up`` may be a gate and an up side by side."""
 
     qkv: Tensor
     output: Tensor
-    gate_up: Tensor
+    up: Tensor
     down: Tensor
+    qk_gains: Tensor
+    """(heads + kv_heads, d_head): what normalized queries and keys are multiplied by, if they are;
+    of queries 1 / sqrt(d_head) too."""
 
 
 class FastDecoder:
@@ -166,12 +186,15 @@ class FastDecoder:
         most = MOST_SEQUENCES_FOR_REDUCTIONS.get(weight.device.type, 1)
         self.by_reductions = compile and cache.batch_size <= most
         blocks = cast("Sequence[TransformerBlock]", model.layers)
-        head = at_least_float32(weight) * model.ln_final.weight
-        self.weights = [_Weights(*map(self._stored, _folded(block))) for block in blocks]
+        head = at_least_float32(weight) * _gain(model.ln_final)
+        self.weights = [self._prepared(block) for block in blocks]
         self.head = self._stored(head.to(weight.dtype))
-        rope = blocks[0].attn.rope
-        assert rope is not None  # or the model would not fit
-        self.cos, self.sin = rope.cos, rope.sin
+        attn = blocks[0].attn
+        self.positions = attn.positions
+        self.activation = _FEED_FORWARDS[type(blocks[0].ffn)]
+        self.normalized = _NORMALIZERS[type(model.ln_final)]
+        self.qk_normalized = _HEAD_NORMALIZERS[type(attn.q_norm)]
+        self.heads = (attn.num_heads, attn.num_kv_heads, attn.num_kv_heads)
         self.eps = torch.tensor(
             model.config.rms_norm_eps,
             dtype=torch.promote_types(weight.dtype, torch.float32),
@@ -184,7 +207,8 @@ class FastDecoder:
         # What stays where it is need not be copied for each replay of the graph.
         caches = [tensor for layer in self.cache for tensor in (layer.keys, layer.values)]
         weights = [weight for layer in self.weights for weight in layer]
-        for tensor in (*caches, *weights, self.head, self.cos, self.sin, self.eps, self.slots):
+        tables = self.positions.buffers()
+        for tensor in (*caches, *weights, *tables, self.head, self.eps, self.slots):
             torch._dynamo.mark_static_address(tensor)
         step: CompiledStep = torch.compile(
             self.step, mode="reduce-overhead", fullgraph=True, dynamic=False
@@ -202,12 +226,13 @@ class FastDecoder:
         ``common_position`` is the value of all ``positions``, where the host knows it.
         """
         x = self.model.token_embeddings(token_ids)
-        rotate = rotation(self.cos[positions].unsqueeze(1), self.sin[positions].unsqueeze(1))
+        # One position per sequence, whatever the head.
+        rotate = self.positions.rotation(1, positions.unsqueeze(1))
         bias = None if common_position is not None else self._bias(positions, x.dtype)
         seen = None if common_position is None else common_position + 1
         attend = attend_by_reductions if self.by_reductions else attend_by_products
         for weights, layer_cache in zip(self.weights, self.cache, strict=True):
-            q, k, v = self._project(x, weights.qkv, rotate)
+            q, k, v = self._project(x, weights, rotate)
             if common_position is None:
                 layer_cache.write(k.unsqueeze(2), v.unsqueeze(2), positions.unsqueeze(1))
             else:
@@ -215,9 +240,10 @@ class FastDecoder:
                 layer_cache.values[:, :, common_position] = v
             keys, values = layer_cache.keys[:, :, :seen], layer_cache.values[:, :, :seen]
             x = self._add_product(x, attend(q, keys, values, bias), weights.output)
-            gate_up = self._product(self._normalized(x), weights.gate_up)
-            x = self._add_product(x, gated_silu(gate_up), weights.down)
-        return self._product(self._normalized(x), self.head)
+            up = self._product(self.normalized(x, self.eps), weights.up)
+            x = self._add_product(x, self.activation(up), weights.down)
+        logits: Tensor = self.model.softcap(self._product(self.normalized(x, self.eps), self.head))
+        return logits
 
     def _product(self, x: Tensor, weight: Tensor) -> Tensor:
         """(batch, in) and (in, out) -> (batch, out)."""
@@ -235,35 +261,90 @@ class FastDecoder:
         return weight.T.contiguous() if by_library else weight.T
 
     def _project(
-        self, x: Tensor, weight: Tensor, rotate: Rotation
+        self, x: Tensor, weights: _Weights, rotate: Rotation
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(batch, d_model) -> rotated queries and keys, and values, (batch, heads, d_head) each."""
-        heads, d_head = self.model.config.num_heads, self.model.config.d_head
-        qkv = self._product(self._normalized(x), weight).view(x.shape[0], 3 * heads, d_head)
-        rotated = rotate(qkv[:, : 2 * heads])
-        return rotated[:, :heads], rotated[:, heads:], qkv[:, 2 * heads :]
+        heads, kv_heads, _ = self.heads
+        joined = self._product(self.normalized(x, self.eps), weights.qkv)
+        qkv = joined.view(x.shape[0], heads + 2 * kv_heads, -1)
+        qk = self.qk_normalized(qkv[:, : heads + kv_heads], self.eps, weights.qk_gains)
+        rotated = rotate(qk)
+        return rotated[:, :heads], rotated[:, heads:], qkv[:, heads + kv_heads :]
 
-    def _normalized(self, x: Tensor) -> Tensor:
-        """RMSNorm without its gains."""
-        wide = at_least_float32(x)
-        norm = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
-        scale = torch.addcmul(self.eps, norm, norm, value=1 / x.shape[-1]).rsqrt_()
-        return (wide * scale).to(x.dtype)
+    def _prepared(self, block: TransformerBlock) -> _Weights:
+        """A block's weights, joined and scaled in float32 or better, whatever they are kept in."""
+        attn, ffn = block.attn, block.ffn
+        dtype = attn.q_proj.weight.dtype
+        q, k, v = (at_least_float32(p.weight) for p in (attn.q_proj, attn.k_proj, attn.v_proj))
+        # Where queries are normalized it comes after that, with the gains.
+        is_normalized = isinstance(attn.q_norm, RMSNorm)
+        scale = 1.0 if is_normalized else (q.shape[0] // attn.num_heads) ** -0.5
+        qkv = torch.cat((q * scale, k, v)) * _gain(block.ln1)
+        up = torch.cat([at_least_float32(weight) for weight in _up_weights(ffn)]) * _gain(block.ln2)
+        return _Weights(
+            self._stored(qkv.to(dtype)),
+            self._stored(attn.output_proj.weight),
+            self._stored(up.to(dtype)),
+            self._stored(ffn.w2.weight),
+            _qk_gains(attn),
+        )
 
     def _bias(self, positions: Tensor, dtype: torch.dtype) -> Tensor:
-        """(batch * heads, 1, slots): -inf where a sequence has no token yet, else 0."""
+        """(batch * kv_heads, 1, slots): -inf where a sequence has no token yet, else 0."""
         unseen = self.slots > positions.unsqueeze(1)
         bias = torch.zeros(unseen.shape, dtype=dtype, device=unseen.device)
         bias = bias.masked_fill_(unseen, -torch.inf)
-        return bias.repeat_interleave(self.model.config.num_heads, dim=0).unsqueeze(1)
+        return bias.repeat_interleave(self.heads[1], dim=0).unsqueeze(1)
 
 
-def _folded(block: TransformerBlock) -> _Weights:
-    """(out, in) each, joined and scaled in float32 or better, whatever they are kept in."""
-    attn, ffn = block.attn, block.ffn
-    dtype = attn.q_proj.weight.dtype
-    scale = (attn.q_proj.in_features // attn.num_heads) ** -0.5
-    q, k, v = (at_least_float32(p.weight) for p in (attn.q_proj, attn.k_proj, attn.v_proj))
-    qkv = torch.cat((q * scale, k, v)) * block.ln1.weight
-    gate_up = torch.cat((at_least_float32(ffn.w1.weight), ffn.w3.weight)) * block.ln2.weight
-    return _Weights(qkv.to(dtype), attn.output_proj.weight, gate_up.to(dtype), ffn.w2.weight)
+def _gain(norm: Module) -> Tensor | float:
+    """What a norm multiplies by in the end."""
+    return norm.weight if isinstance(norm, RMSNorm) else 1.0
+
+
+def _qk_gains(attn: MultiHeadSelfAttention) -> Tensor:
+    """The gains of queries, with 1 / sqrt(d_head), and those of keys; by head."""
+    d_head = attn.q_proj.out_features // attn.num_heads
+    ones = at_least_float32(attn.q_proj.weight).new_ones(1, d_head)
+    q = ones * _gain(attn.q_norm) * d_head**-0.5
+    k = ones * _gain(attn.k_norm)
+    return torch.cat((q.expand(attn.num_heads, -1), k.expand(attn.num_kv_heads, -1)))
+
+
+def _up_weights(ffn: Module) -> tuple[Tensor, ...]:
+    """The weights of the first product of a feed-forward network."""
+    return (ffn.w1.weight, ffn.w3.weight) if isinstance(ffn, SwiGLU) else (ffn.w1.weight,)
+
+
+def _normalized(x: Tensor, eps: Tensor) -> Tensor:
+    """RMSNorm without its gains."""
+    wide = at_least_float32(x)
+    norm = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+    scale = torch.addcmul(eps, norm, norm, value=1 / x.shape[-1]).rsqrt_()
+    return (wide * scale).to(x.dtype)
+
+
+def _heads_normalized(x: Tensor, eps: Tensor, gains: Tensor) -> Tensor:
+    """RMSNorm of each head."""
+    return (_normalized(at_least_float32(x), eps) * gains).to(x.dtype)
+
+
+def _as_it_is(x: Tensor, *_: Tensor) -> Tensor:
+    return x
+
+
+_FEED_FORWARDS: dict[type[Module], Callable[[Tensor], Tensor]] = {
+    SwiGLU: gated_silu,
+    SiLUFeedForward: silu,
+    ReLUSquaredFeedForward: relu_squared,
+}
+"""What a network does between its products."""
+
+_NORMALIZERS: dict[type[Module], Callable[[Tensor, Tensor], Tensor]] = {
+    RMSNorm: _normalized,
+    Identity: _as_it_is,
+}
+_HEAD_NORMALIZERS: dict[type[Module], Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    RMSNorm: _heads_normalized,
+    Identity: _as_it_is,
+}
