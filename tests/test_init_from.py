@@ -85,7 +85,7 @@ def test_weights_of_another_model_are_refused_by_name(trained, tmp_path, capsys)
     for change, named in (
         (["--model.d-model", "32"], "'token_embeddings.weight' (40, 16) instead of (40, 32)"),
         (["--model.num-layers", "2"], "missing keys ['layers.1."),
-        (["--model.num-heads", "4"], "model.num_heads 2 instead of 4"),
+        (["--model.num-heads", "4", "--model.num-kv-heads", "4"], "model.num_heads 2 instead of 4"),
     ):
         assert main(["train", *start, "--run-dir", str(run), *change]) == 1
         assert named in one_line(capsys)
