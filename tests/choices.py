@@ -58,7 +58,17 @@ CHOICES = {
         "residual_scalars": True,
         "value_embeddings": True,
     },
+    "many-without-norms": {
+        "norm": "none",
+        "num_kv_heads": 1,
+        "rope_scaling": "llama3",
+        "rope_scaling_factor": 8.0,
+        "rope_original_context_length": 64,
+    },
 }
+
+# Between them they have every value of every choice: for what is slow.
+TOGETHER = [choice for choice in CHOICES if choice.startswith("many")]
 
 # What only the model's own forward decodes.
 NOT_FAST = {"post-norm", "residual-scalars", "value-embeddings", "many", "many-with-post-norm"}
@@ -68,10 +78,12 @@ def config_of(choice: str, base: ModelConfig = BASE) -> ModelConfig:
     return dataclasses.replace(base, **CHOICES[choice])
 
 
-def model_of(choice: str, dtype: torch.dtype = torch.float64, seed: int = 0) -> TransformerLM:
+def model_of(
+    choice: str, dtype: torch.dtype = torch.float64, seed: int = 0, **sizes: int
+) -> TransformerLM:
     """A model all of whose parameters are random: at its start a choice may change nothing."""
     torch.manual_seed(seed)
-    model = TransformerLM(config_of(choice), dtype=dtype).to(dtype)
+    model = TransformerLM(dataclasses.replace(config_of(choice), **sizes), dtype=dtype).to(dtype)
     for parameter in model.parameters():
         if parameter.ndim == 1:
             torch.nn.init.uniform_(parameter, 0.5, 1.5)

@@ -2,13 +2,21 @@
 
 import pytest
 import torch
+from choices import CHOICES, config_of
+from cs336lm.errors import UsageError
 from cs336lm.model import ModelConfig, TransformerLM
 from cs336lm.model.accounting import (
+    forward_flops,
+    kv_cache_numbers,
     matmul_parameters,
+    parameters,
     peak_bandwidth,
     peak_flops,
+    total_parameters,
     training_flops_per_token,
+    with_swiglu,
 )
+from cs336lm.model.kv_cache import KVCache
 from torch.utils.flop_counter import FlopCounterMode
 
 CONFIG = ModelConfig(
@@ -124,3 +132,67 @@ def test_each_precision_has_its_own_peak(named, monkeypatch):
     for kind in ("cpu", "mps"):
         assert peak_flops(torch.device(kind), torch.bfloat16) is None
         assert peak_bandwidth(torch.device(kind)) is None
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice_is_counted(choice):
+    """Parameters by component, and the operations of a forward pass as PyTorch counts them."""
+    config = config_of(choice)
+    model = TransformerLM(config, device="meta")
+    assert total_parameters(config) == sum(p.numel() for p in model.parameters())
+    counted = dict.fromkeys(parameters(config), 0)
+    for name, parameter in model.named_parameters():
+        counted[component_of(name)] += parameter.numel()
+    assert parameters(config) == counted
+    ids = torch.zeros(2, 9, dtype=torch.int64, device="meta")
+    with torch.no_grad(), FlopCounterMode(display=False) as count:
+        model(ids)
+    assert sum(forward_flops(config, 9, 2).values()) == count.get_total_flops()
+    by_module = {name: sum(flops.values()) for name, flops in count.get_flop_counts().items()}
+    assert by_module["TransformerLM.lm_head"] == forward_flops(config, 9, 2)["lm_head"]
+    ffn = sum(flops for name, flops in by_module.items() if name.endswith(".ffn"))
+    assert ffn == forward_flops(config, 9, 2)["feed_forward"]
+    whole = torch.zeros(2, config.context_length, dtype=torch.int64, device="meta")
+    with torch.no_grad(), FlopCounterMode(display=False) as count:
+        model(whole)
+    assert 3 * count.get_total_flops() == training_flops_per_token(config) * whole.numel()
+
+
+def component_of(name):
+    """Of a parameter, by its name in the state dict."""
+    for part, component in {
+        "token_embeddings": "token_embeddings",
+        "value_embedding": "value_embeddings",
+        "_proj": "attention",
+        ".ffn.": "feed_forward",
+        "norm": "norms",
+        ".ln": "norms",
+        "ln_": "norms",
+        "residual": "residual_scalars",
+        "lm_head": "lm_head",
+    }.items():
+        if part in name:
+            return component
+    raise AssertionError(name)
+
+
+def test_a_cache_is_counted():
+    for choice in ("default", "two-kv-heads"):
+        config = config_of(choice)
+        cache = KVCache(config, batch_size=2, length=5)
+        held = sum(layer.keys.numel() + layer.values.numel() for layer in cache)
+        assert held == kv_cache_numbers(config) * 2 * 5
+
+
+def test_networks_of_two_matrices_have_as_many_parameters_by_default():
+    """To the rounding of SwiGLU's width."""
+    for ffn in ("silu", "relu2"):
+        config = ModelConfig(vocab_size=50, d_model=512, ffn=ffn)
+        assert with_swiglu(config) == ModelConfig(vocab_size=50, d_model=512)
+        ours, theirs = total_parameters(config), total_parameters(with_swiglu(config))
+        assert ours == pytest.approx(theirs, rel=0.02)
+
+
+def test_a_vocabulary_is_needed():
+    with pytest.raises(UsageError, match=r"model\.vocab_size is not set"):
+        parameters(ModelConfig())

@@ -36,9 +36,7 @@ def options(section, field):
 sections = {
     "data": dict.fromkeys(("train", "val", "tokenizer"), st.none() | paths)
     | {"batch_size": st.just(12)},
-    "model": dict.fromkeys(
-        ("context_length", "num_layers", "rope_original_context_length"), counts
-    )
+    "model": dict.fromkeys(("context_length", "num_layers", "rope_original_context_length"), counts)
     | dict.fromkeys(("vocab_size", "d_ff"), st.none() | counts)
     | {"d_model": st.just(24), "num_heads": st.sampled_from([1, 2, 3, 4, 6, 12])}
     | {"rope_theta": large, "rms_norm_eps": rates, "num_kv_heads": st.just(1) | st.none()}

@@ -18,7 +18,9 @@ from cs336lm.cli.config_flags import Switch, add_config_flags, config_from_flags
 from cs336lm.cli.options import spin_briefly
 from cs336lm.cli.parser import Parser
 from cs336lm.errors import UsageError
-from cs336lm.training.config import SECTIONS, Config, DataConfig, load_config
+from cs336lm.model.accounting import total_parameters, with_swiglu
+from cs336lm.model.presets import PRESETS, preset_tables
+from cs336lm.training.config import SECTIONS, Config, DataConfig, config_from_tables, load_config
 from cs336lm.training.run_directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -27,7 +29,8 @@ if TYPE_CHECKING:
 _DESCRIPTION = """\
 Train a Transformer language model on a file of token ids.
 
-Every field of the configuration is a flag, and flags override --config. The run directory gets the
+Every field of the configuration is a flag. Flags override --config, and both override --preset, the
+shape of a known model. The run directory gets the
 resolved configuration, metrics.jsonl, checkpoints and the tokenizer: all that `evaluate`,
 `generate` and `plot` need. One process at a time trains in it. Ctrl-C saves before it stops;
 --resume goes on from the last checkpoint and needs --run-dir alone. With it any field but those of
@@ -45,6 +48,7 @@ _EPILOG = """\
 examples:
   cs336lm train --data.train train.npy --data.val val.npy --data.tokenizer tokenizer/
   cs336lm train --config run.toml --run-dir runs/a --model.d-model 512 --optim.lr 1e-3
+  cs336lm train --preset gpt2-small --data.train train.npy --data.tokenizer tokenizer/
   cs336lm train --resume --run-dir runs/a
   cs336lm train --resume --run-dir runs/a --train.steps 20000
   cs336lm train --init-from runs/a --data.train other.npy --optim.lr 1e-4 --run-dir runs/tuned"""
@@ -125,9 +129,13 @@ def _opening(trainer: Trainer) -> str:
     parameters = sum(p.numel() for p in trainer.model.parameters())
     data, model = trainer.config.data, trainer.config.model
     done = f"from step {trainer.progress.step:,} " if trainer.progress.step else ""
+    compared = ""
+    if model.ffn != "swiglu":
+        with_gate = total_parameters(with_swiglu(model))
+        compared = f" ({with_gate / 1e6:.2f} M with model.ffn=swiglu)"
     many = f"{trainer.world.size} x " if trainer.world.size > 1 else ""
     return (
-        f"{trainer.run.path}: training {done}{parameters / 1e6:.2f} M parameters on "
+        f"{trainer.run.path}: training {done}{parameters / 1e6:.2f} M parameters{compared} on "
         f"{many}{trainer.device.type} in {str(trainer.dtype).removeprefix('torch.')}, "
         f"{data.batch_size * model.context_length:,} tokens per step"
     )
@@ -163,7 +171,8 @@ def _parser(defaults: Config | None) -> Parser:
     """The parser, with help texts if there are ``defaults`` for them to show."""
     parser = _Parser(
         prog="cs336lm train",
-        usage="cs336lm train [--config FILE.toml] [--run-dir DIR] [--SECTION.FIELD VALUE ...]",
+        usage="cs336lm train [--preset NAME] [--config FILE.toml] [--run-dir DIR] "
+        "[--SECTION.FIELD VALUE ...]",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         add_help=False,
@@ -177,6 +186,12 @@ def _parser(defaults: Config | None) -> Parser:
         type=Path,
         metavar="FILE.toml",
         help="TOML file with the sections [data], [model], [optim] and [train]",
+    )
+    add(
+        "--preset",
+        metavar="NAME",
+        help="the shape of a known model, one of "
+        f"{', '.join(PRESETS)}; its vocabulary is the tokenizer's, if there is one",
     )
     add(
         "--run-dir",
@@ -207,12 +222,17 @@ def parse(argv: list[str]) -> Arguments:
     run_dir, resume = given.get("run_dir"), given.get("resume", False)
     run = _run_to_resume(run_dir) if resume else None
     base = _default_config(given) if run is None else run.load_asked()
+    preset = preset_tables(given["preset"]) if "preset" in given else {}
+    vocab_size = preset.get("model", {}).pop("vocab_size", None)
+    base = config_from_tables(preset, base)
     if "config" in given:
         base = load_config(given["config"], base)
     if "help" in given:
         _parser(base).print_help()
         sys.exit(0)
     config = config_from_flags(given, base)
+    if vocab_size is not None and config.model.vocab_size is None and not config.data.tokenizer:
+        config = config_from_tables({"model": {"vocab_size": vocab_size}}, config)
     if run is not None and run.step_checkpoints():
         _refuse_another_model(run.load_config(), config)
     return Arguments(

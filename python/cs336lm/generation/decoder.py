@@ -36,6 +36,7 @@ from cs336lm.model.feed_forward import (
     ReLUSquaredFeedForward,
     SiLUFeedForward,
     SwiGLU,
+    TwoMatrices,
     relu_squared,
 )
 from cs336lm.model.functional import at_least_float32, silu
@@ -193,7 +194,7 @@ class FastDecoder:
         self.positions = attn.positions
         self.activation = _FEED_FORWARDS[type(blocks[0].ffn)]
         self.normalized = _NORMALIZERS[type(model.ln_final)]
-        self.qk_normalized = _HEAD_NORMALIZERS[type(attn.q_norm)]
+        self.qk_normalized = _HEAD_NORMALIZERS[type(cast("Module", attn.q_norm))]
         self.heads = (attn.num_heads, attn.num_kv_heads, attn.num_kv_heads)
         self.eps = torch.tensor(
             model.config.rms_norm_eps,
@@ -298,7 +299,7 @@ class FastDecoder:
 
 
 def _gain(norm: Module) -> Tensor | float:
-    """What a norm multiplies by in the end."""
+    """What a norm multiplies by in the end; nothing multiplies by 1."""
     return norm.weight if isinstance(norm, RMSNorm) else 1.0
 
 
@@ -311,7 +312,7 @@ def _qk_gains(attn: MultiHeadSelfAttention) -> Tensor:
     return torch.cat((q.expand(attn.num_heads, -1), k.expand(attn.num_kv_heads, -1)))
 
 
-def _up_weights(ffn: Module) -> tuple[Tensor, ...]:
+def _up_weights(ffn: SwiGLU | TwoMatrices) -> tuple[Tensor, ...]:
     """The weights of the first product of a feed-forward network."""
     return (ffn.w1.weight, ffn.w3.weight) if isinstance(ffn, SwiGLU) else (ffn.w1.weight,)
 

@@ -3,16 +3,21 @@
 A product of (m, k) and (k, n) is 2 m k n floating-point operations; the backward pass does each
 twice. Attention is counted whole, as PaLM does (Chowdhery et al. 2022, appendix B), so that figures
 compare with published ones. MFU is these operations a second over the device's published peak.
+
+Counting needs no PyTorch; what a device is called does.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-import torch
-
+from cs336lm.errors import UsageError
 from cs336lm.model.config import ModelConfig
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -72,13 +77,105 @@ _DEVICES = {
 _MAKERS = {"NVIDIA", "TESLA", "GEFORCE"}
 
 
+@dataclass(frozen=True)
+class MatrixProduct:
+    """A product of (m, k) and (k, n) that a forward pass takes ``times`` times."""
+
+    component: str
+    """As in :func:`parameters`: attention, feed_forward, value_embeddings, lm_head."""
+    name: str
+    """Of the weight, as in the state dict without the layer; or what is multiplied."""
+    m: int
+    k: int
+    n: int
+    times: int
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of all of them."""
+        return 2 * self.m * self.k * self.n * self.times
+
+
+FEED_FORWARD_MATRICES = {"swiglu": 3, "silu": 2, "relu2": 2}
+"""Matrices of d_model by d_ff, by ``ModelConfig.ffn``."""
+
+_BLOCK_NORMS = {"pre": 2, "post": 2, "none": 0}
+_FINAL_NORMS = {"pre": 1, "post": 0, "none": 0}
+
+
+def parameters(config: ModelConfig) -> dict[str, int]:
+    """Parameters by component; their sum is the model's, a tied matrix counting once.
+
+    Components that the model does not have are there with 0.
+    """
+    d, layers = config.d_model, config.num_layers
+    norms = layers * _BLOCK_NORMS[config.norm] + _FINAL_NORMS[config.norm]
+    tables = _value_embeddings(config)
+    gate = config.value_gate_width * config.kv_heads
+    return {
+        "token_embeddings": _vocab_size(config) * d,
+        "attention": layers * attention_parameters(config),
+        "feed_forward": layers * feed_forward_parameters(config),
+        "norms": norms * d + layers * config.qk_norm * 2 * config.d_head,
+        "value_embeddings": tables * (_vocab_size(config) * config.d_kv + gate),
+        "residual_scalars": layers * config.residual_scalars * 2,
+        "lm_head": 0 if config.tie_embeddings else head_parameters(config),
+    }
+
+
+def total_parameters(config: ModelConfig) -> int:
+    """Parameters in all, as ``sum(p.numel() for p in model.parameters())`` counts them."""
+    return sum(parameters(config).values())
+
+
+def forward_products(
+    config: ModelConfig, tokens: int | None = None, sequences: int = 1
+) -> list[MatrixProduct]:
+    """Every matrix product of a forward pass over ``sequences`` of ``tokens`` (the context) each.
+
+    Nothing else is counted: norms, rotations, softmax and activations are well below a hundredth.
+    """
+    seq = config.context_length if tokens is None else tokens
+    rows, d, d_kv, layers = sequences * seq, config.d_model, config.d_kv, config.num_layers
+    heads, d_head, ff = config.num_heads, config.d_head, config.ffn_width
+    attention = [
+        ("q_proj", rows, d, d, layers),
+        ("k_proj", rows, d, d_kv, layers),
+        ("v_proj", rows, d, d_kv, layers),
+        ("Q K^T", seq, d_head, seq, layers * heads * sequences),
+        ("weights V", seq, seq, d_head, layers * heads * sequences),
+        ("output_proj", rows, d, d, layers),
+    ]
+    up = ("w1", "w3") if FEED_FORWARD_MATRICES[config.ffn] == 3 else ("w1",)
+    products = [MatrixProduct("attention", f"attn.{name}", *sizes) for name, *sizes in attention]
+    products += [MatrixProduct("feed_forward", f"ffn.{w}", rows, d, ff, layers) for w in up]
+    products += [MatrixProduct("feed_forward", "ffn.w2", rows, ff, d, layers)]
+    if tables := _value_embeddings(config):
+        width, name = config.value_gate_width, "attn.value_embedding.gate"
+        gate = MatrixProduct("value_embeddings", name, rows, width, config.kv_heads, tables)
+        products.append(gate)
+    products.append(MatrixProduct("lm_head", "lm_head", rows, d, _vocab_size(config), 1))
+    return products
+
+
+def forward_flops(
+    config: ModelConfig, tokens: int | None = None, sequences: int = 1
+) -> dict[str, int]:
+    """The operations of :func:`forward_products` by component."""
+    flops: dict[str, int] = {}
+    for product in forward_products(config, tokens, sequences):
+        flops[product.component] = flops.get(product.component, 0) + product.flops
+    return flops
+
+
+def kv_cache_numbers(config: ModelConfig) -> int:
+    """Numbers that a KV cache holds for each token of a sequence."""
+    return 2 * config.num_layers * config.d_kv
+
+
 def attention_parameters(config: ModelConfig) -> int:
     """Weights of a block's query, key, value and output projections."""
-    return 4 * config.d_model**2
-
-
-FEED_FORWARD_MATRICES = {"swiglu": 3}
-"""Matrices of d_model by d_ff, by ``ModelConfig.ffn``."""
+    return 2 * config.d_model**2 + 2 * config.d_model * config.d_kv
 
 
 def feed_forward_parameters(config: ModelConfig) -> int:
@@ -87,15 +184,15 @@ def feed_forward_parameters(config: ModelConfig) -> int:
 
 
 def head_parameters(config: ModelConfig) -> int:
-    """Weights of the last projection."""
-    assert config.vocab_size is not None
-    return config.d_model * config.vocab_size
+    """Weights of the last projection, also where it shares them with the embedding."""
+    return config.d_model * _vocab_size(config)
 
 
 def matmul_parameters(config: ModelConfig) -> int:
-    """Weights that take part in matrix products: all but the embedding and the gains."""
+    """Weights that take part in matrix products: all but tables of vectors, gains and scalars."""
     block = attention_parameters(config) + feed_forward_parameters(config)
-    return config.num_layers * block + head_parameters(config)
+    gates = _value_embeddings(config) * config.value_gate_width * config.kv_heads
+    return config.num_layers * block + gates + head_parameters(config)
 
 
 def attention_flops_per_token(config: ModelConfig) -> float:
@@ -109,11 +206,29 @@ def training_flops_per_token(config: ModelConfig) -> float:
     return 3.0 * (2 * matmul_parameters(config) + attention)
 
 
+def with_swiglu(config: ModelConfig) -> ModelConfig:
+    """The same model with the default feed-forward network: what another one compares with."""
+    return replace(config, ffn="swiglu", d_ff=None)
+
+
+def _value_embeddings(config: ModelConfig) -> int:
+    """How many blocks have one."""
+    return sum(config.has_value_embedding(layer) for layer in range(config.num_layers))
+
+
+def _vocab_size(config: ModelConfig) -> int:
+    if config.vocab_size is None:
+        raise UsageError("model.vocab_size is not set: say how many token ids there are")
+    return config.vocab_size
+
+
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
     """The device's published peak of products in ``dtype``; None where it is not known.
 
     In float32 that is TF32's, if PyTorch may use it.
     """
+    import torch
+
     peaks = _of_device(device)
     if peaks is None:
         return None
@@ -135,6 +250,8 @@ def peak_bandwidth(device: torch.device) -> float | None:
 def _of_device(device: torch.device) -> _Peaks | None:
     if device.type != "cuda":
         return None
+    import torch
+
     words = _words(torch.cuda.get_device_name(device))
     return next((peaks for name, peaks in _DEVICES.items() if _words(name) == words), None)
 

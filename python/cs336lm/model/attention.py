@@ -55,7 +55,9 @@ class MultiHeadSelfAttention(Module):
         d_head = d_model // num_heads
         self.num_heads = num_heads
         self.num_kv_heads = num_kv_heads
-        self.positions = NoPositions() if rope is None else rope
+        self.positions: RotaryPositionalEmbedding | NoPositions = (
+            NoPositions() if rope is None else rope
+        )
         self.positions.check_head_size(d_head)
         self.q_proj = Linear(d_model, d_model, device, dtype)
         self.k_proj = Linear(d_model, num_kv_heads * d_head, device, dtype)

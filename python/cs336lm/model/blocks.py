@@ -10,7 +10,7 @@ from torch.nn import Module
 
 from cs336lm.model.attention import MultiHeadSelfAttention
 from cs336lm.model.config import ModelConfig
-from cs336lm.model.feed_forward import FEED_FORWARDS, SwiGLU
+from cs336lm.model.feed_forward import FEED_FORWARDS, SwiGLU, TwoMatrices
 from cs336lm.model.initial import Device
 from cs336lm.model.kv_cache import LayerCache
 from cs336lm.model.norm import NORMS, RMSNorm
@@ -47,8 +47,8 @@ class TransformerBlock(Module):
         device: Device = None,
         dtype: torch.dtype | None = None,
         *,
-        attn: Module | None = None,
-        ffn: Module | None = None,
+        attn: MultiHeadSelfAttention | None = None,
+        ffn: SwiGLU | TwoMatrices | None = None,
         norm: Callable[..., Module] = RMSNorm,
         residual: Module | None = None,
     ) -> None:

@@ -103,8 +103,11 @@ def head_cross_entropy(
     ``softcap`` is what the logits go through then, if anything. They never exist all at once.
     """
     softcap = Uncapped() if softcap is None else softcap
-    caps_plainly = is_plain(softcap, Uncapped) or is_plain(softcap, Softcap)
-    if caps_plainly and is_plain_linear(head) and head.multiply is product:
+    if (
+        is_plain_linear(head)
+        and head.multiply is product
+        and (is_plain(softcap, Uncapped) or is_plain(softcap, Softcap))
+    ):
         return linear_cross_entropy(hidden, head.weight, targets, cap=softcap.cap)
     return projected_cross_entropy(
         lambda hidden: softcap(head(hidden)), hidden, targets, vocab_size=vocab_size

@@ -50,10 +50,10 @@ def _at_least_float32(dtype: torch.dtype) -> torch.dtype:
 class RotaryPositionalEmbedding(Module):
     """Rotates pair k of a query or key by the angle position * theta^(-2k / d_k) (Su et al. 2021).
 
-    Pairs are neighbours: dimensions 2k and 2k + 1. Cosines and sines for ``max_seq_len`` positions
-    (turning by what ``scaling`` makes of the angles) are made once, in float64, and kept in float32 (float64 in a float64 model, by ``dtype`` or by
-    ``.to``) however the rest of the model is cast: bfloat16 could not tell position 256 from 257.
-    They are not part of the state.
+    Pairs are neighbours: dimensions 2k and 2k + 1. ``scaling`` makes other angles of these. Cosines
+    and sines for ``max_seq_len`` positions are made once, in float64, and kept in float32 (float64
+    in a float64 model, by ``dtype`` or by ``.to``) however the rest of the model is cast: bfloat16
+    could not tell position 256 from 257. They are not part of the state.
     """
 
     cos: Float[Tensor, "max_seq_len half"]

@@ -61,9 +61,7 @@ class TransformerLM(Module):
             block.from_config(config, layer, positions, device, dtype)
             for layer in range(config.num_layers)
         )
-        self.ln_final = FINAL_NORMS[config.norm](
-            config.d_model, config.rms_norm_eps, device, dtype
-        )
+        self.ln_final = FINAL_NORMS[config.norm](config.d_model, config.rms_norm_eps, device, dtype)
         head_std = 0 if config.zero_init and not config.tie_embeddings else None
         self.lm_head = Linear(config.d_model, config.vocab_size, device, dtype, std=head_std)
         self.lm_head.role = "head"

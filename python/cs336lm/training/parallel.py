@@ -25,6 +25,7 @@ from torch.utils.checkpoint import checkpoint
 from cs336lm.errors import UsageError
 from cs336lm.model.norm import RMSNorm
 from cs336lm.model.transformer import TransformerLM
+from cs336lm.training.checkpoints.state import distinct_weights
 from cs336lm.training.distributed import World
 
 Mode = Literal["ddp", "fsdp"]
@@ -145,7 +146,7 @@ def gather_weights(model: torch.nn.Module, world: World) -> dict[str, Tensor]:
     Every process must call it, and holds no more than one whole weight at a time.
     """
     gathered = {}
-    for name, value in model.state_dict().items():
+    for name, value in distinct_weights(model).items():
         whole = value.full_tensor() if isinstance(value, DTensor) else value
         if world.is_main:
             gathered[name] = whole.detach().to("cpu", copy=True)

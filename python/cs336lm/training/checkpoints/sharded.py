@@ -28,6 +28,7 @@ from cs336lm.training.checkpoints.state import (
     State,
     describe,
     differences,
+    distinct_weights,
     refuse_later_format,
     refuse_other_model,
 )
@@ -128,7 +129,7 @@ def _read_numbers(path: Path) -> dict[str, Any]:
 
 
 def _flat(model: torch.nn.Module) -> dict[str, Any]:
-    return {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    return {f"model.{name}": tensor for name, tensor in distinct_weights(model).items()}
 
 
 def _optimizer_state(

@@ -32,7 +32,7 @@ _WRAPPED_WHOLE = "module."
 _PLAIN = (bool, int, float, str, type(None))  # what any version of PyTorch loads without pickle
 
 # Differences that loading weights may make on purpose.
-_FREE_SETTINGS = ("context_length", "vocab_size", "d_ff")
+_FREE_SETTINGS = ("context_length", "vocab_size", "d_ff", "num_kv_heads")
 
 
 class Mismatch(ValueError):
@@ -45,7 +45,7 @@ def pack(
     """The content of a checkpoint; its tensors are the live ones, not copies."""
     return {
         **describe(model),
-        "model": unwrapped(model.state_dict()),
+        "model": unwrapped(distinct_weights(model)),
         "optimizer_name": type(optimizer).__name__,
         "optimizer": optimizer.state_dict(),
         "iteration": iteration,
@@ -57,6 +57,20 @@ def describe(model: torch.nn.Module) -> State:
     """What a checkpoint says about itself: its format, and the configuration of its model."""
     config = _model_config(model)
     return {"format": FORMAT} | ({} if config is None else {"model_config": config})
+
+
+def distinct_weights(model: torch.nn.Module) -> dict[str, Tensor]:
+    """The state dict with each tensor once, by the first of its names: tied weights have two."""
+    weights, others = model.state_dict(), other_names(model)
+    return {name: weight for name, weight in weights.items() if name not in others}
+
+
+def other_names(model: torch.nn.Module) -> dict[str, str]:
+    """Names in the state dict whose tensor has an earlier name there, and that name."""
+    first: dict[int, str] = {}
+    tensors = model.state_dict(keep_vars=True)
+    names = {name: first.setdefault(id(tensor), name) for name, tensor in tensors.items()}
+    return {name: earlier for name, earlier in names.items() if earlier != name}
 
 
 def unwrapped(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -85,19 +99,33 @@ def unpack_model(state: State, model: torch.nn.Module, name: str) -> None:
     saved = state["model"]
     if not isinstance(saved, dict) or not all(hasattr(value, "shape") for value in saved.values()):
         raise ValueError(f"{name} is not a checkpoint: its model is not a table of tensors")
-    saved, wrapped = unwrapped(saved), model.state_dict()
-    names = {plain: name for name, plain in _unwrapped_names(wrapped).items()}
-    current = {plain: wrapped[names[plain]] for plain in names}
+    saved, wrapped, others = unwrapped(saved), model.state_dict(), other_names(model)
+    plain_names = _unwrapped_names(wrapped)
+    names = {plain: name for name, plain in plain_names.items() if name not in others}
+    current = {plain: wrapped[name] for plain, name in names.items()}
+    # What is tied here may be there twice: in a plain state dict it is.
+    for other, first in others.items():
+        twin = saved.get(plain_names[other])
+        if twin is not None and _equal(twin, saved.get(plain_names[first])):
+            saved = {key: value for key, value in saved.items() if key != plain_names[other]}
     shapes = ({key: value.shape for key, value in table.items()} for table in (saved, current))
     refuse_other_model(state, differences(*shapes), model, name)
-    model.load_state_dict(
-        {names[key]: _sliced_like(value, current[key]) for key, value in saved.items()}
-    )
+    weights = {names[key]: _sliced_like(value, current[key]) for key, value in saved.items()}
+    model.load_state_dict(weights | {other: weights[first] for other, first in others.items()})
+
+
+def _equal(a: Tensor, b: Tensor | None) -> bool:
+    """Whether both are there, and the same."""
+    import torch
+
+    return b is not None and torch.equal(a, b)
 
 
 def refuse_other_model(state: State, found: list[str], model: torch.nn.Module, name: str) -> None:
     """Raises ``Mismatch`` if differences were found, or if ``model`` computes something else."""
     before, now = state.get("model_config") or {}, _model_config(model) or {}
+    if before and now:  # what a version of before did not know was as it is by default
+        before = {**_default_config(model), **before}
     settings = [key for key in before if key in now and key not in _FREE_SETTINGS]
     found = found or [
         f"model.{key} {before[key]!r} instead of {now[key]!r}"
@@ -154,6 +182,17 @@ def _model_config(model: Any) -> dict[str, Any] | None:
         return None
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     return {name: value for name, value in fields.items() if isinstance(value, _PLAIN)}
+
+
+def _default_config(model: Any) -> dict[str, Any]:
+    """The defaults of the model's configuration, where a field has one."""
+    while not hasattr(model, "config"):
+        model = model.module
+    return {
+        field.name: field.default
+        for field in dataclasses.fields(model.config)
+        if field.default is not dataclasses.MISSING
+    }
 
 
 def differences(saved: Shapes, current: Shapes) -> list[str]:
