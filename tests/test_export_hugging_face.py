@@ -91,6 +91,22 @@ def test_the_end_of_text_ends_a_text_there_too(tmp_path):
     assert theirs.generate(torch.tensor([[1, 2]]), do_sample=False, max_new_tokens=3)[0, 2:] == end
 
 
+def test_ids_of_no_token_are_never_generated_there(tmp_path):
+    tokenizer = make_tokenizer()
+    model = make_model(300)
+    with torch.no_grad():
+        model.lm_head.weight[263:] *= 50  # one of them is always the likeliest
+    run = make_run(tmp_path / "run", tokenizer, model)
+    main(["export", str(run), "--format", "hf", "--out", str(tmp_path / "llama")])
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "llama")
+    ids = tokenizer.encode("the cat")
+    text = theirs.generate(
+        torch.tensor([ids]), do_sample=False, max_new_tokens=9, eos_token_id=None
+    )
+    assert text[0].tolist() == greedy(model, ids, 9, tokenizer.vocab_size)
+    assert max(greedy(model, ids, 1, 300)) >= 263
+
+
 def test_without_a_tokenizer_no_ids_are_invented(tmp_path, capsys):
     run = make_run(tmp_path / "run", None, make_model(50))
     assert main(["export", str(run), "--format", "hf", "--out", str(tmp_path / "llama")]) == 0
@@ -111,6 +127,23 @@ def test_both_generations_of_transformers_find_the_base_of_rope(tmp_path):
     assert {weight.dtype for weight in weights.values()} == {torch.bfloat16}
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "llama")
     assert model.dtype == torch.bfloat16
+
+
+def test_what_transformers_4_reads_is_enough(tmp_path):
+    """Without the keys that only transformers 5 knows, the rest says the same."""
+    stretched = {"rope_scaling": "linear", "rope_scaling_factor": 2.5, "rope_theta": 777.0}
+    model = make_model(50, **stretched)
+    run = make_run(tmp_path / "run", None, model)
+    main(["export", str(run), "--format", "hf", "--out", str(tmp_path / "llama")])
+    path = tmp_path / "llama" / "config.json"
+    config = json.loads(path.read_text())
+    for key in ("rope_parameters", "dtype"):
+        del config[key]
+    path.write_text(json.dumps(config))
+    ids = list(range(30))
+    with torch.no_grad():
+        logits = logits_of(tmp_path / "llama", ids)[1]
+        torch.testing.assert_close(logits, model(torch.tensor(ids)), rtol=0, atol=1e-4)
 
 
 def test_weights_alone_have_our_names(tmp_path, capsys):

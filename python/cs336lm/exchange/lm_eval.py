@@ -29,6 +29,7 @@ from cs336lm.training.devices import choose_device, choose_dtype
 from cs336lm.training.run_directory import Which, load_run
 
 _MAX_NEW_TOKENS = 256  # where a task does not say it
+_BATCH_SIZE = 16
 
 
 @register_model("cs336lm")
@@ -40,7 +41,8 @@ class RunLM(TemplateLM):
         checkpoint: ``"best"``, ``"last"`` or the step of one that was kept.
         device: as for ``cs336lm generate``.
         dtype: of the weights.
-        batch_size: texts at once; it changes memory and speed, not the figures.
+        batch_size: texts at once, 16 if nothing is said; it changes memory and speed, not the
+            figures.
         max_batch_size: not used; the harness passes it.
     """
 
@@ -50,7 +52,7 @@ class RunLM(TemplateLM):
         checkpoint: Which = "best",
         device: str | None = None,
         dtype: str = "float32",
-        batch_size: int | str | None = 16,
+        batch_size: int | str | None = None,
         max_batch_size: int | None = None,
     ) -> None:
         super().__init__()
@@ -63,7 +65,8 @@ class RunLM(TemplateLM):
             )
         self.model = model.to(choose_dtype(dtype, self._device))
         self.tokenizer = tokenizer
-        self.batch_size = int(batch_size) if str(batch_size).isdigit() else 16
+        # The harness may say "auto", or nothing.
+        self.batch_size = int(batch_size or 0) if str(batch_size).isdigit() else _BATCH_SIZE
 
     @property
     def max_length(self) -> int:
