@@ -16,7 +16,7 @@ END = "<|endoftext|>"
 SHAPE = {"context_length": 32, "d_model": 32, "num_layers": 2, "num_heads": 4, "d_ff": 64}
 
 
-def make_tokenizer(pattern: str = "gpt2", special: tuple[str, ...] = (END,)) -> Tokenizer:
+def make_tokenizer(pattern: str = "gpt2", special=(END,)) -> Tokenizer:
     tokens = [bytes([i]) for i in range(256)] + [left + right for left, right in MERGES]
     return Tokenizer(dict(enumerate(tokens)), MERGES, special, pattern=pattern)
 

@@ -1,6 +1,8 @@
 """``cs336lm export --format gguf``, read back by gguf, by transformers and by llama.cpp."""
 
+import json
 import sys
+import urllib.request
 
 import gguf
 import numpy as np
@@ -94,7 +96,7 @@ def test_what_the_file_says_of_the_model(tmp_path):
     reader = GGUFReader(export(tmp_path, model, make_tokenizer()))
     said = {
         "general.architecture": "llama",
-        "llama.vocab_size": 270,
+        "llama.vocab_size": 263,  # of 270, what the tokenizer has
         "llama.context_length": 32,
         "llama.embedding_length": 32,
         "llama.block_count": 2,
@@ -113,10 +115,18 @@ def test_what_the_file_says_of_the_model(tmp_path):
     assert {key: value(reader, key) for key in said} == said
     tokens = value(reader, "tokenizer.ggml.tokens")
     types = value(reader, "tokenizer.ggml.token_type")
-    assert len(tokens) == len(types) == 270
-    assert tokens[262:264] == [END, "[PAD263]"]
-    assert types == [1] * 262 + [3] + [5] * 7
+    assert tokens[262:] == [END]
+    assert types == [1] * 262 + [3]
     assert value(reader, "tokenizer.ggml.merges")[:3] == ["t h", "th e", "Ġ the"]
+
+
+def test_ids_of_no_token_within_the_vocabulary_are_unused(tmp_path):
+    tokenizer = make_tokenizer(special={END: 265})
+    reader = GGUFReader(export(tmp_path, make_model(300), tokenizer))
+    assert value(reader, "tokenizer.ggml.tokens")[262:] == ["[PAD262]", "[PAD263]", "[PAD264]", END]
+    assert value(reader, "tokenizer.ggml.token_type")[262:] == [5, 5, 5, 3]
+    assert value(reader, "tokenizer.ggml.eos_token_id") == 265
+    assert value(reader, "llama.vocab_size") == 266
 
 
 def test_tokens_are_spelled_as_everywhere():
@@ -137,7 +147,8 @@ def test_transformers_opens_it(tmp_path, shape, pattern):
     ids = tokenizer.encode(TEXT)[:30]
     with torch.no_grad():
         logits = theirs(torch.tensor([ids])).logits[0]
-        torch.testing.assert_close(logits, model(torch.tensor(ids)), rtol=0, atol=1e-4)
+        expected = model(torch.tensor(ids))[:, : tokenizer.vocab_size]
+        torch.testing.assert_close(logits, expected, rtol=0, atol=1e-4)
     library = AutoTokenizer.from_pretrained(tmp_path, gguf_file="model.gguf")
     sample = f"the cat's naïve 漢字{END}  \n 12345 ON on"
     assert library(sample)["input_ids"] == tokenizer.encode(sample)
@@ -230,22 +241,83 @@ def test_a_package_that_is_missing_is_named(tmp_path, capsys, monkeypatch):
     assert "pip install 'cs336lm[gguf]'" in one_line(capsys)
 
 
-def test_llama_cpp_generates_what_we_generate(tmp_path):
-    """It is compiled from source, so it may not be there."""
+LLAMA_CPP = {
+    "plain": ({}, "gpt2", "float32"),
+    "grouped": ({"num_kv_heads": 1, "rope_theta": 500.0}, "gpt2", "float32"),
+    "tied, padded": ({"tie_embeddings": True, "vocab_size": 270}, "gpt4", "float32"),
+    "linear": ({"rope_scaling": "linear", "rope_scaling_factor": 2.5}, "gpt4o", "float32"),
+    "llama 3": (LLAMA3, "gpt2", "float32"),
+    "half": ({}, "gpt2", "float16"),
+    "bfloat16": ({}, "gpt2", "bfloat16"),
+    "eight bits": ({}, "gpt2", "q8_0"),
+}
+# Of log-probabilities: llama.cpp keeps keys and values in float16.
+TOLERANCES = {"float32": 3e-3, "float16": 3e-3, "bfloat16": 2e-2, "q8_0": 5e-2}
+
+
+@pytest.fixture(params=LLAMA_CPP.values(), ids=LLAMA_CPP.keys())
+def in_llama_cpp(request, tmp_path):
+    """(file, tokenizer, model, the ids of a text and greedy ids, as we have them, tolerance)."""
+    shape, pattern, dtype = request.param
+    tokenizer = make_tokenizer(pattern=pattern)
+    wide = {"context_length": 256, "d_model": 64, "num_heads": 2}
+    model = make_model(**{"vocab_size": tokenizer.vocab_size} | wide | shape)
+    out = export(tmp_path, model, tokenizer, "--dtype", dtype)
+    return out, tokenizer, model, TOLERANCES[dtype]
+
+
+SAMPLE = f"the cat's naïve 漢字{END}  \n 12345 ON the mat\n\n"
+
+
+def test_llama_cpp_generates_what_we_generate(in_llama_cpp):
+    """In llama-cpp-python, which is compiled from source and may not be there."""
     llama_cpp = pytest.importorskip("llama_cpp")
-    tokenizer = make_tokenizer()
-    model = make_model(tokenizer.vocab_size)
-    out = export(tmp_path, model, tokenizer)
-    theirs = llama_cpp.Llama(str(out), n_ctx=32, verbose=False, logits_all=True)
-    sample = f"the cat's naïve 漢字{END}  \n 12345 on the mat"
-    ids = theirs.tokenize(sample.encode(), add_bos=False, special=True)
-    assert ids == tokenizer.encode(sample)
-    prompt = tokenizer.encode("the cat sat")
+    out, tokenizer, model, tolerance = in_llama_cpp
+    theirs = llama_cpp.Llama(str(out), n_ctx=256, verbose=False, logits_all=True)
+    ids = theirs.tokenize(SAMPLE.encode(), add_bos=False, special=True)
+    assert ids == tokenizer.encode(SAMPLE)
+    prompt = tokenizer.encode(TEXT)[:40]
     theirs.eval(prompt)
     with torch.no_grad():
-        logits = model(torch.tensor(prompt)).numpy()
-    assert np.allclose(theirs.scores[: len(prompt)], logits, atol=1e-3)
+        logits = model(torch.tensor(prompt))[:, : tokenizer.vocab_size]
+    found = torch.tensor(theirs.scores[: len(prompt)])
+    torch.testing.assert_close(
+        found.log_softmax(-1), logits.log_softmax(-1), rtol=0, atol=tolerance
+    )
     theirs.reset()
     tokens = theirs.generate(prompt, temp=0.0, top_k=1, repeat_penalty=1.0)
     expected = greedy(model, prompt, 12, tokenizer.vocab_size)[len(prompt) :]
     assert [next(tokens) for _ in range(12)] == expected
+
+
+def test_llama_cpps_server_generates_what_we_generate(in_llama_cpp):
+    """In xllamacpp, which has wheels of llama.cpp and its server."""
+    xllamacpp = pytest.importorskip("xllamacpp")
+    out, tokenizer, model, tolerance = in_llama_cpp
+    settings = xllamacpp.CommonParams()
+    settings.model.path = str(out)
+    settings.n_ctx, settings.n_parallel, settings.n_gpu_layers = 256, 1, 0
+    settings.warmup = False
+    settings.cpuparams.n_threads = 1
+    server = xllamacpp.Server(settings)
+
+    def post(path, **body):
+        request = urllib.request.Request(
+            server.listening_address + path,
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return json.load(response)
+
+    found = post("/tokenize", content=SAMPLE, add_special=False, parse_special=True)
+    assert found["tokens"] == tokenizer.encode(SAMPLE)
+    prompt = tokenizer.encode(TEXT)[:40]
+    how = {"temperature": 0, "top_k": 1, "repeat_penalty": 1.0, "cache_prompt": False}
+    answer = post("/completion", prompt=prompt, n_predict=12, n_probs=5, return_tokens=True, **how)
+    expected = greedy(model, prompt, 12, tokenizer.vocab_size)[len(prompt) :]
+    assert answer["tokens"] == expected
+    with torch.no_grad():
+        ours = model(torch.tensor(prompt))[-1, : tokenizer.vocab_size].log_softmax(-1)
+    for likely in answer["completion_probabilities"][0]["top_logprobs"]:
+        assert likely["logprob"] == pytest.approx(ours[likely["id"]].item(), abs=tolerance)

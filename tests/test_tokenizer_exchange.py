@@ -241,6 +241,16 @@ def test_what_hugging_face_alone_does_is_said(tmp_path):
         Tokenizer.from_hf(theirs)
 
 
+def test_the_command_needs_no_torch(tmp_path):
+    make_tokenizer().save(tmp_path / "t")
+    arguments = ["export-tokenizer", str(tmp_path / "t"), "--format", "hf", "--out"]
+    code = f"""import sys; from cs336lm.cli.main import main
+assert main({[*arguments, str(tmp_path / "out")]!r}) == 0
+print('torch' in sys.modules)"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1] == "False"
+
+
 def test_no_package_is_imported_before_it_is_needed():
     code = "import sys, cs336lm; cs336lm.Tokenizer; from cs336lm.text import conversions;"
     code += "print([n for n in ('tiktoken', 'tokenizers', 'torch') if n in sys.modules])"

@@ -64,16 +64,20 @@ def write_gguf(
     refuse_what_no_llama_has(model.config, "GGUF")
     if tokenizer is not None:
         check_vocabularies(model, tokenizer)
-    tensors = list(_tensors(model))
+    # llama.cpp would generate ids of no token: those above the tokenizer's are left out.
+    vocab_size = model.token_embeddings.num_embeddings
+    if tokenizer is not None:
+        vocab_size = tokenizer.vocab_size
+    tensors = list(_tensors(model, vocab_size))
     kind, file_type = TYPES[dtype]
     kinds = {name: _type_of(gguf, weight, kind) for name, weight in tensors}
     with atomic_write(out) as file:
         writer = gguf.GGUFWriter(file.name, "llama")  # the same file, opened once more
-        _add_config(gguf, writer, model.config)
+        _add_config(gguf, writer, model.config, vocab_size)
         writer.add_file_type(gguf.LlamaFileType[file_type])
         if kind == "Q8_0":
             writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-        notes = add_tokenizer(gguf, writer, tokenizer, model.config)
+        notes = add_tokenizer(gguf, writer, tokenizer)
         for name, weight in tensors:
             block, size = gguf.GGML_QUANT_SIZES[kinds[name]]
             bytes = weight.numel() // block * size
@@ -93,10 +97,10 @@ def write_gguf(
     return notes
 
 
-def _tensors(model: TransformerLM) -> Iterator[tuple[str, Tensor]]:
+def _tensors(model: TransformerLM, vocab_size: int) -> Iterator[tuple[str, Tensor]]:
     """The weights by GGUF's names, in the order in which a text meets them."""
     config, weights = model.config, model.state_dict()
-    yield "token_embd.weight", weights["token_embeddings.weight"]
+    yield "token_embd.weight", weights["token_embeddings.weight"][:vocab_size]
     if config.rope_scaling == "llama3":
         yield "rope_freqs.weight", _stretches(config)
     for layer in range(config.num_layers):
@@ -104,7 +108,7 @@ def _tensors(model: TransformerLM) -> Iterator[tuple[str, Tensor]]:
             yield f"blk.{layer}.{theirs}.weight", weights[f"layers.{layer}.{ours}.weight"]
     yield "output_norm.weight", weights["ln_final.weight"]
     if not config.tie_embeddings:  # without one, the embedding is taken
-        yield "output.weight", weights["lm_head.weight"]
+        yield "output.weight", weights["lm_head.weight"][:vocab_size]
 
 
 def _stretches(config: ModelConfig) -> Tensor:
@@ -119,8 +123,8 @@ def _stretches(config: ModelConfig) -> Tensor:
     return (frequencies / scaled).float()
 
 
-def _add_config(gguf: Any, writer: Any, config: ModelConfig) -> None:
-    writer.add_vocab_size(config.vocab_size)
+def _add_config(gguf: Any, writer: Any, config: ModelConfig, vocab_size: int) -> None:
+    writer.add_vocab_size(vocab_size)
     writer.add_context_length(config.context_length)
     writer.add_embedding_length(config.d_model)
     writer.add_block_count(config.num_layers)

@@ -13,7 +13,6 @@ from cs336lm.generation.engine import END_OF_TEXT
 from cs336lm.text.conversions import special_ids
 
 if TYPE_CHECKING:
-    from cs336lm.model.config import ModelConfig
     from cs336lm.text.tokenizer import Tokenizer
 
 
@@ -41,9 +40,7 @@ PRES = {
 }
 
 
-def add_tokenizer(
-    gguf: Any, writer: Any, tokenizer: Tokenizer | None, config: ModelConfig
-) -> list[str]:
+def add_tokenizer(gguf: Any, writer: Any, tokenizer: Tokenizer | None) -> list[str]:
     """Adds the tokenizer to a file that is being written; returns what the user should know.
 
     Raises ``UsageError`` if llama.cpp has no name for the pattern, and ``ValueError`` if it would
@@ -71,7 +68,7 @@ def add_tokenizer(
     pre = PRES[tokenizer.pattern]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(pre.name)
-    tokens, types = _tokens(gguf, tokenizer, set(special.values()), config.vocab_size or 0)
+    tokens, types = _tokens(gguf, tokenizer, set(special.values()))
     writer.add_token_list(tokens)
     writer.add_token_types(types)
     writer.add_token_merges([f"{_spell(left)} {_spell(right)}" for left, right in tokenizer.merges])
@@ -81,13 +78,11 @@ def add_tokenizer(
     return [] if pre.differs is None else [pre.differs]
 
 
-def _tokens(
-    gguf: Any, tokenizer: Tokenizer, special: set[int], count: int
-) -> tuple[list[str], list[int]]:
+def _tokens(gguf: Any, tokenizer: Tokenizer, special: set[int]) -> tuple[list[str], list[int]]:
     """Every id's token as GGUF spells it, and its type; ids of no token are unused."""
     kinds = gguf.TokenType
-    tokens = [f"[PAD{id}]" for id in range(count)]
-    types = [int(kinds.UNUSED)] * count
+    tokens = [f"[PAD{id}]" for id in range(tokenizer.vocab_size)]
+    types = [int(kinds.UNUSED)] * len(tokens)
     for id, token in tokenizer.vocab.items():
         tokens[id] = token.decode() if id in special else _spell(token)
         types[id] = int(kinds.CONTROL if id in special else kinds.NORMAL)
