@@ -9,6 +9,7 @@ from cs336lm.model.functional import (
     perplexity,
     scaled_dot_product_attention,
     silu,
+    softcap,
     softmax,
 )
 from hypothesis import given, settings
@@ -170,3 +171,32 @@ def test_attention_refuses_what_it_would_misread():
     mask = torch.ones(3, 3, dtype=torch.bool)
     with pytest.raises(ValueError, match="not both"):
         scaled_dot_product_attention(q, k, v, mask, is_causal=True)
+
+
+@pytest.mark.parametrize("leading", [(), (2,), (2, 3)])
+@pytest.mark.parametrize("backend", ["fused", "reference"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_of_shared_heads_equals_that_of_repeated_ones(backend, leading, masked):
+    torch.manual_seed(0)
+    q = torch.randn(*leading, 6, 5, 8, dtype=torch.float64)
+    k, v = torch.randn(2, *leading, 2, 5, 8, dtype=torch.float64)
+    how = {"mask": torch.rand(5, 5) < 0.7} if masked else {"is_causal": True}
+    same_with_gradients(
+        lambda q, k, v: scaled_dot_product_attention(
+            q, k, v, enable_gqa=True, backend=backend, **how
+        ),
+        lambda q, k, v: scaled_dot_product_attention(
+            q, *(torch.stack((x,) * 3, -3).flatten(-4, -3) for x in (k, v)),
+            backend="reference", **how,
+        ),
+        q, k, v,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_softcap_is_bounded_and_near_the_identity_where_it_is_small(dtype):
+    x = torch.tensor([-6e4, -30.0, -0.1, 0.0, 0.1, 30.0, 6e4], dtype=dtype)
+    capped = softcap(x, 30.0)
+    assert capped.dtype == dtype
+    expected = 30 * (x.double() / 30).tanh()
+    torch.testing.assert_close(capped.double(), expected, rtol=torch.finfo(dtype).eps, atol=1e-7)

@@ -17,16 +17,19 @@ EXACT = {"rtol": 1e-10, "atol": 1e-10}
     leading=st.lists(st.integers(1, 5), max_size=3),
     chunk_tokens=st.none() | st.integers(1, 30),
     scale=st.sampled_from([1.0, 1e4]),
+    cap=st.sampled_from([0.0, 0.5, 30.0]),
     seed=st.integers(0, 2**31),
 )
-def test_equals_projection_and_cross_entropy(leading, chunk_tokens, scale, seed):
+def test_equals_projection_and_cross_entropy(leading, chunk_tokens, scale, cap, seed):
     torch.manual_seed(seed)
     hidden = (scale * torch.randn(*leading, 6, dtype=torch.float64)).requires_grad_()
     weight = torch.randn(11, 6, dtype=torch.float64, requires_grad=True)
     targets = torch.randint(0, 11, leading)
     logits = torch_functional.linear(hidden, weight)
+    if cap:
+        logits = cap * torch.tanh(logits / cap)
     expected = torch_functional.cross_entropy(logits.reshape(-1, 11), targets.reshape(-1))
-    ours = linear_cross_entropy(hidden, weight, targets, chunk_tokens=chunk_tokens)
+    ours = linear_cross_entropy(hidden, weight, targets, cap=cap, chunk_tokens=chunk_tokens)
     torch.testing.assert_close(ours, expected, **EXACT)
     for a, b in zip(
         torch.autograd.grad(3 * ours, (hidden, weight)),

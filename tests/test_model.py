@@ -7,10 +7,13 @@ import pytest
 import torch
 from cs336lm.errors import UsageError
 from cs336lm.model import ModelConfig, TransformerLM
+from cs336lm.model.accounting import FEED_FORWARD_MATRICES
 from cs336lm.model.blocks import BLOCKS
 from cs336lm.model.feed_forward import FEED_FORWARDS
 from cs336lm.model.kv_cache import KVCache
+from cs336lm.model.norm import FINAL_NORMS, NORMS
 from cs336lm.model.positions import POSITIONS
+from cs336lm.model.rope_scaling import ROPE_SCALINGS
 from cs336lm.optim import AdamW
 from torch import Tensor
 
@@ -238,6 +241,14 @@ def test_too_many_tokens_are_refused():
         ("norm", "layer"),
         ("positions", "alibi"),
         ("ffn", "gelu"),
+        ("num_kv_heads", 3),  # does not divide 16
+        ("num_kv_heads", 0),
+        ("num_kv_heads", 32),
+        ("logit_softcap", -1.0),
+        ("logit_softcap", math.nan),
+        ("logit_softcap", math.inf),
+        ("rope_scaling", "yarn"),
+        ("rope_original_context_length", 0),
     ],
 )
 def test_impossible_shapes_are_refused_by_name(field, value):
@@ -246,7 +257,40 @@ def test_impossible_shapes_are_refused_by_name(field, value):
 
 
 @pytest.mark.parametrize(
-    ("field", "table"), [("norm", BLOCKS), ("positions", POSITIONS), ("ffn", FEED_FORWARDS)]
+    ("fields", "says"),
+    [
+        ({"d_model": 48, "positions": "none", "rope_scaling": "linear"}, "positions = rope"),
+        ({"rope_scaling": "linear"}, "linear needs model.rope_scaling_factor above 1, not 1.0"),
+        ({"rope_scaling": "llama3", "rope_scaling_factor": math.inf}, "rope_scaling_factor"),
+        (
+            {"rope_scaling": "llama3", "rope_scaling_factor": 8.0, "rope_low_freq_factor": 4.0},
+            "rope_low_freq_factor = 4.0 must be above 0 and below model.rope_high_freq_factor",
+        ),
+    ],
+)
+def test_what_does_not_go_together_is_refused_by_name(fields, says):
+    with pytest.raises(UsageError, match=says) as caught:
+        ModelConfig(**fields)
+    assert "\n" not in str(caught.value)
+
+
+def test_odd_heads_are_for_models_without_rope():
+    assert ModelConfig(d_model=48, positions="none").d_head == 3
+    with pytest.raises(UsageError, match="is odd; RoPE rotates pairs"):
+        ModelConfig(d_model=48)
+
+
+@pytest.mark.parametrize(
+    ("field", "table"),
+    [
+        ("norm", BLOCKS),
+        ("norm", NORMS),
+        ("norm", FINAL_NORMS),
+        ("positions", POSITIONS),
+        ("ffn", FEED_FORWARDS),
+        ("ffn", FEED_FORWARD_MATRICES),
+        ("rope_scaling", ROPE_SCALINGS),
+    ],
 )
 def test_the_tables_have_what_the_configuration_knows(field, table):
     assert set(get_args(get_type_hints(ModelConfig)[field])) == set(table)

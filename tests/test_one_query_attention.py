@@ -21,14 +21,15 @@ ALL = [attend_formula, attend_by_products, attend_by_reductions]
 @given(
     batch=st.integers(1, 4),
     heads=st.integers(1, 3),
+    group=st.integers(1, 3),
     seen=st.integers(1, 9),
     masked=st.booleans(),
     seed=st.integers(0, 2**31),
 )
-def test_equals_attention(attend, dtype, batch, heads, seen, masked, seed):
+def test_equals_attention(attend, dtype, batch, heads, group, seen, masked, seed):
     """Of the package's general function, whose reference backend is the formula in full."""
     torch.manual_seed(seed)
-    q = torch.randn(batch, heads, 8).to(dtype)
+    q = torch.randn(batch, heads * group, 8).to(dtype)
     keys, values = torch.randn(2, batch, heads, seen, 8).to(dtype)
     mask = bias = None
     if masked:
@@ -37,8 +38,9 @@ def test_equals_attention(attend, dtype, batch, heads, seen, masked, seed):
         bias = torch.zeros(batch, seen, dtype=dtype).masked_fill(~mask, -torch.inf)
         bias = bias.repeat_interleave(heads, dim=0).unsqueeze(1)
         mask = mask[:, None, None]
+    each = [x.double().repeat_interleave(group, dim=1) for x in (keys, values)]
     expected = scaled_dot_product_attention(
-        q.double().unsqueeze(2), keys.double(), values.double(), mask, backend="reference"
+        q.double().unsqueeze(2), *each, mask, backend="reference"
     )
     ours = attend((q * 8**-0.5), keys, values, bias)
     assert ours.dtype == dtype

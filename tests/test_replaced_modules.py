@@ -7,6 +7,7 @@ import copy
 
 import pytest
 import torch
+from choices import CHOICES, model_of
 from cs336lm.generation import generate_ids
 from cs336lm.generation.decoder import FastDecoder, ModelDecoder, fits, make_decoder
 from cs336lm.generation.sampling import Sampler, SamplingParams
@@ -302,3 +303,23 @@ def test_a_norm_with_another_epsilon_does_not_fit():
     model = make_model()
     model.layers[1].ln2.eps = 0.1
     assert not fits(model)
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_whatever_is_chosen_what_is_replaced_is_what_is_computed(choice, monkeypatch):
+    """Each Linear in turn: logits, loss in chunks, and generation."""
+    monkeypatch.setitem(cross_entropy.CHUNK_ELEMENTS, "cpu", 50 * 7)
+    plain = model_of(choice, num_layers=1)
+    ids, targets = torch.randint(0, 50, (2, 2, 12))
+    names = [name for name, module in plain.named_modules() if isinstance(module, Linear)]
+    assert len(names) >= 4 + 2 + 1
+    for name in names:
+        model, merged = copy.deepcopy(plain), copy.deepcopy(plain)
+        weight = adapt(model, name)
+        # By itself, were it tied to another.
+        merged.get_submodule(name).weight = Parameter(weight)
+        with torch.no_grad():
+            assert not torch.allclose(plain(ids), merged(ids)), name
+            torch.testing.assert_close(model(ids), merged(ids), **EXACT)
+            torch.testing.assert_close(model(ids, targets), merged(ids, targets), **EXACT)
+    check_generates_what_the_loop_does(model, compile=False)

@@ -194,7 +194,7 @@ class FastDecoder:
         self.positions = attn.positions
         self.activation = _FEED_FORWARDS[type(blocks[0].ffn)]
         self.normalized = _NORMALIZERS[type(model.ln_final)]
-        self.qk_normalized = _HEAD_NORMALIZERS[type(cast("Module", attn.q_norm))]
+        self.qk_normalized = _HEAD_NORMALIZERS[type(attn.q_norm)]
         self.heads = (attn.num_heads, attn.num_kv_heads, attn.num_kv_heads)
         self.eps = torch.tensor(
             model.config.rms_norm_eps,
