@@ -76,8 +76,8 @@ def test_none_leaves_a_field_open_again(tmp_path):
     flags = ["--data.val", "None", "--optim.min-lr", "none", "--optim.lr", "1e-6"]
     arguments = parse(["--config", str(tmp_path / "run.toml"), *flags])
     assert (arguments.data.val, arguments.optim.min_lr, arguments.optim.lr) == (None, None, 1e-6)
-    with pytest.raises(UsageError, match=r"train\.steps='None' is impossible"):
-        parse(["--train.steps", "None"])
+    with pytest.raises(UsageError, match=r"train\.seed='None' is impossible"):
+        parse(["--train.seed", "None"])
 
 
 @pytest.mark.parametrize("argv", [["train"], ["tokenize"], ["generate"], ["plot"], ["demo"]])

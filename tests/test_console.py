@@ -47,6 +47,19 @@ def test_hours_are_told_as_hours(clock):
     assert said.getvalue() == "step 20/10,000  loss 1.0000  MFU 43.2%  1:23:10 left\n"
 
 
+def test_of_a_run_of_seconds_the_share_is_told(clock):
+    said = io.StringIO()
+    tracker = ConsoleTracker(5, None, said, max_seconds=2700)
+    for step, seconds in ((5, 0.0), (600, 1234.5), (900, 2701.0)):
+        clock.now += 10
+        tracker.log({"step": step, "seconds": seconds, "train_loss": 1.0, "val_loss": 2.0})
+    assert said.getvalue().splitlines() == [
+        "step 5  0.0%  loss 1.0000  val 2.0000",
+        "step 600  45.7%  loss 1.0000  val 2.0000  24:26 left",
+        "step 900  100.0%  loss 1.0000  val 2.0000  0:00 left",
+    ]
+
+
 def test_a_terminal_shows_one_line_that_changes(clock):
     class Terminal(io.StringIO):
         def isatty(self):

@@ -41,6 +41,7 @@ def test_the_file_holds_the_values_and_says_which_were_derived(finished):
     assert tables["derived"] == {
         "model": {"vocab_size": 40, "d_ff": default_d_ff(16), "num_kv_heads": 2},
         "optim": {"min_lr": tables["optim"]["min_lr"], "warmup_steps": 2},
+        "train": {"eval_batches": 20},
     }
     assert RunDirectory(finished).load_config().model.d_ff == default_d_ff(16)
     assert RunDirectory(finished).load_asked().model.d_ff is None
@@ -72,7 +73,8 @@ def test_another_run_from_the_file_derives_anew(finished, tmp_path):
 def test_what_was_asked_for_stays(tmp_path):
     optim = OptimConfig(lr=1e-2, min_lr=1e-3, warmup_steps=0)  # min_lr as it would be derived
     asked = dataclasses.replace(MODEL, d_ff=64, num_kv_heads=2)
-    Trainer(make_config(tmp_path, model=asked, optim=optim, steps=2), tmp_path / "a").train()
+    said = {"optim": optim, "steps": 2, "eval_batches": 20}
+    Trainer(make_config(tmp_path, model=asked, **said), tmp_path / "a").train()
     assert "derived" not in stored(tmp_path / "a")
     arguments = parse(
         ["--config", f"{tmp_path}/a/config.toml", "--model.d-model", "48", "--optim.lr", "1e-1"]

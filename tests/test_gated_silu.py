@@ -24,7 +24,8 @@ LEADING = [(), (4,), (2, 3)]
 def test_the_twin_equals_the_formula(dtype, leading, d_ff, scale, seed):
     torch.manual_seed(seed)
     gate_up = (scale * torch.randn(*leading, 2 * d_ff)).to(dtype)
-    hold(gated_silu, gated_silu_formula, gate_up)
+    # silu' is zero at -1.28, where its terms cancel: what is left is their rounding.
+    hold(gated_silu, gated_silu_formula, gate_up, terms=0.1 * float(gate_up.abs().max()))
     without_gradient = gated_silu(gate_up)
     near(without_gradient, gated_silu_formula(gate_up.double()), TOLERANCES[dtype])
 

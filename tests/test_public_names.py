@@ -18,9 +18,11 @@ SCRIPT = """\
 from typing import assert_type
 
 from cs336lm import (
-    AdamW, BatchLoader, Config, DataConfig, Evaluation, ModelConfig, OptimConfig, SamplingParams,
-    TokenDataset, Tokenizer, TrainConfig, TransformerLM, clip_gradients, evaluate, generate,
-    load_config, load_run, lr_constant_schedule, lr_cosine_schedule, lr_linear_schedule,
+    AdamW, BatchLoader, Config, DataConfig, Evaluation, ModelConfig, Muon, NorMuon, OptimConfig,
+    SamplingParams, TokenDataset, Tokenizer, TrainConfig, TransformerLM, clip_gradients, evaluate,
+    generate,
+    load_config, load_run, lr_constant_schedule, lr_cosine_schedule, lr_inverse_sqrt_schedule,
+    lr_linear_schedule,
     lr_wsd_schedule, stream, train_bpe,
 )
 
@@ -52,6 +54,9 @@ assert_type(lr_cosine_schedule(1, 1e-3, 1e-4, 10, 100), float)
 assert_type(lr_linear_schedule(1, 1e-3, 1e-4, 10, 100), float)
 assert_type(lr_wsd_schedule(1, 1e-3, 1e-4, 10, 100), float)
 assert_type(lr_constant_schedule(1, 1e-3, 1e-4, 10, 100), float)
+assert_type(lr_inverse_sqrt_schedule(1, 1e-3, 1e-4, 10, 100), float)
+Muon([model.lm_head.weight], lr=0.02, momentum=0.95)
+NorMuon([{"params": [model.lm_head.weight], "matrices": False}])
 optimizer = AdamW(model.parameters(), lr=1e-3)
 clip_gradients(model.parameters(), 1.0)
 """

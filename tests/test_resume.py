@@ -15,9 +15,9 @@ import torch
 from cs336lm.cli.main import main
 from cs336lm.data import gather_windows
 from cs336lm.model import ModelConfig
-from cs336lm.training import loop, validator
+from cs336lm.training import progress, validator
 from cs336lm.training.checkpoints.archive import read_state
-from cs336lm.training.config import save_config
+from cs336lm.training.config import OptimConfig, save_config
 from cs336lm.training.run_directory import RunDirectory
 from cs336lm.training.stop_signals import StopSignals
 from cs336lm.training.trackers.jsonl import JsonlTracker, read_metrics
@@ -123,6 +123,37 @@ def test_a_signal_ends_a_validation(tmp_path, monkeypatch):
     assert trainer.validate() > 0, "the signal is over with the training"
 
 
+@pytest.mark.parametrize("steps", [6, 12])
+def test_a_validation_that_was_cut_short_is_made_up_for(tmp_path, monkeypatch, steps):
+    """After step 6, which is the last one or is not; it is the best in one case."""
+    config = make_config(tmp_path, steps=steps, eval_every=3, eval_batches=4, checkpoint_every=0)
+    Trainer(config, tmp_path / "whole").train()
+    gathered = []
+
+    def gather_and_signal(*arguments):
+        gathered.append(arguments)
+        if len(gathered) == 4 + 4 + 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return gather_windows(*arguments)
+
+    monkeypatch.setattr(validator, "gather_windows", gather_and_signal)
+    assert Trainer(config, tmp_path / "cut").train().stopped_by == signal.SIGTERM
+    monkeypatch.undo()
+    assert "val_loss" not in curve(tmp_path / "cut")[-1]
+    resumed = Trainer(config, tmp_path / "cut", resume=True)
+    assert resumed.progress.owes_validation
+    resumed.train()
+    assert curve(tmp_path / "cut") == curve(tmp_path / "whole")
+    cut, whole = (RunDirectory(tmp_path / name) for name in ("cut", "whole"))
+    assert cut.best_steps() == whole.best_steps()
+    again = Trainer(config, tmp_path / "cut", resume=True)
+    assert not again.progress.owes_validation
+    assert (
+        again.progress.best_val_loss
+        == Trainer(config, tmp_path / "whole", resume=True).progress.best_val_loss
+    )
+
+
 def test_a_stop_whose_checkpoint_cannot_be_written_is_an_error(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError(28, "No space left on device", "run/checkpoints/step-00000002.pt")
@@ -153,7 +184,7 @@ def test_a_signal_ends_the_first_validation(tmp_path, monkeypatch):
 
 def test_the_seconds_go_on_where_they_were(tmp_path, monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(loop.time, "perf_counter", clock)
+    monkeypatch.setattr(progress.time, "perf_counter", clock)
     update = Trainer.update
 
     def slow_update(self, x, y, *, rounds):
@@ -232,12 +263,16 @@ def leaves(tree):
 @settings(
     max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(stops=st.lists(st.integers(1, 11), max_size=3), optimizer=st.sampled_from(["adamw", "sgd"]))
+@given(
+    stops=st.lists(st.integers(1, 11), max_size=3),
+    optimizer=st.sampled_from(["adamw", "sgd", "normuon"]),
+)
 def test_stopping_anywhere_any_number_of_times_changes_nothing(
     tmp_path_factory, monkeypatch, stops, optimizer
 ):
     folder = tmp_path_factory.mktemp("stops")
-    config = make_config(folder, eval_every=5, checkpoint_every=3)
+    optim = OptimConfig(name=optimizer, lr=1e-2)
+    config = make_config(folder, optim=optim, eval_every=5, checkpoint_every=3)
     Trainer(config, folder / "whole").train()
 
     class Stopped(Exception):

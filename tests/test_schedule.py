@@ -6,8 +6,10 @@ from itertools import pairwise
 import pytest
 from cs336lm.optim.schedules import (
     SCHEDULES,
+    build_schedule,
     lr_constant_schedule,
     lr_cosine_schedule,
+    lr_inverse_sqrt_schedule,
     lr_linear_schedule,
     lr_wsd_schedule,
 )
@@ -37,6 +39,41 @@ def test_linear_and_wsd_by_hand():
     assert rates[111] == 0.0
 
 
+def test_the_share_of_wsds_decay():
+    half = build_schedule("wsd", decay_share=0.5)
+    assert [half(it, 1.0, 0.2, 2, 10) for it in range(12)] == pytest.approx(
+        [0, 0.5, 1, 1, 1, 1, 1, 0.8, 0.6, 0.4, 0.2, 0.2]
+    )
+    whole = build_schedule("wsd", decay_share=1.0)
+    assert [whole(it, 1.0, 0.2, 2, 10) for it in range(12)] == pytest.approx(
+        [lr_linear_schedule(it, 1.0, 0.2, 2, 10) for it in range(12)]
+    )
+    assert build_schedule("wsd")(95, 1.0, 0.0, 0, 100) == lr_wsd_schedule(95, 1.0, 0.0, 0, 100)
+    assert build_schedule("cosine", decay_share=0.5) is lr_cosine_schedule
+
+
+def test_inverse_sqrt_is_vaswanis():
+    """Their formula for d_model = 512 and 4,000 steps of warm-up, which gives its own maximum."""
+
+    def theirs(step):
+        return 512**-0.5 * min(step**-0.5, step * 4000**-1.5)
+
+    for step in (1, 100, 3999, 4000, 4001, 10_000, 100_000):
+        rate = lr_inverse_sqrt_schedule(step, theirs(4000), 0.0, 4000, 10_000)
+        assert rate == pytest.approx(theirs(step))
+    rates = [lr_inverse_sqrt_schedule(it, 1.0, 0.45, 0, 3) for it in range(7)]
+    assert rates == pytest.approx([1, 1, 2**-0.5, 3**-0.5, 0.5, 0.45, 0.45])
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@given(it=st.integers(0, 120), warmup=st.integers(1, 50), length=st.integers(1, 50))
+def test_time_may_be_counted_in_anything(name, it, warmup, length):
+    """In steps, or in seconds of which a step takes a quarter."""
+    in_steps = SCHEDULES[name](it, 1.0, 0.1, warmup, warmup + length)
+    in_seconds = SCHEDULES[name](it / 4, 1.0, 0.1, warmup / 4, (warmup + length) / 4)
+    assert in_seconds == pytest.approx(in_steps)
+
+
 def test_constant_by_hand():
     rates = [lr_constant_schedule(it, 2.0, 0.1, 4, 6) for it in range(9)]
     assert rates == [0, 0.5, 1, 1.5, 2, 2, 2, 2, 2]
@@ -62,6 +99,9 @@ def test_every_schedule_rises_then_falls(name, highest, share, warmup, length):
         assert rates[0] == 0
     if name == "constant":
         assert rates[-1] == highest
+    elif name == "inverse-sqrt":  # knows no end
+        expected = highest * math.sqrt((warmup or 1) / max(end + 2, warmup, 1))
+        assert rates[-1] == pytest.approx(max(lowest, expected))
     else:
         assert rates[-1] == lowest
         if length:

@@ -12,7 +12,7 @@ from cs336lm.lazy import lazy_names
 if TYPE_CHECKING:  # the table below, for type checkers and editors
     from cs336lm.data import BatchLoader, TokenDataset, get_batch
     from cs336lm.errors import UsageError
-    from cs336lm.evaluation import Evaluation, evaluate
+    from cs336lm.evaluation import DocumentEvaluation, Evaluation, evaluate, evaluate_documents
     from cs336lm.generation import Piece, SamplingParams, generate, stream
     from cs336lm.model import ModelConfig, TransformerBlock, TransformerLM
     from cs336lm.model.attention import MultiHeadSelfAttention
@@ -28,10 +28,11 @@ if TYPE_CHECKING:  # the table below, for type checkers and editors
     from cs336lm.model.linear import Linear
     from cs336lm.model.norm import RMSNorm
     from cs336lm.model.positions import RotaryPositionalEmbedding
-    from cs336lm.optim import SGD, AdaGrad, AdamW, clip_gradients
+    from cs336lm.optim import SGD, AdaGrad, AdamW, Muon, NorMuon, clip_gradients
     from cs336lm.optim.schedules import (
         lr_constant_schedule,
         lr_cosine_schedule,
+        lr_inverse_sqrt_schedule,
         lr_linear_schedule,
         lr_wsd_schedule,
     )
@@ -59,12 +60,15 @@ __all__ = [
     "BatchLoader",
     "Config",
     "DataConfig",
+    "DocumentEvaluation",
     "Embedding",
     "EncodedFile",
     "Evaluation",
     "Linear",
     "ModelConfig",
     "MultiHeadSelfAttention",
+    "Muon",
+    "NorMuon",
     "OptimConfig",
     "Piece",
     "Progress",
@@ -85,6 +89,7 @@ __all__ = [
     "count_pretokens",
     "cross_entropy",
     "evaluate",
+    "evaluate_documents",
     "generate",
     "get_batch",
     "load_checkpoint",
@@ -92,6 +97,7 @@ __all__ = [
     "load_run",
     "lr_constant_schedule",
     "lr_cosine_schedule",
+    "lr_inverse_sqrt_schedule",
     "lr_linear_schedule",
     "lr_wsd_schedule",
     "perplexity",
@@ -109,7 +115,7 @@ __getattr__, __dir__ = lazy_names(
     {
         "data": ("BatchLoader", "TokenDataset", "get_batch"),
         "errors": ("UsageError",),
-        "evaluation": ("Evaluation", "evaluate"),
+        "evaluation": ("DocumentEvaluation", "Evaluation", "evaluate", "evaluate_documents"),
         "generation": ("Piece", "SamplingParams", "generate", "stream"),
         "model": ("ModelConfig", "TransformerBlock", "TransformerLM"),
         "model.attention": ("MultiHeadSelfAttention",),
@@ -125,10 +131,11 @@ __getattr__, __dir__ = lazy_names(
         "model.linear": ("Linear",),
         "model.norm": ("RMSNorm",),
         "model.positions": ("RotaryPositionalEmbedding",),
-        "optim": ("SGD", "AdaGrad", "AdamW", "clip_gradients"),
+        "optim": ("SGD", "AdaGrad", "AdamW", "Muon", "NorMuon", "clip_gradients"),
         "optim.schedules": (
             "lr_constant_schedule",
             "lr_cosine_schedule",
+            "lr_inverse_sqrt_schedule",
             "lr_linear_schedule",
             "lr_wsd_schedule",
         ),

@@ -23,6 +23,7 @@ from typing import Any, Literal
 from cs336lm.training.config import SECTIONS, Config, config_from_tables
 
 _NONE = ("None", "none")
+_NONES = (["None"], ["none"])  # where a flag takes several texts
 _METAVARS = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
 
 
@@ -95,7 +96,7 @@ def config_from_flags(given: Mapping[str, Any], base: Config) -> Config:
         empty = {
             name: None
             for name, text in texts.items()
-            if _is_optional(hints[name]) and text in _NONE
+            if _is_optional(hints[name]) and (text in _NONE or text in _NONES)
         }
         if empty:
             replaced = dataclasses.replace(getattr(base, section), **empty)
@@ -108,8 +109,10 @@ def config_from_flags(given: Mapping[str, Any], base: Config) -> Config:
 
 def _parse(text: Any, hint: Any) -> Any:
     """What a TOML file would hold where the flag says ``text``; the text itself if nothing fits."""
-    hint = _without_none(hint)
+    table, hint = _table_among(hint), _without_none(hint)
     arguments = typing.get_args(hint)
+    if table is not None:
+        return _table(text, *typing.get_args(table))
     if isinstance(text, list):
         each = [arguments[0]] * len(text) if arguments[-1] is ... else arguments
         return [_parse(part, kind) for part, kind in zip(text, each, strict=True)]
@@ -125,14 +128,35 @@ def _parse(text: Any, hint: Any) -> Any:
 
 def _values_of(hint: Any) -> dict[str, Any]:
     """How many values a flag takes, and what stands for them in the help."""
-    hint = _without_none(hint)
+    table, hint = _table_among(hint), _without_none(hint)
     arguments = typing.get_args(hint)
+    if table is not None:
+        one = _values_of(hint)["metavar"]
+        return {"nargs": "+", "metavar": (one, f"{one}=WEIGHT")}
     if typing.get_origin(hint) is Literal:
         return {"metavar": "{" + ",".join(map(str, arguments)) + "}"}
     if typing.get_origin(hint) is tuple:
         count = "*" if arguments[-1] is ... else len(arguments)
         return {"nargs": count, "metavar": _values_of(arguments[0])["metavar"]}
     return {"metavar": _METAVARS[hint]}
+
+
+def _table(texts: list[str], key: Any, value: Any) -> Any:
+    """``["a=0.7", "b=0.3"]`` as a table; one text without a number is what it is."""
+    pairs = [text.rpartition("=") for text in texts]
+    numbers = [_parse(number, value) for _, _, number in pairs]
+    if len(texts) == 1 and not isinstance(numbers[0], value):
+        return texts[0]
+    return {
+        name if equals else text: number if equals else ""
+        for text, (name, equals, _), number in zip(texts, pairs, numbers, strict=True)
+    }
+
+
+def _table_among(hint: Any) -> Any:
+    """The ``dict[...]`` that a union offers beside something else, or None."""
+    offered = typing.get_args(hint) if _is_optional(hint) else ()
+    return next((other for other in offered if typing.get_origin(other) is dict), None)
 
 
 def _is_optional(hint: Any) -> bool:

@@ -163,7 +163,7 @@ def _token_file(arguments: argparse.Namespace) -> dict[str, Any]:
         "dtype": ids.dtype.name,
         **_count_ids(ids),
     }
-    for key in ("bytes", "vocab_size", "tokenizer_sha256", "inputs"):
+    for key in ("bytes", "documents", "vocab_size", "tokenizer_sha256", "inputs"):
         if key in sidecar:
             facts[key] = sidecar[key]
     if arguments.tokenizer:
@@ -208,6 +208,8 @@ def _print_token_file(facts: dict[str, Any]) -> None:
     if "bytes" in facts:
         ratio = f": {facts['bytes'] / facts['tokens']:.3f} bytes/token" if facts["tokens"] else ""
         print(f"text            {megabytes(facts['bytes'])}{ratio}")
+    if "documents" in facts:
+        print(f"documents       {facts['documents']:,}")
     for source in facts.get("inputs", []):
         print(f"from            {source['path']} ({megabytes(source['bytes'])})")
     if "tokenizer_sha256" in facts:

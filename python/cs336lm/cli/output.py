@@ -1,7 +1,10 @@
-"""What is printed arrives, whatever characters the terminal or the pipe can take."""
+"""Output that arrives, whatever characters a terminal can take, and replaces nothing foreign."""
 
+import os
 import sys
 from typing import Any, TextIO
+
+from cs336lm.errors import UsageError
 
 
 def escape_what_cannot_be_shown(stream: TextIO) -> None:
@@ -20,3 +23,17 @@ def print_json(value: Any) -> None:
     except UnicodeEncodeError:
         line = json.dumps(value)  # valid JSON, which a backslash for each character would not be
     print(line)
+
+
+def refuse_foreign_picture(flag: str, path: str | os.PathLike[str]) -> None:
+    """Raises ``UsageError`` if a file is there that is neither empty nor drawn by matplotlib."""
+    if not os.path.isfile(path):
+        return
+    with open(path, "rb") as file:
+        content = file.read()
+    is_picture = content.startswith((b"\x89PNG", b"%PDF", b"<?xml"))
+    if content and not (is_picture and b"atplotlib" in content):
+        raise UsageError(
+            f"{flag} {path} exists and is no plot of this command's: delete it, or name another "
+            "file"
+        )

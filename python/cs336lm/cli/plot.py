@@ -1,10 +1,8 @@
 """``cs336lm plot``: run directories -> learning curves."""
 
-import os
-
 from cs336lm.cli.options import above_zero
+from cs336lm.cli.output import refuse_foreign_picture
 from cs336lm.cli.parser import parser_for
-from cs336lm.errors import UsageError
 
 _EPILOG = """\
 examples:
@@ -42,11 +40,7 @@ def main(argv: list[str]) -> int:
 
     from cs336lm.experiments.plots import plot_curves, read_curve
 
-    if os.path.isfile(arguments.out) and not _is_plot(arguments.out):
-        raise UsageError(
-            f"--out {arguments.out} exists and is no plot of this command's: delete it, or name "
-            "another file"
-        )
+    refuse_foreign_picture("--out", arguments.out)
     curves = [read_curve(run) for run in arguments.runs]
     plot_curves(
         curves,
@@ -57,11 +51,3 @@ def main(argv: list[str]) -> int:
     )
     print(f"{len(curves)} {'run' if len(curves) == 1 else 'runs'}: {arguments.out}")
     return 0
-
-
-def _is_plot(path: str) -> bool:
-    """Whether a file is empty, or a picture that says that matplotlib has drawn it."""
-    with open(path, "rb") as file:
-        content = file.read()
-    is_picture = content.startswith((b"\x89PNG", b"%PDF", b"<?xml"))
-    return not content or (is_picture and b"atplotlib" in content)

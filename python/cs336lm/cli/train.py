@@ -35,9 +35,9 @@ resolved configuration, metrics.jsonl, checkpoints and the tokenizer: all that `
 `generate` and `plot` need. One process at a time trains in it. Ctrl-C saves before it stops;
 --resume goes on from the last checkpoint and needs --run-dir alone. With it any field but those of
 the model may be changed, train.steps for instance: the learning rate then follows the schedule of
-the new length, as if the run had been that long from its start. What was left open is derived anew,
-min_lr from lr and warmup_steps from train.steps; name a field to hold it. Other validation data
-start a new search for the best weights.
+the new length, as if the run had been that long from its start. A run of train.max_seconds goes on
+with those that are left. What was left open is derived anew, min_lr from lr and warmup_steps from
+train.steps; name a field to hold it. Other validation data start a new search for the best weights.
 
 --init-from starts a new run from the weights of another, or of one that `cs336lm import` made: the
 model is as it is there and so is the tokenizer, where nothing else is said; the optimizer is new.
@@ -138,20 +138,22 @@ def _opening(trainer: Trainer) -> str:
         f"{trainer.run.path}: training {done}{parameters / 1e6:.2f} M parameters{compared} on "
         f"{many}{trainer.device.type} in {str(trainer.dtype).removeprefix('torch.')}, "
         f"{data.batch_size * model.context_length:,} tokens per step"
+        + "".join(f"\n  {remark}" for remark in trainer.data.plan.remarks())
     )
 
 
 def _closing(trainer: Trainer, result: TrainResult) -> int:
-    progress, steps, path = result.progress, trainer.config.train.steps, trainer.run.path
-    if result.stopped_by is not None and progress.step < steps:
+    progress, budget, path = result.progress, trainer.budget, trainer.run.path
+    if result.stopped_by is not None and not result.is_done:
         print(
-            f"stopped by {result.stopped_by.name} at step {progress.step:,} of {steps:,}, and "
+            f"stopped by {result.stopped_by.name} at {budget.describe()}, and "
             f"saved; go on with: cs336lm train --resume --run-dir {path}",
             file=sys.stderr,
         )
         return 128 + result.stopped_by
     if result.train_loss is None:
-        print(f"{path} is at step {progress.step:,} already; --train.steps says how far to go")
+        flag = f"--train.{budget.field.replace('_', '-')}"
+        print(f"{path} is at step {progress.step:,} already; {flag} says how far to go")
         return 0
     losses = f"train loss {result.train_loss:.4f}"
     if result.val_loss is not None:

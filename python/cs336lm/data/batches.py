@@ -1,9 +1,8 @@
 """From a row of token ids to the batches a model trains on.
 
-Which windows a step trains on is a *pure function* of ``(seed, step)``: the raw output of a Philox
-counter generator (Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", 2011), so there is
-no sampler state to save, any step can be replayed, and a rank of a distributed run takes its rows
-of the same global batch.
+Which windows a step trains on is a *pure function* of ``(seed, step)``, see ``sampling``: so there
+is no sampler state to save, any step can be replayed, and a rank of a distributed run takes its
+rows of the same global batch.
 
 PyTorch is imported where tensors are made: who only opens and checks a file does without.
 """
@@ -20,6 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cs336lm.data.dataset import TokenDataset, windows_of
+from cs336lm.data.mixture import TokenMixture
+from cs336lm.data.sampling import WindowPlan, make_plan
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +31,7 @@ _READ_AHEAD = 4  # batches
 
 
 def gather_windows(
-    tokens: npt.NDArray[Any] | TokenDataset,
+    tokens: npt.NDArray[Any] | TokenDataset | TokenMixture,
     starts: Sequence[int] | npt.NDArray[Any],
     context_length: int,
     device: str | torch.device = "cpu",
@@ -47,7 +48,7 @@ def gather_windows(
     rows = torch.empty((2, len(starts), context_length), dtype=torch.int64, pin_memory=on_cuda)
     x, y = rows.numpy()
     chosen, length = np.asarray(starts), context_length + 1
-    if isinstance(tokens, TokenDataset):
+    if isinstance(tokens, TokenDataset | TokenMixture):
         windows = tokens.windows(chosen, length)
     else:
         windows = windows_of(tokens, chosen, length)
@@ -83,12 +84,13 @@ class BatchLoader:
     """Batches as a pure function of ``(seed, step)``, gathered ahead of the model on a thread.
 
     ``batch_size`` counts the windows of one step over all ranks; rank r of n gets the r-th n-th of
-    them, so that the step sees the same tokens on any number of ranks.
+    them, so that the step sees the same tokens on any number of ranks. ``plan`` says which windows
+    those are, by default any, equally likely; it belongs to ``dataset`` and ``context_length``.
     """
 
     def __init__(
         self,
-        dataset: TokenDataset | npt.NDArray[Any],
+        dataset: TokenDataset | TokenMixture | npt.NDArray[Any],
         batch_size: int,
         context_length: int,
         *,
@@ -96,6 +98,7 @@ class BatchLoader:
         device: str | torch.device = "cpu",
         rank: int = 0,
         world_size: int = 1,
+        plan: WindowPlan | None = None,
     ) -> None:
         import torch
 
@@ -105,18 +108,15 @@ class BatchLoader:
         self.batch_size = batch_size
         self.context_length = context_length
         self.seed = seed
+        self.plan = plan or make_plan(dataset, context_length, seed=seed)
         self.device = torch.device(device)
         share = batch_size // world_size
         self._rows = slice(rank * share, (rank + 1) * share)
         self._copy_stream: Any = None  # made by the reading thread, on CUDA
 
-    def starts(self, step: int) -> npt.NDArray[np.uint64]:
+    def starts(self, step: int) -> npt.NDArray[Any]:
         """Where the windows of ``step`` begin, for all ranks: shape (batch_size,)."""
-        # The step sits in the counter's upper half: no two steps ever share a number. Raw output
-        # taken modulo is stable over NumPy's versions; its bias is below choices / 2^64.
-        generator = np.random.Philox(key=self.seed, counter=[0, 0, step, 0])
-        choices = len(self.dataset) - self.context_length
-        return generator.random_raw(self.batch_size) % np.uint64(choices)
+        return self.plan.starts(step, self.batch_size)
 
     def batch(
         self, step: int

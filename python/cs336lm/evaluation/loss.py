@@ -1,7 +1,8 @@
 """How well a model predicts a token file: nats per token, perplexity, bits per byte.
 
 Every token but the first is predicted once, in windows of ``context_length`` side by side, the last
-one as long as what is left: nothing is sampled, so the figures are those of the file. Bits per byte
+one as long as what is left: nothing is sampled, so the figures are those of the file. With a
+``stride`` the windows overlap, and each token has more context (see ``windows``). Bits per byte
 compare models whatever their tokenizers: all nats, over the bytes of text alone. A special token
 such as ``<|endoftext|>`` is predicted, and its nats count, but it is no text and has no bytes; so
 the figure is the same whether it was appended to each document or stood between them.
@@ -11,19 +12,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+import numpy.typing as npt
 import torch
 
 from cs336lm.data import TokenDataset, gather_windows
+from cs336lm.evaluation.by_position import PositionLosses
+from cs336lm.evaluation.text_bytes import text_bytes
+from cs336lm.evaluation.token_losses import default_rows, token_losses
+from cs336lm.evaluation.windows import Window, check_stride, sliding_windows
 
 if TYPE_CHECKING:
     from cs336lm.model.transformer import TransformerLM
     from cs336lm.text.tokenizer import Tokenizer
-
-_TOKENS_PER_BATCH = {"cpu": 4_096, "cuda": 65_536}
-"""What keeps a device busy; on a CPU more only overflows the caches."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,10 @@ class Evaluation:
     """Tokens predicted: all but the first."""
     bytes: int | None
     """Bytes of text they stand for: special tokens have none."""
+    stride: int = 0
+    """How far the windows are apart."""
+    by_position: PositionLosses | None = None
+    """The losses by how many tokens came before, if that was asked for."""
 
 
 @torch.no_grad()
@@ -50,14 +56,19 @@ def evaluate(
     tokenizer: Tokenizer | None = None,
     dtype: torch.dtype = torch.float32,
     batch_size: int | None = None,
+    stride: int | None = None,
+    by_position: bool = False,
 ) -> Evaluation:
     """Evaluates ``model``, on the device it is on, on the whole of ``dataset``.
 
     ``batch_size`` windows are read at once, by default as many as keep the device busy; it changes
-    memory and speed, not the figures.
+    memory and speed, not the figures. ``stride`` is how far the windows are apart, by default the
+    context length; with a smaller one they overlap, only what is new in each counts, and the work
+    grows by as much. ``by_position`` also measures the loss by position.
 
-    Raises ``ValueError`` if the file holds fewer than two tokens, an id that the model does not
-    know, or was made with another tokenizer than ``tokenizer``.
+    Raises ``UsageError`` if the stride is impossible, and ``ValueError`` if the file holds fewer
+    than two tokens, an id that the model does not know, or was made with another tokenizer than
+    ``tokenizer``.
     """
     vocab_size = model.config.vocab_size
     assert vocab_size is not None
@@ -65,25 +76,41 @@ def evaluate(
     dataset.check_ids(vocab_size)
     if tokenizer is not None:
         dataset.check_tokenizer(tokenizer.fingerprint, "the model's")
-    model.eval()
-    device = next(model.parameters()).device
-    nats = 0.0
     context = model.config.context_length
-    rows = batch_size or max(1, _TOKENS_PER_BATCH.get(device.type, 16_384) // context)
-    for starts, length in _windows(len(dataset), context, rows):
-        x, y = gather_windows(dataset, starts, length, device)
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            nats += model(x, y).item() * y.numel()
+    stride = check_stride(stride, context, default=context)
+    model.eval()
+    positions = PositionLosses.empty(context) if by_position else None
+    if stride == context and positions is None:
+        nats = _nats_side_by_side(model, dataset, dtype, batch_size)
+    else:
+        nats = _nats_by_token(model, dataset, dtype, batch_size, stride, positions)
     tokens = len(dataset) - 1
     loss = nats / tokens
-    size = _bytes(dataset, tokenizer)
+    size = text_bytes(dataset, tokenizer, first=1)
     return Evaluation(
         loss=loss,
         perplexity=math.exp(loss) if loss < 700 else math.inf,
         bits_per_byte=nats / math.log(2) / size if size else None,
         tokens=tokens,
         bytes=size,
+        stride=stride,
+        by_position=positions,
     )
+
+
+def _nats_side_by_side(
+    model: TransformerLM, dataset: TokenDataset, dtype: torch.dtype, batch_size: int | None
+) -> float:
+    """The sum of all losses, from the means of whole batches."""
+    device, context = next(model.parameters()).device, model.config.context_length
+    nats = 0.0
+    for starts, length in _windows(
+        len(dataset), context, batch_size or default_rows(device, context)
+    ):
+        x, y = gather_windows(dataset, starts, length, device)
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            nats += model(x, y).item() * y.numel()
+    return nats
 
 
 def _windows(tokens: int, context_length: int, rows: int) -> list[tuple[range, int]]:
@@ -97,19 +124,23 @@ def _windows(tokens: int, context_length: int, rows: int) -> list[tuple[range, i
     return batches
 
 
-def _bytes(dataset: TokenDataset, tokenizer: Tokenizer | None) -> int | None:
-    """How many bytes of text the predicted tokens stand for."""
-    if tokenizer is None:  # the sidecar does not count what was appended, either
-        size = (dataset.sidecar or {}).get("bytes")
-        # Without the tokenizer the first token's length is unknown: it counts as an average one.
-        return round(size * (len(dataset) - 1) / len(dataset)) if size else None
-    lengths = np.zeros(tokenizer.vocab_size, dtype=np.int64)
-    for token_id, token in tokenizer.vocab.items():
-        lengths[token_id] = len(token)
-    for special in tokenizer.special_tokens:
-        lengths[tokenizer.token_to_id(special)] = 0
-    size = 0
-    for start in range(1, len(dataset), 1 << 22):
-        ids = dataset[start : start + (1 << 22)]
-        size += int(lengths[ids].sum())
-    return size
+def _nats_by_token(
+    model: TransformerLM,
+    dataset: TokenDataset,
+    dtype: torch.dtype,
+    batch_size: int | None,
+    stride: int,
+    positions: PositionLosses | None,
+) -> float:
+    """The sum of all losses, from those of single tokens."""
+
+    def read(window: Window) -> npt.NDArray[Any]:
+        return dataset[window.start : window.start + window.length + 1]
+
+    windows = sliding_windows(0, len(dataset) - 1, model.config.context_length, stride)
+    nats = 0.0
+    for part in token_losses(model, windows, read, dtype=dtype, batch_size=batch_size):
+        nats += float(part.nats.sum())
+        if positions is not None:
+            positions.add(part)
+    return nats

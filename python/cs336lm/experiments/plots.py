@@ -1,6 +1,7 @@
 """Learning curves: the losses in runs' metrics.jsonl against steps and against wall-clock time.
 
     plot_curves([read_curve("runs/a"), read_curve("runs/b")], "curves.png", floor=0.31)
+    plot_positions({"a": evaluate(..., by_position=True).by_position}, "positions.png")
 
 Each run has one colour. The training loss of every logged step is a faint line with its running
 mean drawn over it; validation losses are the line with markers. The colours are those of Okabe and
@@ -9,7 +10,7 @@ Ito (2008), which people with any kind of colour vision can tell apart.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,6 +22,8 @@ from cs336lm.training.trackers.jsonl import read_metrics
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from cs336lm.evaluation.by_position import PositionLosses
 
 Scale = Literal["auto", "linear", "log"]
 
@@ -117,10 +120,7 @@ def plot_curves(
     Raises:
         UsageError: the extension is none of these, or there is no curve.
     """
-    form = Path(out).suffix.lower().removeprefix(".")
-    if form not in FORMATS:
-        known = ", ".join(f".{name}" for name in FORMATS)
-        raise UsageError(f"{out} must end in one of {known}: the extension is the format")
+    form = picture_format(out)
     if not curves:
         raise UsageError("there is no run to plot")
     import matplotlib
@@ -128,6 +128,68 @@ def plot_curves(
     with matplotlib.rc_context(_STYLE), atomic_write(out) as file:
         figure = _draw(_with_unique_names(curves), floor, title, scale)
         figure.savefig(file, format=form, metadata=_UNDATED.get(form))
+
+
+def plot_positions(
+    measured: Mapping[str, PositionLosses], out: str | Path, *, title: str | None = None
+) -> None:
+    """Draws the loss against the number of tokens before, of runs by their names, into ``out``.
+
+    Faint points are single positions; the line is the mean of each bin, which stands in the bin's
+    middle and doubles in width from one to the next, and the band around it two standard errors.
+
+    Raises ``UsageError`` if the extension of ``out`` is no format, or nothing was measured.
+    """
+    form = picture_format(out)
+    if not measured:
+        raise UsageError("there is no run to plot")
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(_STYLE), atomic_write(out) as file:
+        figure = Figure(figsize=(6.4, 4.2), dpi=150, layout="constrained")
+        axes = figure.subplots()
+        for index, (name, losses) in enumerate(measured.items()):
+            _draw_positions(axes, name, losses, _line_style(index))
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.set_xlabel("tokens of context")
+        axes.set_ylabel("loss (nats per token)")
+        axes.set_ylim(bottom=0)
+        axes.legend(frameon=False, fontsize=9)
+        if title:
+            axes.set_title(title)
+        figure.savefig(file, format=form, metadata=_UNDATED.get(form))
+
+
+def _draw_positions(axes: Axes, name: str, losses: PositionLosses, style: dict[str, Any]) -> None:
+    each = losses.as_json()
+    axes.plot(
+        [one["position"] for one in each],
+        [one["loss"] for one in each],
+        linestyle="none",
+        marker=".",
+        markersize=2,
+        alpha=0.3,
+        color=style["color"],
+    )
+    bins = losses.bins()
+    middles = [(one.first * one.last) ** 0.5 for one in bins]
+    means = [one.loss for one in bins]
+    axes.plot(middles, means, marker="o", markersize=4, linewidth=1.6, label=name, **style)
+    wide = [2 * (one.standard_error or 0.0) for one in bins]
+    low = [mean - width for mean, width in zip(means, wide, strict=True)]
+    high = [mean + width for mean, width in zip(means, wide, strict=True)]
+    axes.fill_between(middles, low, high, alpha=0.2, color=style["color"], linewidth=0)
+
+
+def picture_format(out: str | Path) -> str:
+    """What kind of picture a name stands for; ``UsageError`` if it is none of ``FORMATS``."""
+    form = Path(out).suffix.lower().removeprefix(".")
+    if form not in FORMATS:
+        known = ", ".join(f".{name}" for name in FORMATS)
+        raise UsageError(f"{out} must end in one of {known}: the extension is the format")
+    return form
 
 
 def _with_unique_names(curves: Sequence[Curve]) -> list[Curve]:

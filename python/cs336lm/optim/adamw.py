@@ -43,36 +43,53 @@ class AdamW(GradientDescent):
         *,
         foreach: bool | None = None,
     ) -> None:
-        for beta in betas:
-            if not 0 <= beta < 1:
-                raise UsageError(f"betas must be at least 0 and below 1, not {tuple(betas)!r}")
-        defaults = {
-            "lr": at_least_zero("lr", lr),
-            "betas": tuple(betas),
-            "eps": at_least_zero("eps", eps),
-            "weight_decay": at_least_zero("weight_decay", weight_decay),
-        }
+        defaults = adamw_settings(lr, betas, eps, weight_decay)
         super().__init__(params, defaults)
         self._foreach = foreach
 
     def _update(self, params: list[Tensor], grads: list[Tensor], group: dict[str, Any]) -> None:
-        states = [self.state[param] for param in params]
-        for param, state in zip(params, states, strict=True):
-            if not state:
-                state["step"] = 0
-                state["exp_avg"] = torch.zeros_like(param)
-                state["exp_avg_sq"] = torch.zeros_like(param)
-            state["step"] += 1
-        at_once = params[0].device.type != "cpu" if self._foreach is None else self._foreach
-        update = _adamw_all_at_once if at_once else _adamw_one_by_one
-        update(
-            params,
-            grads,
-            [state["exp_avg"] for state in states],
-            [state["exp_avg_sq"] for state in states],
-            [state["step"] for state in states],
-            group,
-        )
+        adamw_update([self.state[param] for param in params], params, grads, group, self._foreach)
+
+
+def adamw_settings(
+    lr: float, betas: tuple[float, float], eps: float, weight_decay: float
+) -> dict[str, Any]:
+    """What a group of AdamW's says. Raises ``UsageError`` naming what is impossible."""
+    for beta in betas:
+        if not 0 <= beta < 1:
+            raise UsageError(f"betas must be at least 0 and below 1, not {tuple(betas)!r}")
+    return {
+        "lr": at_least_zero("lr", lr),
+        "betas": tuple(betas),
+        "eps": at_least_zero("eps", eps),
+        "weight_decay": at_least_zero("weight_decay", weight_decay),
+    }
+
+
+def adamw_update(
+    states: list[dict[str, Any]],
+    params: list[Tensor],
+    grads: list[Tensor],
+    group: dict[str, Any],
+    foreach: bool | None = None,
+) -> None:
+    """One step of AdamW for the parameters of a group; ``states`` is what is kept of each."""
+    for param, state in zip(params, states, strict=True):
+        if not state:
+            state["step"] = 0
+            state["exp_avg"] = torch.zeros_like(param)
+            state["exp_avg_sq"] = torch.zeros_like(param)
+        state["step"] += 1
+    at_once = params[0].device.type != "cpu" if foreach is None else foreach
+    update = _adamw_all_at_once if at_once else _adamw_one_by_one
+    update(
+        params,
+        grads,
+        [state["exp_avg"] for state in states],
+        [state["exp_avg_sq"] for state in states],
+        [state["step"] for state in states],
+        group,
+    )
 
 
 def _bias_corrections(step: int, betas: tuple[float, float]) -> tuple[float, float]:

@@ -41,3 +41,10 @@ def at_least_zero(name: str, value: float) -> float:
     if not value >= 0:  # refuses NaN as well
         raise UsageError(f"{name} must not be below 0: {value!r}")
     return value
+
+
+def below_one(name: str, value: float) -> float:
+    """``value`` itself; raises ``UsageError`` unless it is at least 0 and below 1."""
+    if not 0 <= value < 1:
+        raise UsageError(f"{name} must be at least 0 and below 1, not {value!r}")
+    return value

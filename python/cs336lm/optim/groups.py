@@ -5,6 +5,7 @@ A module states the role of its own parameters as ``module.role``, see
 the number of dimensions: a matrix, or a gain.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from torch.nn import Module, Parameter
@@ -29,10 +30,25 @@ def parameter_roles(model: Module) -> dict[Parameter, Role]:
     return roles
 
 
+def groups_by_role(
+    model: Module, settings: Callable[[Role, Parameter], dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Groups for an optimizer: the parameters for which ``settings`` says the same, together.
+
+    First come those of roles that weight decay is for, where it is among the settings, so that the
+    order (by which a state dict knows a parameter) depends on the model alone as far as it can.
+    """
+    groups: dict[Any, dict[str, Any]] = {}
+    for parameter, role in parameter_roles(model).items():
+        said = settings(role, parameter)
+        plain = "weight_decay" in said and role not in DECAYED
+        group = groups.setdefault((plain, *said.items()), {"params": [], **said})
+        group["params"].append(parameter)
+    return [groups[key] for key in sorted(groups, key=lambda key: key[0])]
+
+
 def parameter_groups(model: Module, weight_decay: float) -> list[dict[str, Any]]:
     """Two groups for an optimizer: with weight decay, and without."""
-    roles = parameter_roles(model)
-    return [
-        {"params": [p for p in roles if roles[p] in DECAYED], "weight_decay": weight_decay},
-        {"params": [p for p in roles if roles[p] not in DECAYED], "weight_decay": 0.0},
-    ]
+    return groups_by_role(
+        model, lambda role, _: {"weight_decay": weight_decay if role in DECAYED else 0.0}
+    )

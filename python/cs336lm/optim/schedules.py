@@ -2,7 +2,8 @@
 
 All share the warm-up and the signature of the assignment's cosine schedule: from 0 up to the
 maximum in ``warmup_iters`` steps, down to the minimum at ``cosine_cycle_iters``, and the minimum
-from there on. What is written here of each is the shape of its way down.
+from there on. What is written here of each is the shape of its way down. Two know no end:
+``constant`` and ``inverse-sqrt``. Time may be counted in anything: iterations, or seconds.
 """
 
 import math
@@ -17,11 +18,11 @@ class Schedule(Protocol):
 
     def __call__(
         self,
-        it: int,
+        it: float,
         max_learning_rate: float,
         min_learning_rate: float,
-        warmup_iters: int,
-        cosine_cycle_iters: int,
+        warmup_iters: float,
+        cosine_cycle_iters: float,
     ) -> float:
         """Iterations count from 0; the learning rates are those of the optimizer."""
 
@@ -30,18 +31,18 @@ def after_warm_up(shape: Callable[[float], float]) -> Schedule:
     """The schedule whose height falls as ``shape`` does, from 1 to 0 while progress goes 0 to 1."""
 
     def schedule(
-        it: int,
+        it: float,
         max_learning_rate: float,
         min_learning_rate: float,
-        warmup_iters: int,
-        cosine_cycle_iters: int,
+        warmup_iters: float,
+        cosine_cycle_iters: float,
     ) -> float:
         if it < warmup_iters:
             return max_learning_rate * it / warmup_iters
         if it > cosine_cycle_iters:
             return min_learning_rate
         # A cycle that ends where the warm-up does has one iteration, at the maximum.
-        length = max(1, cosine_cycle_iters - warmup_iters)
+        length = cosine_cycle_iters - warmup_iters or 1
         height = shape((it - warmup_iters) / length)
         return min_learning_rate + height * (max_learning_rate - min_learning_rate)
 
@@ -62,21 +63,48 @@ def lr_linear_schedule(progress: float) -> float:
     return 1 - progress
 
 
-@after_warm_up
-def lr_wsd_schedule(progress: float) -> float:
-    """Warm-up, stable, decay: the maximum until the last fifth, then a line to the minimum.
+def wsd_schedule(decay_share: float) -> Schedule:
+    """Warm-up, stable, decay: the maximum until the last ``decay_share`` of the way, then a line.
 
-    (Hu et al. 2024, "MiniCPM", section 4.) A run can be prolonged from before its decay.
+    (Hu et al. 2024, "MiniCPM", section 4.) A run can be prolonged from before its decay. The whole
+    way, 1, is the linear schedule.
     """
-    return min(1.0, (1 - progress) / WSD_DECAY_SHARE)
+
+    @after_warm_up
+    def lr_wsd_schedule(progress: float) -> float:
+        """Warm-up, stable, decay (Hu et al. 2024); ``wsd_schedule`` makes others."""
+        return min(1.0, (1 - progress) / decay_share)
+
+    return lr_wsd_schedule
+
+
+lr_wsd_schedule = wsd_schedule(WSD_DECAY_SHARE)
+
+
+def lr_inverse_sqrt_schedule(
+    it: float,
+    max_learning_rate: float,
+    min_learning_rate: float,
+    warmup_iters: float,
+    cosine_cycle_iters: float,
+) -> float:
+    """The maximum times sqrt(warmup / it) after the warm-up (Vaswani et al. 2017, section 5.3).
+
+    It knows no end, so a run may be prolonged at any time: the minimum is a floor, and the last
+    argument means nothing here. Without a warm-up it falls from iteration 1 on.
+    """
+    if it < warmup_iters:
+        return max_learning_rate * it / warmup_iters
+    start = warmup_iters or 1
+    return max(min_learning_rate, max_learning_rate * math.sqrt(start / max(it, start)))
 
 
 def lr_constant_schedule(
-    it: int,
+    it: float,
     max_learning_rate: float,
     min_learning_rate: float,
-    warmup_iters: int,
-    cosine_cycle_iters: int,
+    warmup_iters: float,
+    cosine_cycle_iters: float,
 ) -> float:
     """The maximum for ever, after the warm-up; the last two arguments mean nothing here."""
     return max_learning_rate * min(1.0, it / warmup_iters if warmup_iters else 1.0)
@@ -86,5 +114,11 @@ SCHEDULES: dict[str, Schedule] = {
     "cosine": lr_cosine_schedule,
     "linear": lr_linear_schedule,
     "wsd": lr_wsd_schedule,
+    "inverse-sqrt": lr_inverse_sqrt_schedule,
     "constant": lr_constant_schedule,
 }
+
+
+def build_schedule(name: str, *, decay_share: float = WSD_DECAY_SHARE) -> Schedule:
+    """The schedule of that name; ``decay_share`` is of ``wsd`` alone."""
+    return wsd_schedule(decay_share) if name == "wsd" else SCHEDULES[name]

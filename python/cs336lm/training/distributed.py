@@ -71,6 +71,11 @@ class World:
         """Whether this process is the one that writes and prints."""
         return self.rank == 0
 
+    @property
+    def group(self) -> Any:
+        """The processes of the job, as PyTorch's operations take them; None for one alone."""
+        return dist.group.WORLD if self.size > 1 else None
+
     def join(self, device: torch.device) -> None:
         """Meets the other processes."""
         if self.size == 1 or dist.is_initialized():
@@ -104,6 +109,27 @@ class World:
         total = value.detach().clone()
         dist.all_reduce(total)
         return total / self.size
+
+
+class FirstSays:
+    """Numbers that the first process decides for all of them; every process must ask.
+
+    They travel from host to host, past the devices, which need not be waited for.
+    """
+
+    def __init__(self, world: World) -> None:
+        self._size = world.size
+        self._group: Any = None  # the processes' own, where that is on hosts
+        if world.size > 1 and dist.get_backend() != "gloo":
+            self._group = dist.new_group(backend="gloo")
+
+    def __call__(self, *numbers: float) -> list[float]:
+        """The first process's ``numbers``."""
+        if self._size == 1:
+            return list(numbers)
+        values = torch.tensor(numbers, dtype=torch.float64)
+        dist.broadcast(values, src=0, group=self._group)
+        return values.tolist()
 
 
 class StopRequested(Exception):

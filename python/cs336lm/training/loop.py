@@ -1,17 +1,18 @@
 """The training loop, top to bottom.
 
-    a step:        batch(seed, step) -> loss -> gradients (in rounds) -> clip -> optimizer, lr(step)
+    a step:        batch(seed, step) -> loss -> gradients (in rounds) -> clip -> optimizer, at the
+                   learning rate of its share of the budget
     now and then:  a line of metrics, a validation, a checkpoint (the callbacks)
 
 A step is a pure function of the weights, the optimizer's state, the step's number and the
 configuration, and a checkpoint holds the first three: a run that was killed and resumed computes
-what it would have computed, bit for bit on the CPU. Steps count from 1; the record of step s holds
-the loss of the batch that step s learned from, and the validation loss after it.
+what it would have computed, bit for bit on the CPU. (Where time is the budget, the learning rate
+depends on the clock as well.) Steps count from 1; the record of step s holds the loss of the batch
+that step s learned from, and the validation loss after it.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 
@@ -21,7 +22,7 @@ from torch.profiler import record_function
 from cs336lm.data import BatchLoader
 from cs336lm.training.callbacks import Callback, StepResult, is_due
 from cs336lm.training.distributed import StopVote
-from cs336lm.training.learning_rate import learning_rate, set_learning_rate
+from cs336lm.training.learning_rate import StepSettings
 from cs336lm.training.profiling import StepProfiler
 from cs336lm.training.setup import Setup
 
@@ -37,27 +38,27 @@ def run_steps(
     profiler: StepProfiler | None = None,
 ) -> None:
     """Takes the steps that are left, or those until ``stop`` says so."""
-    config, progress, train = setup.config, setup.progress, setup.config.train
-    started = time.perf_counter() - progress.seconds
+    progress, train = setup.progress, setup.config.train
+    settings = StepSettings(setup.config, setup.optimizer)
+    progress.start_clock()
     for callback in callbacks:
         callback.before_training()
     for step, x, y in _batches(setup):
-        lr = learning_rate(config, step)
-        set_learning_rate(setup.optimizer, lr)
+        place = setup.budget.place(step)
+        lr = settings.apply(step, place)
         loss, norm = update(x, y, rounds=train.grad_accumulation)
         progress.step, progress.tokens = step, progress.tokens + setup.tokens_per_step
-        progress.seconds = time.perf_counter() - started
-        is_final = step == train.steps
+        progress.read_clock()
         stopping = stop.poll(due=is_due(step, train.log_every))
         with record_function("report"):
             result = StepResult(
-                step, lr, loss, norm, setup.world, is_final=is_final, is_stopping=stopping
+                step, lr, loss, norm, setup.world, is_final=place.is_last, is_stopping=stopping
             )
             for callback in callbacks:
                 callback.after_step(result)
         if profiler is not None:
             profiler.step()
-        if result.is_stopping:
+        if place.is_last or result.is_stopping:
             break
     if profiler is not None:
         profiler.close()
@@ -76,8 +77,9 @@ def _batches(setup: Setup) -> Iterator[tuple[int, Tensor, Tensor]]:
         device=setup.device,
         rank=world.rank,
         world_size=world.size,
+        plan=setup.data.plan,
     )
-    steps = range(setup.progress.step + 1, config.train.steps + 1)
+    steps = setup.budget.steps_left()
     with closing(loader.iterate(steps)) as batches:
         for step in steps:
             with record_function("wait for data"):

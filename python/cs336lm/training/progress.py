@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass
 
 from cs336lm.training.trackers.tracker import Record
@@ -20,6 +21,22 @@ class Progress:
     """The step after which the validation loss was best."""
     best_measured_on: str | None = None
     """What that validation looked at, see ``Validator``."""
+    owes_validation: bool = False
+    """Whether the validation after this step was cut short by a signal."""
+    validation_seconds: float = 0.0
+    """How long the last validation took."""
+    warmup_seconds: float = 0.0
+    """Where time is the budget and the warm-up counted in steps: the seconds at its end."""
+    completed_seconds: float = 0.0
+    """The budget of seconds under which the last step was taken, if one was."""
+
+    def start_clock(self) -> None:
+        """From here on time counts, beside the seconds that there are already."""
+        self._started = time.perf_counter() - self.seconds
+
+    def read_clock(self) -> None:
+        """Brings ``seconds`` up to now."""
+        self.seconds = time.perf_counter() - self._started
 
     def forget_best(self) -> None:
         """The next validation will be the best."""

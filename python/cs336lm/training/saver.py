@@ -27,11 +27,18 @@ class Saver(Callback):
         self._setup = setup
         self._reporter = reporter
         self._writer = BackgroundWriter()
+        self._owed_validation = setup.progress.owes_validation
 
     def before_training(self) -> None:
-        """Writes the best weights, if a kill came between the checkpoint resumed from and them."""
-        if self._setup.best_is_missing:
-            self._save(as_last=False, as_best=True)
+        """Writes the best weights, if a kill came between the checkpoint resumed from and them.
+
+        If the validation of that checkpoint has only now been made, writes it again as well.
+        """
+        progress = self._setup.progress
+        validated = self._owed_validation and not progress.owes_validation
+        is_best = validated and progress.best_step == progress.step
+        if self._setup.best_is_missing or validated:
+            self._save(as_last=validated, as_best=self._setup.best_is_missing or is_best)
 
     def after_step(self, result: StepResult) -> None:
         """Saves what is due, unless training has diverged."""
@@ -53,6 +60,7 @@ class Saver(Callback):
 
     def _save(self, *, as_last: bool, as_best: bool) -> None:
         """Writes a checkpoint to continue from (``as_last``), the best weights, or both."""
+        self._setup.progress.read_clock()  # a validation may have come after the step
         if self._setup.model.is_sharded:
             state = self._save_slices(as_last=as_last, as_best=as_best)
             write_last = False

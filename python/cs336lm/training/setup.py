@@ -18,6 +18,7 @@ from cs336lm.errors import UsageError
 from cs336lm.model.kernels.fp8 import require_fp8
 from cs336lm.model.transformer import TransformerLM
 from cs336lm.optim.build import build_optimizer
+from cs336lm.training.budget import Budget, build_budget
 from cs336lm.training.checkpoints.state import State
 from cs336lm.training.config import Config
 from cs336lm.training.data import TrainingData, open_data, validation_fingerprint
@@ -47,6 +48,7 @@ class Setup:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     progress: Progress
+    budget: Budget
     measured_on: str | None
     """Fingerprint of what a validation looks at; None if there is none."""
     best_is_missing: bool
@@ -80,7 +82,7 @@ def set_up(
     world = World.from_environment()
     # One process a machine reads the files through; if it objects, all of them end.
     data = open_data(config, check_ids=world.local_rank == 0)
-    config = config.resolved(data.vocab_size)
+    config = config.resolved(data.vocab_size, len(data.train))
     _check_batch_divides(config, world)
     device = choose_device(train.device, world.local_rank)
     dtype = choose_dtype(train.dtype, device)
@@ -92,12 +94,12 @@ def set_up(
     model = TransformerLM(config.model, device="meta" if sliced else device)
     model.use_fp8(train.fp8)
     parallel = ParallelModel(model, world, train.parallel, dtype, device)
-    optimizer = build_optimizer(model, config.optim)
+    optimizer = build_optimizer(model, config.optim, None if sliced else world.group)
     # float16 gradients underflow unless the loss is scaled up (Micikevicius et al. 2018).
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
     measured_on = None
     if data.val is not None:
-        measured_on = validation_fingerprint(data.val, config, str(dtype))
+        measured_on = validation_fingerprint(data, config, str(dtype))
     progress, best_is_missing = Progress(), False
     if run.step_checkpoints():
         path = run.pick_checkpoint("last")
@@ -123,6 +125,7 @@ def set_up(
         optimizer=optimizer,
         scaler=scaler,
         progress=progress,
+        budget=build_budget(config, progress, world, device),
         measured_on=measured_on,
         best_is_missing=best_is_missing,
     )

@@ -13,15 +13,16 @@ Each part is a file of this name.
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from torch import Tensor
 
-from cs336lm.training.config import Config
+from cs336lm.training.config import Config, config_tables
 from cs336lm.training.distributed import StopVote
 from cs336lm.training.environment import record_environment
 from cs336lm.training.loop import run_steps
@@ -49,6 +50,8 @@ class TrainResult:
     val_loss: float | None
     stopped_by: signal.Signals | None
     """The signal that ended the run early; None if it is done."""
+    is_done: bool
+    """Whether no step is left."""
 
 
 class Trainer:
@@ -80,7 +83,7 @@ class Trainer:
         self.run, self.config, self.data = setup.run, setup.config, setup.data
         self.world, self.device, self.dtype = setup.world, setup.device, setup.dtype
         self.model, self.optimizer = setup.model.module, setup.optimizer
-        self.progress = setup.progress
+        self.progress, self.budget = setup.progress, setup.budget
 
     def train(self) -> TrainResult:
         """Trains to the last step, or until Ctrl-C, SIGTERM or SIGHUP; saves in any case.
@@ -114,6 +117,7 @@ class Trainer:
             latest.get("train_loss"),
             latest.get("val_loss"),
             self._signals.received,
+            is_done=not self.budget.steps_left(),
         )
 
     def update(self, x: Tensor, y: Tensor, *, rounds: int) -> tuple[Tensor, Tensor]:
@@ -128,17 +132,23 @@ class Trainer:
 
         Raises ``StopRequested`` if a signal asks ``train`` to stop meanwhile.
         """
-        return validation_loss(self._setup, self._stop)
+        began = time.perf_counter()
+        loss = validation_loss(self._setup, self._stop)
+        self.progress.validation_seconds = time.perf_counter() - began
+        return loss
 
     def _open_tracker(self) -> Tracker | None:
         if not self.world.is_main:
             return None
         train, step, path = self.config.train, self.progress.step, self.run.path
+        tables = config_tables(self.config)
         others: dict[str, Callable[[], Tracker]] = {
-            name: partial(TRACKERS[name], path, asdict(self.config), step) for name in train.track
+            name: partial(TRACKERS[name], path, tables, step) for name in train.track
         }
         if self._console:
-            others["console"] = partial(ConsoleTracker, step, train.steps)
+            others["console"] = partial(
+                ConsoleTracker, step, train.steps, max_seconds=train.max_seconds
+            )
         own = partial(JsonlTracker, self.run.metrics_file, after=step or None)
         return TrackerGroup(own, others)
 

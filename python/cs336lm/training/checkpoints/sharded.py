@@ -22,6 +22,8 @@ from torch import Tensor
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import zeros as distributed_zeros
 
 from cs336lm.files import atomic_write, sync_directory
 from cs336lm.training.checkpoints.state import (
@@ -87,7 +89,8 @@ def load_sharded(
     wanted = _flat(model)
     refuse_other_model(numbers, _differences(path, wanted), model, str(path))
     if optimizer is not None and loads_optimizer(numbers):
-        wanted |= _make_optimizer_state(model, optimizer, numbers["optimizer"])
+        sizes = _sizes(path)
+        wanted |= _make_optimizer_state(model, optimizer, numbers["optimizer"], sizes)
     alone = not torch.distributed.is_initialized()
     try:
         with warnings.catch_warnings():
@@ -101,17 +104,22 @@ def load_sharded(
 
 def _differences(path: Path, wanted: dict[str, Any]) -> list[str]:
     """How the saved weights differ from those wanted, in keys and shapes."""
+    prefix = "model."
+    shapes = {
+        name.removeprefix(prefix): size
+        for name, size in _sizes(path).items()
+        if name.startswith(prefix)
+    }
+    return differences(shapes, {name.removeprefix(prefix): t.shape for name, t in wanted.items()})
+
+
+def _sizes(path: Path) -> dict[str, torch.Size]:
+    """The whole shape of every tensor saved."""
     try:
         saved = FileSystemReader(path).read_metadata().state_dict_metadata
     except Exception as error:  # whatever unpickling may raise
         raise ValueError(f"{path} is damaged: .metadata cannot be read ({error})") from None
-    prefix = "model."
-    shapes = {
-        name.removeprefix(prefix): torch.Size(getattr(entry, "size", ()))
-        for name, entry in saved.items()
-        if name.startswith(prefix)
-    }
-    return differences(shapes, {name.removeprefix(prefix): t.shape for name, t in wanted.items()})
+    return {name: torch.Size(getattr(entry, "size", ())) for name, entry in saved.items()}
 
 
 def _read_numbers(path: Path) -> dict[str, Any]:
@@ -150,7 +158,10 @@ def _optimizer_state(
 
 
 def _make_optimizer_state(
-    model: torch.nn.Module, optimizer: torch.optim.Optimizer, plain: dict[str, dict[str, Any]]
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    plain: dict[str, dict[str, Any]],
+    sizes: dict[str, torch.Size],
 ) -> dict[str, Tensor]:
     """Gives the optimizer state of the shape that ``plain`` describes; returns its tensors."""
     tensors = {}
@@ -158,6 +169,21 @@ def _make_optimizer_state(
         state = dict(plain.get(name, {}))
         for key, value in state.items():
             if value is None:
-                state[key] = tensors[f"optimizer.{name}.{key}"] = torch.zeros_like(parameter)
+                full_name = f"optimizer.{name}.{key}"
+                state[key] = tensors[full_name] = _zeros(parameter, sizes[full_name])
         optimizer.state[parameter] = state
     return tensors
+
+
+def _zeros(parameter: Tensor, size: torch.Size) -> Tensor:
+    """Zeros of a whole shape ``size``, sharded by rows if the parameter is."""
+    if size == parameter.shape:
+        return torch.zeros_like(parameter)
+    if isinstance(parameter, DTensor):
+        return distributed_zeros(
+            size,
+            dtype=parameter.dtype,
+            device_mesh=parameter.device_mesh,
+            placements=parameter.placements,
+        )
+    return parameter.new_zeros(size)

@@ -48,6 +48,7 @@ def pack(
         "model": unwrapped(distinct_weights(model)),
         "optimizer_name": type(optimizer).__name__,
         "optimizer": optimizer.state_dict(),
+        "optimizer_parameters": _names_in_order(model, optimizer),
         "iteration": iteration,
         **extra,
     }
@@ -156,7 +157,7 @@ def unpack(
     if theirs != ours:
         raise Mismatch(f"{name} holds the state of the optimizer {theirs}, not of {ours}")
     unpack_model(state, model, name)
-    saved = state["optimizer"]
+    saved = _grouped_as_now(state, model, optimizer)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     slices = {
         index: {key: _sliced_like(value, parameters[index]) for key, value in values.items()}
@@ -170,7 +171,49 @@ def unpack(
     return int(state["iteration"])
 
 
-def _unwrapped_names(weights: dict[str, Tensor]) -> dict[str, str]:
+def _names_in_order(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> list[str | None]:
+    """The name of each parameter of an optimizer, in the order in which a state dict counts them.
+
+    None stands for one that is not the model's.
+    """
+    parameters = dict(model.named_parameters())
+    plain = _unwrapped_names(parameters)
+    names = {id(parameter): plain[name] for name, parameter in parameters.items()}
+    return [names.get(id(p)) for group in optimizer.param_groups for p in group["params"]]
+
+
+def _grouped_as_now(
+    state: State, model: torch.nn.Module, optimizer: torch.optim.Optimizer
+) -> dict[str, Any]:
+    """The optimizer's state dict with its parameters in the groups that ``optimizer`` has.
+
+    The groups of ``build_optimizer`` follow from settings (a role with a learning rate of its own,
+    say), which may be others when a run goes on: what is remembered of a parameter is found by its
+    name. Somebody's own groups are left to match, and so are checkpoints of before there were
+    names.
+    """
+    saved: dict[str, Any] = state["optimizer"]
+    if not all("base_lr" in group for group in optimizer.param_groups):
+        return saved
+    before, now = state.get("optimizer_parameters"), _names_in_order(model, optimizer)
+    if before is None or None in now or set(before) != set(now):
+        return saved
+    groups = optimizer.state_dict()["param_groups"]
+    if before == now and list(map(_size, saved["param_groups"])) == list(map(_size, groups)):
+        return saved
+    places = {name: index for index, name in enumerate(before)}
+    by_place = saved["state"]
+    remembered = {
+        index: by_place[places[name]] for index, name in enumerate(now) if places[name] in by_place
+    }
+    return {"state": remembered, "param_groups": groups}
+
+
+def _size(group: dict[str, Any]) -> int:
+    return len(group["params"])
+
+
+def _unwrapped_names(weights: Mapping[str, Any]) -> dict[str, str]:
     """The name of each weight -> the name that the model itself gives it."""
     names = {name: _WRAPPED_ANYWHERE.sub("", name) for name in weights}
     while names and all(plain.startswith(_WRAPPED_WHOLE) for plain in names.values()):

@@ -6,7 +6,13 @@
 the fields, **toml.py** reads and writes files, **values.py** converts what stands in them.
 """
 
-from cs336lm.training.config.toml import config_from_tables, dump_config, load_config, save_config
+from cs336lm.training.config.toml import (
+    config_from_tables,
+    config_tables,
+    dump_config,
+    load_config,
+    save_config,
+)
 from cs336lm.training.config.tree import SECTIONS, Config, DataConfig, OptimConfig, TrainConfig
 
 __all__ = [
@@ -16,6 +22,7 @@ __all__ = [
     "OptimConfig",
     "TrainConfig",
     "config_from_tables",
+    "config_tables",
     "dump_config",
     "load_config",
     "save_config",

@@ -96,7 +96,7 @@ def dump_config(config: Config, asked: Config | None = None) -> str:
 
     Where ``asked`` is given, ``[derived]`` says which values are open in it.
     """
-    tables = {section: _table(vars(getattr(config, section))) for section in SECTIONS}
+    tables = config_tables(config)
     derived = {
         section: {
             name: value
@@ -117,12 +117,19 @@ _DERIVED_COMMENT = """\
 # run is started from this file. Edit them above; here stands what they were."""
 
 
+def config_tables(config: Config) -> dict[str, dict[str, Any]]:
+    """``{section: {field: value}}`` of plain values, without those that are None."""
+    return {section: _table(vars(getattr(config, section))) for section in SECTIONS}
+
+
 def _table(fields: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: str(value) if isinstance(value, Path) else value
-        for name, value in fields.items()
-        if value is not None
-    }
+    return {name: _plain(value) for name, value in fields.items() if value is not None}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): each for key, each in value.items()}
+    return str(value) if isinstance(value, Path) else value
 
 
 def save_config(config: Config, path: str | Path, asked: Config | None = None) -> None:

@@ -20,8 +20,17 @@ _SHOWN = (
 class ConsoleTracker:
     """One live line on a terminal; elsewhere a plain line now and then, and at each validation."""
 
-    def __init__(self, first_step: int, last_step: int, stream: TextIO | None = None) -> None:
+    def __init__(
+        self,
+        first_step: int,
+        last_step: int | None,
+        stream: TextIO | None = None,
+        *,
+        max_seconds: float | None = None,
+    ) -> None:
+        """The run goes to ``last_step``, or, if that is None, for ``max_seconds``."""
         self._stream = stream or sys.stderr
+        self._max_seconds = max_seconds
         self._first, self._last = first_step, last_step
         self._val_loss: float | None = None
         self._started = self._written = time.monotonic()
@@ -49,18 +58,34 @@ class ConsoleTracker:
             self._written = now
 
     def _line(self, record: Record) -> str:
-        step = record["step"]
-        parts = [f"step {step:,}/{self._last:,}"]
+        parts = [self._place(record)]
         for name, label, form in _SHOWN:
             if record.get(name) is not None:
                 parts.append(f"{label} {record[name]:{form}}")
         if self._val_loss is not None:
             parts.insert(2, f"val {self._val_loss:.4f}")
-        if self._first < step < self._last:
-            passed = time.monotonic() - self._started
-            seconds_left = passed / (step - self._first) * (self._last - step)
+        seconds_left = self._seconds_left(record)
+        if seconds_left is not None:
             parts.append(f"{_clock(seconds_left)} left")
         return "  ".join(parts)
+
+    def _place(self, record: Record) -> str:
+        step = record["step"]
+        if self._last is not None:
+            return f"step {step:,}/{self._last:,}"
+        if self._max_seconds is None:
+            return f"step {step:,}"
+        return f"step {step:,}  {min(1.0, record['seconds'] / self._max_seconds):.1%}"
+
+    def _seconds_left(self, record: Record) -> float | None:
+        """None where nobody knows, or wants to."""
+        step = record["step"]
+        if self._last is not None and self._first < step < self._last:
+            passed = time.monotonic() - self._started
+            return passed / (step - self._first) * (self._last - step)
+        if self._last is None and self._max_seconds is not None and step > self._first:
+            return max(0.0, self._max_seconds - record["seconds"])
+        return None
 
     def close(self) -> None:
         """Leaves the last line standing."""

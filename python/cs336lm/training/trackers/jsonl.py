@@ -21,15 +21,27 @@ class JsonlTracker:
     """
 
     def __init__(self, path: Path, after: int | None) -> None:
-        kept = b"" if after is None else b"".join(_lines_until(path, after))
-        with atomic_write(path) as file:
-            file.write(kept)
+        kept = [] if after is None else _lines_until(path, after)
         self._path = path
-        self._file = path.open("ab", buffering=0)
+        self._last: Record = json.loads(kept[-1]) if kept else {}
+        self._rewrite(kept)
+
+    def _rewrite(self, lines: list[bytes]) -> None:
+        with atomic_write(self._path) as file:
+            file.write(b"".join(lines))
+        self._file = self._path.open("ab", buffering=0)
 
     def log(self, record: Record) -> None:
-        """Appends a line; it is on its way to the disk when this returns."""
+        """Appends a line; it is on its way to the disk when this returns.
+
+        What is said of the step of the last line is added to that line.
+        """
         finite = {k: v if _is_finite(v) else None for k, v in record.items() if v is not None}
+        if finite["step"] == self._last.get("step"):
+            finite = self._last | finite
+            self._file.close()
+            self._rewrite(_lines_until(self._path, sys.maxsize)[:-1])
+        self._last = finite
         try:
             self._file.write(json.dumps(finite).encode() + b"\n")
         except OSError as error:
