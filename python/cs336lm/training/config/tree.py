@@ -321,7 +321,7 @@ class Config:
         warmup = optim.warmup_steps
         if warmup is None and steps is not None:
             warmup = steps // 20
-        train = dataclasses.replace(self.train, steps=steps)
+        train = dataclasses.replace(self.relative_to(Path.cwd()).train, steps=steps)
         if train.eval_batches is None and train.eval_tokens is None:
             train = dataclasses.replace(train, eval_batches=EVAL_BATCHES)
         has_muon = optim.name in ("muon", "normuon")
