@@ -154,16 +154,15 @@ def _stored(gguf: Any, name: str, weight: Tensor, kind: Any) -> Any:
     import numpy as np
 
     values = weight.detach().float().cpu().numpy()
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         stored = gguf.quantize(values, kind)
+        back = gguf.dequantize(stored, kind) if kind.name in ("F16", "Q8_0") else None
     # What float16 cannot hold became infinite; so did the scale of a block in eight bits.
-    if kind.name in ("F16", "Q8_0"):
-        back = gguf.dequantize(stored, kind)
-        if np.isfinite(values).all() and not np.isfinite(back).all():
-            raise ValueError(
-                f"{name} holds {np.abs(values).max():.4g}, which {kind.name.lower()} cannot: use "
-                "another --dtype"
-            )
+    if back is not None and np.isfinite(values).all() and not np.isfinite(back).all():
+        raise ValueError(
+            f"{name} holds {np.abs(values).max():.4g}, which {kind.name.lower()} cannot: use "
+            "another --dtype"
+        )
     return stored
 
 
