@@ -136,11 +136,13 @@ def _as_the_weights_were_made(config: Config, run: RunDirectory) -> Config:
     if not run.holds_run():
         return config
     made = run.load_config().model
+    # With other heads it is another model, and to be refused as that.
+    kv_heads = made.num_kv_heads if config.model.num_heads == made.num_heads else None
     model = dataclasses.replace(
         config.model,
         vocab_size=config.model.vocab_size or made.vocab_size,
         d_ff=config.model.d_ff or made.d_ff,
-        num_kv_heads=config.model.num_kv_heads or made.num_kv_heads,
+        num_kv_heads=config.model.num_kv_heads or kv_heads,
     )
     return dataclasses.replace(config, model=model)
 
