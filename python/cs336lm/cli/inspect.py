@@ -35,7 +35,7 @@ sidecar. Any other is a tokenizer. A token file that training would refuse is re
 def main(argv: list[str]) -> int:
     """Prints what there is to know about a tokenizer or a token file."""
     parser = parser_for("inspect", "Look into a tokenizer or a token file.", _EPILOG)
-    parser.add_argument("path", metavar="PATH", help="a tokenizer, or a token file (.npy)")
+    parser.add_argument("path", metavar="PATH", help="a tokenizer, or a token file (.npy, .bin)")
     add_tokenizer(parser, required=False)
     parser.add_argument(
         "--on", metavar="FILE", help="text to measure the tokenizer on: any input of 'tokenize'"
@@ -86,7 +86,7 @@ def main(argv: list[str]) -> int:
 def _is_token_file(path: str) -> bool:
     """Whether ``path`` is an array, what shards have in common, or the sidecar of either."""
     stem, ending = os.path.splitext(path)
-    if ending == ".npy":
+    if ending in (".npy", ".bin"):
         return True
     if os.path.isfile(path) and ending != ".json":
         with open(path, "rb") as file:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cs336lm.text.options import Progress, ReadOptions, TrainOptions
     from cs336lm.text.tokenizer import Tokenizer
+    from cs336lm.training.run_directory import Which
 
 
 def spin_briefly() -> None:
@@ -78,6 +79,28 @@ def token_with_id(text: str) -> tuple[str, int | None]:
     if token and equals and number.isascii() and number.isdigit():
         return token, int(number)
     return text, None
+
+
+def checkpoint(text: str) -> Which:
+    """The type of a flag that names a checkpoint: ``best``, ``last``, or the number of a step."""
+    if text == "best":
+        return "best"
+    if text == "last":
+        return "last"
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not best, last or the number of a step")
+    return int(text)
+
+
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """``--checkpoint``: which of a run's weights are meant."""
+    parser.add_argument(
+        "--checkpoint",
+        type=checkpoint,
+        default="best",
+        metavar="best|last|STEP",
+        help="best by validation loss (default), last, or the step of one that was kept",
+    )
 
 
 def add_counting(parser: argparse.ArgumentParser) -> None:
