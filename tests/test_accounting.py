@@ -123,7 +123,7 @@ def test_each_precision_has_its_own_peak(named, monkeypatch):
     assert peak_flops(device, torch.float8_e4m3fn) == 1979e12
     assert peak_flops(device, torch.float64) is None
     monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
-    assert peak_flops(device, torch.float32) == 494.5e12
+    assert peak_flops(device, torch.float32) == 495e12
     monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "highest")
     assert peak_flops(device, torch.float32) is None
     turing = named("Tesla T4")

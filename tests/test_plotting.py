@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import pytest
 from cs336lm.cli.main import main
 from cs336lm.errors import UsageError
-from cs336lm.experiments import plots
+from cs336lm.experiments import figures, plots
 from cs336lm.experiments.plots import Curve, Points, plot_curves, read_curve, smoothed
 from hypothesis import given
 from hypothesis import strategies as st
@@ -54,7 +54,10 @@ def test_a_curve_is_what_the_metrics_say(run):
     assert read.train.seconds == [15.0, 30.0, *(step * 1.5 for step in range(40, 210, 10))]
     assert read.train.losses[0] == pytest.approx(1.3)
     assert read.val == Points(
-        [50, 100, 150, 200], [75.0, 150.0, 225.0, 300.0], [9 / 50 + 0.5, 0.59, 0.56, 0.545]
+        [50, 100, 150, 200],
+        [75.0, 150.0, 225.0, 300.0],
+        [9 / 50 + 0.5, 0.59, 0.56, 0.545],
+        [51_200, 102_400, 153_600, 204_800],
     )
     assert read_curve(run / "metrics.jsonl") == read
 
@@ -89,7 +92,7 @@ def test_the_loss_axis_suits_the_losses(losses, scale):
 
 
 def test_more_runs_than_colours_still_look_different():
-    styles = [tuple(plots._line_style(index).values()) for index in range(28)]
+    styles = [tuple(figures.line_style(index).values()) for index in range(28)]
     assert len(set(styles)) == 28
 
 

@@ -17,7 +17,7 @@ from cs336lm.cli import train as train_command
 from cs336lm.cli.main import main
 from cs336lm.errors import UsageError
 from cs336lm.model import TransformerLM
-from cs336lm.training import loop
+from cs336lm.training import progress
 from cs336lm.training.checkpoints.archive import read_state, write_state
 from cs336lm.training.checkpoints.state import Mismatch
 from cs336lm.training.config import OptimConfig, save_config
@@ -380,7 +380,7 @@ def test_another_precision_may_go_on(tmp_path, dtypes):
 def test_seconds_go_on_where_they_were(tmp_path, monkeypatch):
     """On a clock that only steps move: 2 s each."""
     now = [1000.0]
-    monkeypatch.setattr(loop.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: now[0])
     update = Trainer.update
 
     def slow_update(self, x, y, *, rounds):

@@ -14,13 +14,13 @@ import ast
 import dataclasses
 import inspect
 import textwrap
-import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from cs336lm.training.config import SECTIONS, Config, config_from_tables
+from cs336lm.training.config.values import is_optional, parse_text, table_among, without_none
 
 _NONE = ("None", "none")
 _NONES = (["None"], ["none"])  # where a flag takes several texts
@@ -96,39 +96,22 @@ def config_from_flags(given: Mapping[str, Any], base: Config) -> Config:
         empty = {
             name: None
             for name, text in texts.items()
-            if _is_optional(hints[name]) and (text in _NONE or text in _NONES)
+            if is_optional(hints[name]) and (text in _NONE or text in _NONES)
         }
         if empty:
             replaced = dataclasses.replace(getattr(base, section), **empty)
             base = dataclasses.replace(base, **{section: replaced})
-        values = {name: _parse(texts[name], hints[name]) for name in texts.keys() - empty.keys()}
+        values = {
+            name: parse_text(texts[name], hints[name]) for name in texts.keys() - empty.keys()
+        }
         if values:
             tables[section] = values
     return config_from_tables(tables, base)
 
 
-def _parse(text: Any, hint: Any) -> Any:
-    """What a TOML file would hold where the flag says ``text``; the text itself if nothing fits."""
-    table, hint = _table_among(hint), _without_none(hint)
-    arguments = typing.get_args(hint)
-    if table is not None:
-        return _table(text, *typing.get_args(table))
-    if isinstance(text, list):
-        each = [arguments[0]] * len(text) if arguments[-1] is ... else arguments
-        return [_parse(part, kind) for part, kind in zip(text, each, strict=True)]
-    if typing.get_origin(hint) is Literal:
-        return next((value for value in arguments if str(value) == text), text)
-    if hint in (int, float):
-        try:
-            return hint(text)
-        except ValueError:
-            return text
-    return text
-
-
 def _values_of(hint: Any) -> dict[str, Any]:
     """How many values a flag takes, and what stands for them in the help."""
-    table, hint = _table_among(hint), _without_none(hint)
+    table, hint = table_among(hint), without_none(hint)
     arguments = typing.get_args(hint)
     if table is not None:
         one = _values_of(hint)["metavar"]
@@ -139,32 +122,6 @@ def _values_of(hint: Any) -> dict[str, Any]:
         count = "*" if arguments[-1] is ... else len(arguments)
         return {"nargs": count, "metavar": _values_of(arguments[0])["metavar"]}
     return {"metavar": _METAVARS[hint]}
-
-
-def _table(texts: list[str], key: Any, value: Any) -> Any:
-    """``["a=0.7", "b=0.3"]`` as a table; one text without a number is what it is."""
-    pairs = [text.rpartition("=") for text in texts]
-    numbers = [_parse(number, value) for _, _, number in pairs]
-    if len(texts) == 1 and not isinstance(numbers[0], value):
-        return texts[0]
-    return {
-        name if equals else text: number if equals else ""
-        for text, (name, equals, _), number in zip(texts, pairs, numbers, strict=True)
-    }
-
-
-def _table_among(hint: Any) -> Any:
-    """The ``dict[...]`` that a union offers beside something else, or None."""
-    offered = typing.get_args(hint) if _is_optional(hint) else ()
-    return next((other for other in offered if typing.get_origin(other) is dict), None)
-
-
-def _is_optional(hint: Any) -> bool:
-    return typing.get_origin(hint) in (typing.Union, types.UnionType)
-
-
-def _without_none(hint: Any) -> Any:
-    return typing.get_args(hint)[0] if _is_optional(hint) else hint
 
 
 def _show(value: Any) -> str:

@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cs336lm.cli.options import above_zero, positive, spin_briefly
+from cs336lm.cli.options import above_zero, add_checkpoint, positive, spin_briefly
 from cs336lm.cli.output import print_json, refuse_foreign_picture
 from cs336lm.cli.parser import parser_for
 from cs336lm.errors import UsageError
@@ -103,12 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("run_dir", metavar="RUN_DIR", type=Path, help="run directory, made by 'cs336lm train'")
     add("--data", type=Path, metavar="FILE.npy", help="token file (default: the run's data.val)")
-    add(
-        "--checkpoint",
-        choices=("best", "last"),
-        default="best",
-        help="best by validation loss (default), or last",
-    )
+    add_checkpoint(parser)
     add(
         "--stride",
         type=positive,
@@ -182,7 +177,7 @@ def _check(arguments: argparse.Namespace) -> None:
         if getattr(arguments, name) is not None and not arguments.by_document:
             raise UsageError(f"--{name.replace('_', '-')} belongs to --by-document: say that too")
     if arguments.plot is not None:
-        from cs336lm.experiments.plots import picture_format
+        from cs336lm.experiments.figures import picture_format
 
         if not arguments.by_position:
             raise UsageError("--plot draws what --by-position measures: say that too")
@@ -223,7 +218,7 @@ def _write_line(write: Callable[[bytes], Any], document: DocumentLoss) -> None:
 
 
 def _plot(arguments: argparse.Namespace, positions: PositionLosses | None) -> None:
-    from cs336lm.experiments.plots import plot_positions
+    from cs336lm.experiments.position_plot import plot_positions
 
     assert positions is not None
     plot_positions({arguments.run_dir.resolve().name: positions}, arguments.plot)

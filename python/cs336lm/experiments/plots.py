@@ -1,47 +1,30 @@
 """Learning curves: the losses in runs' metrics.jsonl against steps and against wall-clock time.
 
     plot_curves([read_curve("runs/a"), read_curve("runs/b")], "curves.png", floor=0.31)
-    plot_positions({"a": evaluate(..., by_position=True).by_position}, "positions.png")
 
 Each run has one colour. The training loss of every logged step is a faint line with its running
-mean drawn over it; validation losses are the line with markers. The colours are those of Okabe and
-Ito (2008), which people with any kind of colour vision can tell apart.
+mean drawn over it; validation losses are the line with markers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cs336lm.errors import UsageError
-from cs336lm.files import atomic_write
+from cs336lm.experiments.figures import drawing_into, line_style, picture_format
 from cs336lm.training.trackers.jsonl import read_metrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from cs336lm.evaluation.by_position import PositionLosses
-
 Scale = Literal["auto", "linear", "log"]
+Axis = Literal["step", "tokens", "seconds"]
 
-FORMATS = ("png", "svg", "pdf")
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_DASHES = ("solid", "dashed", "dotted", "dashdot")  # a style per round through the colours
 _LOG_FROM = 8.0  # highest loss over lowest from which a linear axis would show little
-
-_STYLE: dict[Any, Any] = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "svg.hashsalt": "cs336lm",
-}
-# With a fixed salt and no date, the same curves give the same bytes.
-_UNDATED = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
 
 
 @dataclass(frozen=True)
@@ -51,6 +34,16 @@ class Points:
     steps: list[int]
     seconds: list[float]
     losses: list[float]
+    tokens: list[int] = field(default_factory=list)
+
+    def along(self, axis: Axis) -> list[float]:
+        """Where the losses stand on an axis."""
+        places: dict[Axis, Sequence[float]] = {
+            "step": self.steps,
+            "tokens": self.tokens,
+            "seconds": self.seconds,
+        }
+        return [float(place) for place in places[axis]]
 
 
 @dataclass(frozen=True)
@@ -62,8 +55,8 @@ class Curve:
     val: Points
 
 
-def read_curve(path: str | Path) -> Curve:
-    """The losses of a run directory, or of a metrics.jsonl itself.
+def read_curve(path: str | Path, name: str | None = None) -> Curve:
+    """The losses of a run directory, or of a metrics.jsonl itself, under the directory's name.
 
     Raises:
         OSError: there is no such file or directory.
@@ -77,7 +70,7 @@ def read_curve(path: str | Path) -> Curve:
         raise FileNotFoundError(2, "there is no such run directory", str(path))
     records = read_metrics(file)
     curve = Curve(
-        name=(path if path.is_dir() else path.parent).resolve().name,
+        name=name or (path if path.is_dir() else path.parent).resolve().name,
         train=_points(records, "train_loss", file),
         val=_points(records, "val_loss", file),
     )
@@ -94,6 +87,7 @@ def _points(records: list[dict[str, Any]], key: str, file: Path) -> Points:
             steps=[int(record["step"]) for record in found],
             seconds=[float(record["seconds"]) for record in found],
             losses=[float(record[key]) for record in found],
+            tokens=[int(record.get("tokens", 0)) for record in found],
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{file} is not a metrics file: {error!r}") from None
@@ -120,76 +114,11 @@ def plot_curves(
     Raises:
         UsageError: the extension is none of these, or there is no curve.
     """
-    form = picture_format(out)
+    picture_format(out)
     if not curves:
         raise UsageError("there is no run to plot")
-    import matplotlib
-
-    with matplotlib.rc_context(_STYLE), atomic_write(out) as file:
-        figure = _draw(_with_unique_names(curves), floor, title, scale)
-        figure.savefig(file, format=form, metadata=_UNDATED.get(form))
-
-
-def plot_positions(
-    measured: Mapping[str, PositionLosses], out: str | Path, *, title: str | None = None
-) -> None:
-    """Draws the loss against the number of tokens before, of runs by their names, into ``out``.
-
-    Faint points are single positions; the line is the mean of each bin, which stands in the bin's
-    middle and doubles in width from one to the next, and the band around it two standard errors.
-
-    Raises ``UsageError`` if the extension of ``out`` is no format, or nothing was measured.
-    """
-    form = picture_format(out)
-    if not measured:
-        raise UsageError("there is no run to plot")
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context(_STYLE), atomic_write(out) as file:
-        figure = Figure(figsize=(6.4, 4.2), dpi=150, layout="constrained")
-        axes = figure.subplots()
-        for index, (name, losses) in enumerate(measured.items()):
-            _draw_positions(axes, name, losses, _line_style(index))
-        axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.set_xlabel("tokens of context")
-        axes.set_ylabel("loss (nats per token)")
-        axes.set_ylim(bottom=0)
-        axes.legend(frameon=False, fontsize=9)
-        if title:
-            axes.set_title(title)
-        figure.savefig(file, format=form, metadata=_UNDATED.get(form))
-
-
-def _draw_positions(axes: Axes, name: str, losses: PositionLosses, style: dict[str, Any]) -> None:
-    each = losses.as_json()
-    axes.plot(
-        [one["position"] for one in each],
-        [one["loss"] for one in each],
-        linestyle="none",
-        marker=".",
-        markersize=2,
-        alpha=0.3,
-        color=style["color"],
-    )
-    bins = losses.bins()
-    middles = [(one.first * one.last) ** 0.5 for one in bins]
-    means = [one.loss for one in bins]
-    axes.plot(middles, means, marker="o", markersize=4, linewidth=1.6, label=name, **style)
-    wide = [2 * (one.standard_error or 0.0) for one in bins]
-    low = [mean - width for mean, width in zip(means, wide, strict=True)]
-    high = [mean + width for mean, width in zip(means, wide, strict=True)]
-    axes.fill_between(middles, low, high, alpha=0.2, color=style["color"], linewidth=0)
-
-
-def picture_format(out: str | Path) -> str:
-    """What kind of picture a name stands for; ``UsageError`` if it is none of ``FORMATS``."""
-    form = Path(out).suffix.lower().removeprefix(".")
-    if form not in FORMATS:
-        known = ", ".join(f".{name}" for name in FORMATS)
-        raise UsageError(f"{out} must end in one of {known}: the extension is the format")
-    return form
+    with drawing_into(out) as save:
+        save(_draw(_with_unique_names(curves), floor, title, scale))
 
 
 def _with_unique_names(curves: Sequence[Curve]) -> list[Curve]:
@@ -208,15 +137,8 @@ def _draw(curves: list[Curve], floor: float | None, title: str | None, scale: Sc
 
     figure = Figure(figsize=(10.5, 4.6), dpi=150, layout="constrained")
     by_step, by_time = figure.subplots(1, 2, sharey=True)
-    unit, per_unit = _time_unit(curves)
-    for index, curve in enumerate(curves):
-        for points, is_val in ((curve.train, False), (curve.val, True)):
-            steps = [float(step) for step in points.steps]
-            times = [seconds / per_unit for seconds in points.seconds]
-            _draw_points(by_step, steps, points.losses, _line_style(index), is_val=is_val)
-            _draw_points(by_time, times, points.losses, _line_style(index), is_val=is_val)
-    _label_axes(by_step, "step", curves, floor, scale)
-    _label_axes(by_time, f"wall-clock time ({unit})", curves, floor, scale)
+    _draw_panel(by_step, "step", curves, floor, scale)
+    _draw_panel(by_time, "seconds", curves, floor, scale)
     by_step.set_ylabel("loss (nats per token)")
     if title:
         figure.suptitle(title)
@@ -224,10 +146,28 @@ def _draw(curves: list[Curve], floor: float | None, title: str | None, scale: Sc
     return figure
 
 
-def _line_style(index: int) -> dict[str, Any]:
-    """Colour and line style of a run: the styles change when the colours are used up."""
-    rounds, colour = divmod(index, len(_COLOURS))
-    return {"color": _COLOURS[colour], "linestyle": _DASHES[rounds % len(_DASHES)]}
+def curves_along(curves: Sequence[Curve], axis: Axis) -> Figure:
+    """One panel: the losses against steps, tokens or time, with a legend below."""
+    from matplotlib.figure import Figure
+
+    named = _with_unique_names(curves)
+    figure = Figure(figsize=(5.4, 4.2), layout="constrained")
+    axes = figure.subplots()
+    _draw_panel(axes, axis, named, None, "auto")
+    axes.set_ylabel("loss (nats per token)")
+    _add_legend(figure, named, columns=2)
+    return figure
+
+
+def _draw_panel(
+    axes: Axes, axis: Axis, curves: list[Curve], floor: float | None, scale: Scale
+) -> None:
+    unit, per_unit = _unit(axis, curves)
+    for index, curve in enumerate(curves):
+        for points, is_val in ((curve.train, False), (curve.val, True)):
+            places = [place / per_unit for place in points.along(axis)]
+            _draw_points(axes, places, points.losses, line_style(index), is_val=is_val)
+    _label_axes(axes, unit, curves, floor, scale)
 
 
 def _draw_points(
@@ -254,6 +194,21 @@ def smoothed(values: Sequence[float]) -> list[float]:
         side = min(reach, at, len(values) - 1 - at)
         means.append((sums[at + side + 1] - sums[at - side]) / (2 * side + 1))
     return means
+
+
+def _unit(axis: Axis, curves: list[Curve]) -> tuple[str, float]:
+    """What an axis is called, and how much of a record's figure is one of its units."""
+    if axis == "step":
+        return "step", 1.0
+    if axis == "tokens":
+        most = max((t for c in curves for t in (*c.train.tokens, *c.val.tokens)), default=0)
+        scale = next(((n, u) for n, u in _TOKEN_UNITS if most >= 2 * n), (1.0, "tokens"))
+        return scale[1], scale[0]
+    unit, per_unit = _time_unit(curves)
+    return f"wall-clock time ({unit})", per_unit
+
+
+_TOKEN_UNITS = ((1e9, "billion tokens"), (1e6, "million tokens"), (1e3, "thousand tokens"))
 
 
 def _time_unit(curves: list[Curve]) -> tuple[str, float]:
@@ -295,19 +250,19 @@ def _label_axes(
         axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _add_legend(figure: Figure, curves: list[Curve]) -> None:
+def _add_legend(figure: Figure, curves: list[Curve], columns: int = 4) -> None:
     from matplotlib.lines import Line2D
 
     entries: list[Line2D] = []
     for index, curve in enumerate(curves):
         last = f"  (val {curve.val.losses[-1]:.3f})" if curve.val.losses else ""
-        entries.append(Line2D([], [], label=curve.name + last, **_line_style(index)))
+        entries.append(Line2D([], [], label=curve.name + last, **line_style(index)))
     entries.append(Line2D([], [], color="#777777", marker="o", markersize=4, label="validation"))
     entries.append(Line2D([], [], color="#777777", linewidth=1.0, alpha=0.75, label="training"))
     figure.legend(
         handles=entries,
         loc="outside lower center",
-        ncols=min(len(entries), 4),
+        ncols=min(len(entries), columns),
         frameon=False,
         fontsize=9,
     )

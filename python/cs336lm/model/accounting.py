@@ -36,6 +36,7 @@ class _Peaks:
     """Whether bfloat16 is as fast as float16."""
 
 
+# TF32 of Hopper is 989 with sparsity on the sheet: the CS336 handout says 495, and so do we.
 _H100_NVL = _Peaks(835.5e12, 3.9e12, 417.5e12, 1671e12)
 _A100_40GB = _Peaks(312e12, 1.555e12, 156e12)
 _V100_SXM = _Peaks(125e12, 900e9, bfloat16=False)
@@ -46,11 +47,11 @@ _V100_PCIE = _Peaks(112e12, 900e9, bfloat16=False)
 _DEVICES = {
     "GB200": _Peaks(2.5e15, 8.0e12, 1.25e15, 5e15),
     "B200": _Peaks(2.25e15, 8.0e12, 1.125e15, 4.5e15),
-    "H200": _Peaks(989e12, 4.8e12, 494.5e12, 1979e12),
+    "H200": _Peaks(989e12, 4.8e12, 495e12, 1979e12),
     "H200 NVL": replace(_H100_NVL, bandwidth=4.8e12),
-    "GH200 480GB": _Peaks(989e12, 4.0e12, 494.5e12, 1979e12),
-    "GH200 120GB": _Peaks(989e12, 4.0e12, 494.5e12, 1979e12),
-    "H100 80GB HBM3": _Peaks(989e12, 3.35e12, 494.5e12, 1979e12),  # SXM
+    "GH200 480GB": _Peaks(989e12, 4.0e12, 495e12, 1979e12),
+    "GH200 120GB": _Peaks(989e12, 4.0e12, 495e12, 1979e12),
+    "H100 80GB HBM3": _Peaks(989e12, 3.35e12, 495e12, 1979e12),  # SXM
     "H100 PCIE": _Peaks(756e12, 2.0e12, 378e12, 1513e12),
     "H100 NVL": _H100_NVL,
     "A100 SXM4 40GB": _A100_40GB,
@@ -220,6 +221,47 @@ def _vocab_size(config: ModelConfig) -> int:
     if config.vocab_size is None:
         raise UsageError("model.vocab_size is not set: say how many token ids there are")
     return config.vocab_size
+
+
+# What people write: h100-bf16. Of a device that comes in several shapes it is the usual one.
+_SHORT = {
+    "gb200": "GB200",
+    "b200": "B200",
+    "h200": "H200",
+    "h100": "H100 80GB HBM3",
+    "h100-pcie": "H100 PCIE",
+    "h100-nvl": "H100 NVL",
+    "a100": "A100 SXM4 80GB",
+    "a100-pcie": "A100 80GB PCIE",
+    "a10": "A10",
+    "a10g": "A10G",
+    "a30": "A30",
+    "a40": "A40",
+    "l4": "L4",
+    "l40": "L40",
+    "l40s": "L40S",
+    "t4": "T4",
+    "v100": "V100 SXM2 32GB",
+    "rtx5090": "RTX 5090",
+    "rtx4090": "RTX 4090",
+    "rtx3090": "RTX 3090",
+    "a6000": "RTX A6000",
+}
+
+
+def published_peaks() -> dict[str, float]:
+    """Operations a second by device and precision: ``{"h100-bf16": 989e12, ...}``."""
+    found: dict[str, float] = {}
+    for name, full in _SHORT.items():
+        peaks = _DEVICES[full]
+        each = {
+            "tf32": peaks.tf32,
+            "bf16": peaks.half if peaks.bfloat16 else None,
+            "fp16": peaks.half,
+            "fp8": peaks.fp8,
+        }
+        found |= {f"{name}-{kind}": peak for kind, peak in each.items() if peak is not None}
+    return found
 
 
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:

@@ -28,6 +28,7 @@ class ValueEmbedding(Module):
         d_kv = config.d_kv
         std = (2 / (config.d_model + d_kv)) ** 0.5
         self.table = Embedding(config.vocab_size, d_kv, device, dtype, std=std)
+        self.gate_width = config.value_gate_width
         self.gate = Linear(config.value_gate_width, config.kv_heads, device, dtype, std=0)
         self.gate.role = "scalar"
 
@@ -38,7 +39,7 @@ class ValueEmbedding(Module):
         token_ids: Int[Tensor, "... seq"],
     ) -> Float[Tensor, "... heads seq d_head"]:
         """Values with the tokens' own added; ``x`` is what the values were projected from."""
-        gate = 2 * torch.sigmoid(self.gate(x[..., : self.gate.in_features]))
+        gate = 2 * torch.sigmoid(self.gate(x[..., : self.gate_width]))
         vectors = rearrange(
             self.table(token_ids), "... seq (heads d) -> ... heads seq d", d=v.shape[-1]
         )

@@ -100,26 +100,32 @@ def unpack_model(state: State, model: torch.nn.Module, name: str) -> None:
     saved = state["model"]
     if not isinstance(saved, dict) or not all(hasattr(value, "shape") for value in saved.values()):
         raise ValueError(f"{name} is not a checkpoint: its model is not a table of tensors")
-    saved, wrapped, others = unwrapped(saved), model.state_dict(), other_names(model)
+    saved, wrapped, others = dict(unwrapped(saved)), model.state_dict(), other_names(model)
     plain_names = _unwrapped_names(wrapped)
-    names = {plain: name for name, plain in plain_names.items() if name not in others}
+    names = {plain: name for name, plain in plain_names.items()}
     current = {plain: wrapped[name] for plain, name in names.items()}
-    # What is tied here may be there twice: in a plain state dict it is.
-    for other, first in others.items():
-        twin = saved.get(plain_names[other])
-        if twin is not None and _equal(twin, saved.get(plain_names[first])):
-            saved = {key: value for key, value in saved.items() if key != plain_names[other]}
+    # What is tied here is in a checkpoint once, in a plain state dict by all of its names.
+    tied = [(plain_names[other], plain_names[first]) for other, first in others.items()]
+    for other, first in tied:
+        if first in saved:
+            saved.setdefault(other, saved[first])
     shapes = ({key: value.shape for key, value in table.items()} for table in (saved, current))
     refuse_other_model(state, differences(*shapes), model, name)
+    for other, first in tied:
+        if not _equal(saved[first], saved[other]):
+            raise Mismatch(
+                f"{name}: the checkpoint does not match the model: {first!r} and {other!r} "
+                "differ, but are one tensor here"
+            )
     weights = {names[key]: _sliced_like(value, current[key]) for key, value in saved.items()}
     model.load_state_dict(weights | {other: weights[first] for other, first in others.items()})
 
 
-def _equal(a: Tensor, b: Tensor | None) -> bool:
-    """Whether both are there, and the same."""
+def _equal(a: Tensor, b: Tensor) -> bool:
+    """Whether they are the same tensor, or have the same content."""
     import torch
 
-    return b is not None and torch.equal(a, b)
+    return a is b or torch.equal(a, b)
 
 
 def refuse_other_model(state: State, found: list[str], model: torch.nn.Module, name: str) -> None:

@@ -1,0 +1,141 @@
+"""What a run directory tells about its run, read from its text files alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+from cs336lm.errors import UsageError
+from cs336lm.training.config import SECTIONS, Config
+from cs336lm.training.run_directory import RunDirectory
+from cs336lm.training.trackers.jsonl import read_metrics
+
+State = Literal["training", "done", "stopped", "diverged", "not begun"]
+
+_DEEPEST = 6  # folders below the one that is searched
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """A run at a glance."""
+
+    path: Path
+    config: Config
+    """Resolved, as the run trains with it."""
+    records: list[dict[str, Any]]
+    environments: list[dict[str, Any]]
+    """Of each start of the run, the first first."""
+    state: State
+
+    @property
+    def name(self) -> str:
+        """The directory's own name."""
+        return self.path.resolve().name
+
+    @property
+    def step(self) -> int:
+        """How far it is."""
+        return self.records[-1]["step"] if self.records else 0
+
+    @property
+    def seconds(self) -> float:
+        """How long it has trained."""
+        return self.records[-1].get("seconds", 0.0) if self.records else 0.0
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens it has learned from."""
+        return self.records[-1].get("tokens", 0) if self.records else 0
+
+    def last(self, figure: str) -> float | None:
+        """The last value of a figure of metrics.jsonl that is a number."""
+        values = [r[figure] for r in self.records if r.get(figure) is not None]
+        return values[-1] if values else None
+
+    @property
+    def best_val_loss(self) -> float | None:
+        """The least validation loss."""
+        return min(
+            (r["val_loss"] for r in self.records if r.get("val_loss") is not None), default=None
+        )
+
+
+def read_run(path: str | Path) -> RunSummary:
+    """Reads a run directory. Raises ``ValueError`` naming what is wrong with it."""
+    run = RunDirectory(path)
+    config = run.load_config()
+    records = read_metrics(run.metrics_file) if run.metrics_file.exists() else []
+    return RunSummary(run.path, config, records, _environments(run), _state(run, config, records))
+
+
+def find_runs(folder: str | Path) -> Iterator[Path]:
+    """The run directories in ``folder`` and below it, sorted; nothing inside a run is looked at."""
+    yield from _find(Path(folder), _DEEPEST)
+
+
+def _find(folder: Path, depth: int) -> Iterator[Path]:
+    if RunDirectory(folder).holds_run() and (folder / "checkpoints").is_dir():
+        yield folder
+        return
+    if depth:
+        for inner in sorted(folder.iterdir()):
+            if inner.is_dir() and not inner.is_symlink() and not inner.name.startswith("."):
+                yield from _find(inner, depth - 1)
+
+
+def differences(runs: Sequence[RunSummary]) -> dict[str, list[Any]]:
+    """The fields whose values are not the same in all runs: a value for each run."""
+    found: dict[str, list[Any]] = {}
+    for section, cls in SECTIONS.items():
+        for field in dataclasses.fields(cls):
+            values = [getattr(getattr(run.config, section), field.name) for run in runs]
+            if any(value != values[0] for value in values):
+                found[f"{section}.{field.name}"] = values
+    return found
+
+
+def loss_at(run: RunSummary, figure: str, axis: str, at: float) -> float | None:
+    """``figure`` where the run's ``axis`` (step, tokens, seconds) is ``at``, by linear
+    interpolation between its records; None outside of them."""
+    points = [
+        (record[axis], record[figure])
+        for record in run.records
+        if record.get(figure) is not None and record.get(axis) is not None
+    ]
+    for (x0, y0), (x1, y1) in pairwise(points):
+        if x0 <= at <= x1:
+            return y0 if x1 == x0 else y0 + (y1 - y0) * (at - x0) / (x1 - x0)
+    return points[0][1] if points and points[0][0] == at else None
+
+
+def _environments(run: RunDirectory) -> list[dict[str, Any]]:
+    if not run.environment_file.exists():
+        return []
+    found = []
+    for line in run.environment_file.read_text("utf-8", errors="replace").splitlines():
+        try:
+            found.append(json.loads(line))
+        except ValueError:  # cut short by a kill
+            continue
+    return [line for line in found if isinstance(line, dict)]
+
+
+def _state(run: RunDirectory, config: Config, records: list[dict[str, Any]]) -> State:
+    try:
+        run.refuse_if_in_use()
+    except UsageError:
+        return "training"
+    if not records:
+        return "not begun"
+    if any(
+        name in record and record[name] is None
+        for record in records
+        for name in ("train_loss", "val_loss")
+    ):
+        return "diverged"
+    return "done" if records[-1]["step"] >= config.train.steps else "stopped"
