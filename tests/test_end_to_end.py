@@ -70,7 +70,12 @@ def test_the_validation_loss_fell_towards_the_floor(told):
     assert losses[-1] > floor
     assert f"{floor:.4f}" in printed
     assert f"{entropy().bits_per_byte:.4f}" in printed
-    (evaluated,) = [json.loads(line) for line in printed.splitlines() if line.startswith('{"loss"')]
+    found = [json.loads(line) for line in printed.splitlines() if line.startswith('{"loss"')]
+    evaluated, by_story = found
+    above = by_story["floor"]
+    assert above["nats_per_document"] == entropy().nats_per_story
+    assert f"the model is {above['excess_share']:.1%} above the entropy" in printed
+    assert above["excess_share"] > 0
     assert evaluated["loss"] == pytest.approx(losses[-1], rel=0.1)
     assert f"{evaluated['bits_per_byte']:.4f}" in printed
 
@@ -81,7 +86,7 @@ def test_the_demo_shows_commands_that_work(told, capsys):
     names = [command.split()[1] for command in commands]
     assert names == [
         *("stories", "stories", "train-bpe", "tokenize", "tokenize"),
-        *("train", "evaluate", "plot", "generate"),
+        *("train", "evaluate", "evaluate", "plot", "generate"),
     ]
     assert (
         main(["generate", str(out / "run"), "--prompt", "There once", "--max-new-tokens", "5"]) == 0
