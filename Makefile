@@ -20,6 +20,7 @@ test: $(VENV)/.installed lint
 lint: $(VENV)/.installed
 	cargo fmt --check
 	cargo clippy --quiet --all-targets --all-features -- -D warnings
+	cargo clippy --quiet --package bpe --no-default-features -- -D warnings
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
