@@ -29,7 +29,7 @@ def test_the_toy_falls_faster_at_higher_rates_until_it_blows_up():
 
 def test_one_batch_is_learned_by_heart():
     losses = runpy.run_path(str(EXAMPLES / "overfit_one_batch.py"))["losses"]()
-    assert losses[0] == pytest.approx(math.log(50), abs=0.5)
+    assert losses[0] == pytest.approx(math.log(50), abs=1)
     assert losses[-1] < 0.01
 
 
