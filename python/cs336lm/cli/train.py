@@ -10,6 +10,7 @@ import secrets
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -66,6 +67,7 @@ def main(argv: list[str]) -> int:
         argv = [*argv, "--resume"]  # torchrun starts the job again after a failure
     arguments = parse(argv)
     spin_briefly()
+    from cs336lm.generation.samples import Samples
     from cs336lm.training.devices import keep_freed_memory
     from cs336lm.training.trainer import Trainer
 
@@ -77,6 +79,7 @@ def main(argv: list[str]) -> int:
         new_optimizer=arguments.new_optimizer,
         console=True,
         profile=arguments.profile,
+        callbacks=[partial(Samples, console=True)],
     )
     if arguments.find_batch_size:
         return _find_batch_size(trainer)

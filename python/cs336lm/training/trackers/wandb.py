@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cs336lm.files import atomic_write
-from cs336lm.training.trackers.tracker import Record
+from cs336lm.training.trackers.tracker import Record, flat
 
 _ID_FILE = "wandb-id"
 
@@ -35,8 +35,7 @@ class WandbTracker:
 
     def log(self, record: Record) -> None:
         """Adds a point to each curve."""
-        figures = {name: value for name, value in record.items() if name != "step"}
-        self._run.log(figures, step=record["step"])
+        self._run.log(flat(record), step=record["step"])
 
     def close(self) -> None:
         """Waits until everything is sent."""
