@@ -1,4 +1,4 @@
-"""What TensorBoard, trackio and Weights & Biases are told: every figure of every record, at its step.
+"""What TensorBoard, trackio and Weights & Biases are told: every figure at its step.
 
 And what becomes of a run when one of them fails: nothing.
 """
