@@ -11,10 +11,11 @@ import torch
 from cs336lm.cli.main import main
 from cs336lm.errors import UsageError
 from cs336lm.generation import generate
-from cs336lm.generation.samples import SEED, TEMPERATURE, TOP_P, Samples, read_samples
+from cs336lm.generation.samples import SEED, TEMPERATURE, TOP_P, Samples
 from cs336lm.text.tokenizer import Tokenizer
 from cs336lm.training.config import Config, save_config
 from cs336lm.training.run_directory import load_run
+from cs336lm.training.trackers.jsonl import read_records
 from cs336lm.training.trainer import Trainer
 from test_distributed import on_ranks, parallel
 from tiny_run import MODEL, curve, make_config
@@ -40,7 +41,7 @@ def train(config, run, **options):
 def test_samples_are_what_generate_says_and_change_nothing(tmp_path):
     config = spoken(tmp_path, steps=10, activation_checkpointing=True)
     train(config, tmp_path / "run")
-    samples = read_samples(tmp_path / "run" / "samples.jsonl")
+    samples = read_records(tmp_path / "run" / "samples.jsonl")
     assert [(s["step"], s["prompt"]) for s in samples] == [
         (step, prompt) for step in (4, 8, 10) for prompt in PROMPTS
     ]
@@ -70,7 +71,7 @@ def test_a_resumed_run_has_each_sample_once(tmp_path):
     with pytest.raises(RuntimeError, match="killed"):
         trainer.train()
     file = run / "samples.jsonl"
-    assert [s["step"] for s in read_samples(file)] == [2, 2, 4, 4, 6, 6, 8, 8]
+    assert [s["step"] for s in read_records(file)] == [2, 2, 4, 4, 6, 6, 8, 8]
     with file.open("ab") as out:
         out.write(b'{"step": 8, "pro')  # cut short
     train(config, run, resume=True)
@@ -79,7 +80,7 @@ def test_a_resumed_run_has_each_sample_once(tmp_path):
     for checkpoint in (run / "checkpoints").iterdir():
         checkpoint.unlink()
     train(dataclasses.replace(config, train=dataclasses.replace(config.train, steps=2)), run)
-    assert [s["step"] for s in read_samples(file)] == [2, 2]
+    assert [s["step"] for s in read_records(file)] == [2, 2]
 
 
 def test_what_cannot_be_sampled_is_refused_by_name(tmp_path):
@@ -105,7 +106,7 @@ def test_the_console_shows_a_line_a_sample(tmp_path, capsys):
     assert len(said) == 2
     assert said[0].startswith("sample after step 4: One day")
     assert said[1].endswith("x…")
-    assert [s["prompt"] for s in read_samples(tmp_path / "run" / "samples.jsonl")] == flags[1:]
+    assert [s["prompt"] for s in read_records(tmp_path / "run" / "samples.jsonl")] == flags[1:]
 
 
 def test_a_console_that_is_gone_or_a_model_that_is_broken_ends_nothing(tmp_path, monkeypatch):
@@ -118,7 +119,7 @@ def test_a_console_that_is_gone_or_a_model_that_is_broken_ends_nothing(tmp_path,
         patch.setattr(sys, "stderr", Gone())
         shown = partial(Samples, console=True)
         assert Trainer(config, tmp_path / "run", callbacks=[shown]).train().is_done
-    assert len(read_samples(tmp_path / "run" / "samples.jsonl")) == 2
+    assert len(read_records(tmp_path / "run" / "samples.jsonl")) == 2
 
     trainer = Trainer(config, tmp_path / "broken", callbacks=[Samples])
     update = trainer.update
@@ -132,7 +133,7 @@ def test_a_console_that_is_gone_or_a_model_that_is_broken_ends_nothing(tmp_path,
     trainer.update = break_it
     with pytest.raises(ValueError, match="training has diverged"):
         trainer.train()
-    assert read_samples(tmp_path / "broken" / "samples.jsonl") == []
+    assert read_records(tmp_path / "broken" / "samples.jsonl") == []
 
 
 @pytest.mark.parametrize("mode", ["ddp", "fsdp"])

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
-from typing import Any
 
 from cs336lm.files import atomic_write
 from cs336lm.generation.engine import check_vocabularies, encode_prompt, generate
@@ -106,11 +104,6 @@ class Samples(Callback):
                 print(line, file=sys.stderr, flush=True)
             except (OSError, ValueError):  # a terminal that is gone
                 self._console = False
-
-
-def read_samples(path: Path) -> list[dict[str, Any]]:
-    """The lines of a ``samples.jsonl``; none if there is no file."""
-    return [json.loads(line) for line in lines_until(path, sys.maxsize)]
 
 
 def _one_line(text: str) -> str:

@@ -53,9 +53,16 @@ class JsonlTracker:
         self._file.close()
 
 
-def read_metrics(path: str | Path) -> list[Record]:
-    """The records of a ``metrics.jsonl``, in order; a last line cut short by a kill is left out."""
+def read_records(path: str | Path) -> list[Record]:
+    """The objects of a file of lines that each have a step, in order; none if there is no file.
+
+    A last line cut short by a kill is left out.
+    """
     return [json.loads(line) for line in lines_until(Path(path), sys.maxsize)]
+
+
+read_metrics = read_records
+"""The records of a ``metrics.jsonl``."""
 
 
 def _finite(value: Any) -> Any:

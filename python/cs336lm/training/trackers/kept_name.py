@@ -1,4 +1,4 @@
-"""What a run is called by a tracker elsewhere, kept in the run directory: resumed, it is the same."""
+"""What a tracker calls a run, kept in its directory: resumed, it is called the same."""
 
 from __future__ import annotations
 
