@@ -1,5 +1,6 @@
 # make demo    everything from text to a generated story, in .venv, nothing to set up before
 # make test    every test, formatter, linter and the type checker
+# make course  the experiments of CS336's first assignment, tiny, and their report
 # make gpu-bundle   what a GPU machine without a network needs, in one folder
 # make dev     an editable install with an optimised Rust core, for people who change it
 
@@ -8,10 +9,13 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 RUST   := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 
-.PHONY: demo test dev lint format gpu-bundle clean
+.PHONY: demo course test dev lint format gpu-bundle clean
 
 demo: $(VENV)/.installed
 	$(BIN)/cs336lm demo --out demo/
+
+course: $(VENV)/.installed
+	CS336LM=$(BIN)/cs336lm PYTHON=$(BIN)/python examples/course/run.sh
 
 test: $(VENV)/.installed lint
 	cargo test --quiet --package bpe
@@ -20,6 +24,7 @@ test: $(VENV)/.installed lint
 lint: $(VENV)/.installed
 	cargo fmt --check
 	cargo clippy --quiet --all-targets --all-features -- -D warnings
+	cargo clippy --quiet --package bpe --no-default-features -- -D warnings
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -52,4 +57,4 @@ gpu-bundle: $(VENV)/.installed
 	$(BIN)/python benchmarks/bundle/make.py --out gpu-bundle
 
 clean:
-	rm -rf target $(VENV) demo gpu-bundle
+	rm -rf target $(VENV) demo course gpu-bundle

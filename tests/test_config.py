@@ -13,6 +13,7 @@ from cs336lm.training.config import (
     SECTIONS,
     Config,
     DataConfig,
+    TrainConfig,
     dump_config,
     load_config,
     save_config,
@@ -74,6 +75,7 @@ sections = {
     | {"eval_batches": st.none() | counts, "eval_tokens": st.none()}
     | {"grad_accumulation": st.sampled_from([1, 2, 3, 4, 6, 12])}
     | {"device": st.sampled_from(["auto", "cpu", "cuda", "cuda:1", "mps"])}
+    | {"init_from": st.none() | paths}
     | {"track": st.lists(st.sampled_from(["tensorboard", "trackio", "wandb"])).map(tuple)},
 }
 configs = st.builds(
@@ -103,7 +105,8 @@ def test_toml_gives_back_the_same_configuration(tmp_path_factory, config):
 
 
 def test_every_field_is_written_once_resolved():
-    config = Config(data=DataConfig(*map(Path, ("/a", "/b", "/c")))).resolved(vocab_size=300)
+    data = DataConfig(*map(Path, ("/a", "/b", "/c")))
+    config = Config(data=data, train=TrainConfig(init_from=Path("/d"))).resolved(vocab_size=300)
     written = tomllib.loads(dump_config(config))
     # As another field says in any case; and other budgets than the run's.
     left_open = {

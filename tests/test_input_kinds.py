@@ -155,6 +155,44 @@ def test_what_only_python_writes_drops_no_document(folder: Path) -> None:
     assert tokenize("a.jsonl") == 1
 
 
+def test_a_folder_says_what_it_leaves_out(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    corpus = folder / "corpus"
+    (corpus / "sub").mkdir(parents=True)
+    (corpus / "a.json").write_text('{"text": "one "}\n{"text": "two "}\n')
+    (corpus / "b.json.gz").write_bytes(gzip.compress(b'{"text": "three "}\n'))
+    (corpus / "c.txt").write_text("four")
+    (corpus / ".hidden.csv").write_text("no")
+    assert tokenize("corpus") == 0
+    assert written() == "one two three four"
+    assert capsys.readouterr().err == ""
+    (corpus / "package.json").write_text('{"name": "no lines"}')
+    for name in ("table.csv", "page.html", "sub/picture.png"):
+        (corpus / name).write_text("no")
+    inspect = ["inspect", "tok", "--on", "corpus"]
+    count = ["count-pretokens", "corpus", "--out", "c.bin"]
+    train = ["train-bpe", "corpus", "--vocab-size", "257", "--out", "new"]
+    for command in (None, inspect, count, train):
+        assert (tokenize("corpus") if command is None else main(command)) == 0
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("note: corpus: 4 files are left out")
+        assert "package.json, page.html, sub/picture.png, ..." in line
+    assert written() == "one two three four"
+    # Another field's records are lines, and its lack is said.
+    (corpus / "d.json").write_text('{"body": "one"}\n{"body": "two"}\n')
+    assert tokenize("corpus") == 1
+    assert "d.json: line 1: no field" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.skipif(not os.path.exists("/sys/kernel/mm"), reason="Linux")
+def test_a_file_that_is_shorter_than_it_says(folder: Path) -> None:
+    """Those of /sys have the size of a page and hold a line."""
+    name = "/sys/kernel/mm/transparent_hugepage/enabled"
+    name = name if os.path.exists(name) else "/sys/kernel/profiling"
+    assert os.path.getsize(name) > len(Path(name).read_bytes())
+    assert tokenize(name) == 0
+    assert written() == Path(name).read_text()
+
+
 def test_a_pattern_of_ones_own_can_be_interrupted(folder: Path) -> None:
     (folder / "a.txt").write_text("the cat " * 4_000_000)
     command = [sys.executable, "-m", "cs336lm", "count-pretokens", "a.txt", "--out", "a.bin"]

@@ -1,13 +1,14 @@
 """Launchers: all tasks once, when there is room; dead ones again; what an interruption does."""
 
 import os
+import signal
 import threading
 import time
 from functools import partial
 
 import pytest
 from cs336lm.errors import UsageError
-from cs336lm.experiments.launchers.launcher import ATTEMPTS, Place, TaskDied
+from cs336lm.experiments.launchers.launcher import ATTEMPTS, TaskDied
 from cs336lm.experiments.launchers.local import LocalLauncher, visible_gpus
 from cs336lm.experiments.launchers.table import LAUNCHERS
 
@@ -156,38 +157,46 @@ def test_wrong_options_are_one_line(tmp_path):
         LAUNCHERS["slurm"](tmp_path, 1, {"no_such_option": 3})
 
 
+def wait_for(condition):
+    deadline = time.monotonic() + 120
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert condition()
+
+
 def test_a_task_on_ray_outlives_its_node(tmp_path):
     """A cluster of two nodes on this machine; the one that works is killed in the middle."""
     ray = pytest.importorskip("ray")
     from cs336lm.experiments.launchers.ray import RayLauncher
     from ray.cluster_utils import Cluster
 
+    begun, go = tmp_path / "begun", tmp_path / "go"
+
+    def waits(number, place):
+        with begun.open("a") as file:
+            file.write(".")
+        while not go.exists():
+            time.sleep(0.05)
+        return number * number
+
+    terminated = signal.getsignal(signal.SIGTERM)
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     try:
         doomed = cluster.add_node(num_cpus=1)
         ray.init(address=cluster.address, log_to_driver=False)
-        results = RayLauncher(jobs=1).run(partial(_waits, tmp_path), [5, 6])
-
-        def kill_and_replace():
-            while not (tmp_path / "begun").exists():
-                time.sleep(0.05)
-            cluster.add_node(num_cpus=1)
-            cluster.remove_node(doomed, allow_graceful=False)
-            (tmp_path / "go").write_text("")
-
-        killer = threading.Thread(target=kill_and_replace)
-        killer.start()
-        assert dict(results) == {5: 25, 6: 36}
-        killer.join()
-        assert len((tmp_path / "begun").read_text()) >= 3
+        ended = {}
+        launcher = RayLauncher(jobs=1)
+        driver = threading.Thread(target=lambda: ended.update(launcher.run(waits, [5, 6])))
+        driver.start()
+        wait_for(lambda: begun.exists())
+        cluster.add_node(num_cpus=1)
+        cluster.remove_node(doomed, allow_graceful=False)
+        wait_for(lambda: len(begun.read_text()) == 2)  # once more, on the new node
+        go.touch()
+        driver.join(120)
+        assert ended == {5: 25, 6: 36}
+        assert begun.read_text() == "..."
     finally:
         ray.shutdown()
         cluster.shutdown()
-
-
-def _waits(folder, number, place: Place):
-    with (folder / "begun").open("a") as file:
-        file.write(".")
-    while not (folder / "go").exists():
-        time.sleep(0.05)
-    return number * number
+        signal.signal(signal.SIGTERM, terminated)  # Ray sets its own

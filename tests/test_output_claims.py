@@ -43,6 +43,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 FOREIGN: dict[str, tuple[str, bytes]] = {
     "an array": ("v.npy", b"\x93NUMPY\x01\x00v\x00{'descr': '<f4'"),
     "ids without a sidecar": ("v.npy", b""),  # written by the test
+    "no array at all": ("v.npy", b"a thesis"),
     "a sidecar": ("v.json", b'{"a": 1}'),
     "a sidecar of validation": ("v.val.json", b"{}"),
     "an array of validation": ("v.val.npy", b"mine"),
@@ -236,12 +237,49 @@ def test_resuming_trusts_nothing_that_it_has_not_seen(
     (folder / "p.resume.json").write_text(json.dumps(journal))
     assert "p.resume.json: is damaged" in refused()
     interrupted(folder)
+    with open("p-00001.npy", "r+b") as shard:  # the right size, and other ids
+        shard.seek(5000)
+        byte = shard.read(1)
+        shard.seek(5000)
+        shard.write(bytes([byte[0] ^ 1]))
+    assert "p-00001.npy: was changed since" in refused()
+    interrupted(folder)
     os.utime("c.txt", ns=(1, 1))
     assert "the input c.txt was changed" in refused()
     interrupted(folder)
     assert tokenize("c.txt", "--out", "p.npy", "--shard-tokens", "5K", "--resume") == 0
     shards = [np.load(path) for path in sorted(folder.glob("p-*.npy"))]
     assert np.array_equal(np.concatenate(shards), Tokenizer.load("tok").encode(TEXT))
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_what_an_older_set_leaves_over_is_removed(folder: Path, threads: int) -> None:
+    """A longer set, one with validation too; shards where one file was, and one where shards were;
+    after an interruption. What another job wrote under its own name stays."""
+
+    def write(*flags: object) -> set[str]:
+        assert tokenize("c.txt", "--out", "s.npy", "--threads", threads, *flags) == 0
+        return {path.name for path in folder.glob("s*.npy")}
+
+    assert tokenize("c.txt", "--out", "s-more.npy") == 0
+    other = {"s-more.npy"}
+    assert write() == other | {"s.npy"}
+    many = write("--shard-tokens", "5K", "--val-fraction", 0.2)
+    assert "s.npy" not in many
+    few = write("--shard-tokens", "20K", "--val-fraction", 0.2)
+    assert few < many
+    listed = {shard["file"] for name in ("s.json", "s.val.json")
+              for shard in json.loads((folder / name).read_text())["shards"]}  # fmt: skip
+    assert few == other | listed
+    write("--shard-tokens", "5K", "--val-fraction", 0.2)
+    (folder / "s-00001.npy").unlink()
+    (folder / "s-00001.npy").mkdir()
+    flags = ["--shard-tokens", "20K", "--val-fraction", 0.2]
+    assert tokenize("c.txt", "--out", "s.npy", "--threads", threads, *flags) == 1
+    (folder / "s-00001.npy").rmdir()
+    assert write(*flags, "--resume") == few
+    whole = write("--val-fraction", 0.2)
+    assert whole == other | {"s.npy", "s.val.npy"}
 
 
 def test_only_what_a_dead_job_left_is_removed(folder: Path) -> None:

@@ -93,7 +93,8 @@ def test_sidecar(tmp_path: Path, tokenizer: Tokenizer) -> None:
 
 def test_replaces_an_older_file(tmp_path: Path, tokenizer: Tokenizer) -> None:
     (tmp_path / "text").write_bytes(b"some text")
-    (tmp_path / "out.npy").write_bytes(b"something else, and longer than what comes" * 100)
+    (tmp_path / "longer").write_bytes(b"something else, and longer than what comes" * 100)
+    tokenizer.encode_files(tmp_path / "longer", tmp_path / "out.npy")
     tokenizer.encode_files(tmp_path / "text", tmp_path / "out.npy")
     assert np.load(tmp_path / "out.npy").tolist() == tokenizer.encode("some text")
 

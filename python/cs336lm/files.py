@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import socket
 import stat
 import sys
@@ -142,3 +143,37 @@ def _try_lock(file: IO[bytes], *, exclusive: bool) -> bool:
 def _in_use(thing: str, path: Path) -> str:
     owner = path.read_text(errors="replace").strip() or "another process"
     return f"{thing} is in use by {owner}: wait until it ends, or name another place"
+
+
+@contextmanager
+def new_directory(path: str | Path) -> Iterator[Path]:
+    """An empty folder that appears under ``path`` once the block ends well, with what is in it.
+
+    It is filled beside its place and renamed. If anything fails, nothing is left behind. Raises
+    ``UsageError`` if something stands under ``path`` already, be it only one file.
+    """
+    place = Path(os.path.realpath(path))
+    refuse_if_there(path)
+    beside = place.with_name(f".{place.name}.{os.getpid()}.partial")
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        beside.mkdir()
+        yield beside
+        for folder in (beside, *(found for found in beside.rglob("*") if found.is_dir())):
+            sync_directory(folder)
+        beside.rename(place)
+        sync_directory(place.parent)
+    except BaseException as error:
+        shutil.rmtree(beside, ignore_errors=True)
+        if isinstance(error, OSError) and str(beside) in str(error.filename):
+            error.filename = str(error.filename).replace(str(beside), str(path))
+            error.filename2 = None
+        raise
+
+
+def refuse_if_there(path: str | Path) -> None:
+    """Raises ``UsageError`` unless ``path`` is free, or an empty folder."""
+    found = Path(path)
+    if not os.path.lexists(found) or (found.is_dir() and not any(found.iterdir())):
+        return
+    raise UsageError(f"{path} is there already: name another place, or remove it first")

@@ -19,6 +19,8 @@ pub enum Phase {
     Merging,
     /// Encoding; the unit is bytes of input.
     Encoding,
+    /// Reading what is finished already; the unit is bytes of it.
+    Checking,
 }
 
 impl Phase {
@@ -29,6 +31,7 @@ impl Phase {
             Phase::Counting => "counting",
             Phase::Merging => "merging",
             Phase::Encoding => "encoding",
+            Phase::Checking => "checking",
         }
     }
 
@@ -37,6 +40,7 @@ impl Phase {
             1 => Phase::Counting,
             2 => Phase::Merging,
             3 => Phase::Encoding,
+            4 => Phase::Checking,
             _ => Phase::Waiting,
         }
     }

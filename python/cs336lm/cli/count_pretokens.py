@@ -3,10 +3,9 @@
 import os
 import time
 
-from cs336lm.cli.options import add_counting, add_threads, train_options
+from cs336lm.cli.options import add_counting, add_threads, named_files, train_options
 from cs336lm.cli.parser import parser_for
 from cs336lm.cli.progress import megabytes, progress_bars, shown, speed
-from cs336lm.text.inputs import input_files
 from cs336lm.text.training import check_savable, count_pretokens
 
 _EPILOG = """\
@@ -32,7 +31,7 @@ def main(argv: list[str]) -> int:
     arguments = parser.parse_args(argv)
 
     check_savable(arguments.special_token, arguments.pattern)
-    files = input_files(arguments.inputs)
+    files = named_files(arguments.inputs, arguments.text_field)
     began = time.perf_counter()
     with progress_bars() as progress:
         distinct = count_pretokens(

@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cs336lm.cli.options import above_zero, positive, spin_briefly
+from cs336lm.cli.options import above_zero, add_checkpoint, positive, spin_briefly
 from cs336lm.cli.output import print_json, refuse_foreign_picture
 from cs336lm.cli.parser import parser_for
 from cs336lm.errors import UsageError
@@ -103,12 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("run_dir", metavar="RUN_DIR", type=Path, help="run directory, made by 'cs336lm train'")
     add("--data", type=Path, metavar="FILE.npy", help="token file (default: the run's data.val)")
-    add(
-        "--checkpoint",
-        choices=("best", "last"),
-        default="best",
-        help="best by validation loss (default), or last",
-    )
+    add_checkpoint(parser)
     add(
         "--stride",
         type=positive,

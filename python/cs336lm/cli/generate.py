@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from cs336lm.cli.options import spin_briefly
+from cs336lm.cli.options import add_checkpoint, spin_briefly
 from cs336lm.cli.output import print_json
 from cs336lm.cli.parser import parser_for
 from cs336lm.errors import UsageError
@@ -78,12 +78,7 @@ def main(argv: list[str]) -> int:
     )
     add("--top-k", type=int, metavar="K", help="draw among the K likeliest tokens (default: all)")
     add("--seed", type=int, metavar="N", help="seed of the draws (default: a new one each time)")
-    add(
-        "--checkpoint",
-        choices=("best", "last"),
-        default="best",
-        help="best by validation loss (default), or last",
-    )
+    add_checkpoint(parser)
     add("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
     add(
         "--dtype",

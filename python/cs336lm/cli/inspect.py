@@ -10,6 +10,7 @@ from cs336lm.cli.options import (
     add_text_fields,
     add_tokenizer,
     load_tokenizer,
+    named_files,
     positive,
 )
 from cs336lm.cli.output import print_json
@@ -34,7 +35,7 @@ sidecar. Any other is a tokenizer. A token file that training would refuse is re
 def main(argv: list[str]) -> int:
     """Prints what there is to know about a tokenizer or a token file."""
     parser = parser_for("inspect", "Look into a tokenizer or a token file.", _EPILOG)
-    parser.add_argument("path", metavar="PATH", help="a tokenizer, or a token file (.npy)")
+    parser.add_argument("path", metavar="PATH", help="a tokenizer, or a token file (.npy, .bin)")
     add_tokenizer(parser, required=False)
     parser.add_argument(
         "--on", metavar="FILE", help="text to measure the tokenizer on: any input of 'tokenize'"
@@ -85,7 +86,7 @@ def main(argv: list[str]) -> int:
 def _is_token_file(path: str) -> bool:
     """Whether ``path`` is an array, what shards have in common, or the sidecar of either."""
     stem, ending = os.path.splitext(path)
-    if ending == ".npy":
+    if ending in (".npy", ".bin"):
         return True
     if os.path.isfile(path) and ending != ".json":
         with open(path, "rb") as file:
@@ -124,8 +125,9 @@ def _tokenizer(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _measure(tokenizer: Tokenizer, arguments: argparse.Namespace) -> dict[str, Any]:
+    files = named_files([arguments.on], arguments.text_field)
     tokens, size = tokenizer.count_tokens(
-        arguments.on, text_field=arguments.text_field, text_column=arguments.text_column
+        files, text_field=arguments.text_field, text_column=arguments.text_column
     )
     ratio = size / tokens if tokens else None
     return {"path": arguments.on, "bytes": size, "tokens": tokens, "bytes_per_token": ratio}

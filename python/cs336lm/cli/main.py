@@ -28,6 +28,13 @@ COMMANDS = {
     "report": ("report", "runs and sweeps -> a page and its Markdown twin"),
     "runs": ("runs", "a list of the runs in a folder"),
     "compare": ("compare", "run directories -> what differs, and what came of it"),
+    "export": ("export", "run directory -> Hugging Face, safetensors, GGUF"),
+    "import": ("import_run", "a Llama in Hugging Face's format -> run directory"),
+    "export-tokenizer": (
+        "export_tokenizer",
+        "tokenizer -> others' formats",
+    ),
+    "data": ("data", "download the course's corpora"),
     "stories": ("stories", "the built-in corpus, with its exact entropy"),
     "demo": ("demo", "all of it, in two minutes, on a laptop"),
 }

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cs336lm.text.options import Progress, ReadOptions, TrainOptions
     from cs336lm.text.tokenizer import Tokenizer
+    from cs336lm.training.run_directory import Which
 
 
 def spin_briefly() -> None:
@@ -78,6 +79,28 @@ def token_with_id(text: str) -> tuple[str, int | None]:
     if token and equals and number.isascii() and number.isdigit():
         return token, int(number)
     return text, None
+
+
+def checkpoint(text: str) -> Which:
+    """The type of a flag that names a checkpoint: ``best``, ``last``, or the number of a step."""
+    if text == "best":
+        return "best"
+    if text == "last":
+        return "last"
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not best, last or the number of a step")
+    return int(text)
+
+
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """``--checkpoint``: which of a run's weights are meant."""
+    parser.add_argument(
+        "--checkpoint",
+        type=checkpoint,
+        default="best",
+        metavar="best|last|STEP",
+        help="best by validation loss (default), last, or the step of one that was kept",
+    )
 
 
 def add_counting(parser: argparse.ArgumentParser) -> None:
@@ -171,6 +194,20 @@ def add_tokenizer_options(parser: argparse.ArgumentParser) -> None:
         "what tokenizer.json or the name of OpenAI's .tiktoken files says, gpt2 for vocab.json; "
         "other .tiktoken files need it)",
     )
+
+
+def named_files(paths: list[str], text_field: str) -> list[str]:
+    """The files that ``paths`` stand for; a note says what of a directory is left out."""
+    import warnings
+
+    from cs336lm.text.inputs import input_files
+
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        files = input_files(paths, text_field)
+    for warning in warned:
+        print(f"note: {warning.message}", file=sys.stderr)
+    return files
 
 
 def load_tokenizer(path: str, arguments: argparse.Namespace) -> Tokenizer:

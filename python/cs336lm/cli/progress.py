@@ -9,6 +9,7 @@ _TITLES = {
     "counting": "counting pretokens",
     "merging": "merging pairs",
     "encoding": "encoding",
+    "checking": "checking shards",
 }
 
 

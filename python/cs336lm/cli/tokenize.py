@@ -10,11 +10,11 @@ from cs336lm.cli.options import (
     count,
     fraction,
     load_tokenizer,
+    named_files,
     read_options,
 )
 from cs336lm.cli.parser import parser_for
 from cs336lm.cli.progress import megabytes, progress_bars, speed
-from cs336lm.text.inputs import input_files
 
 _EPILOG = """\
 examples:
@@ -38,9 +38,10 @@ file. --val-fraction puts some documents, chosen by --seed, into a second file (
 --shard-tokens writes tokens-00000.npy and so on, which tokens.json lists; 'cs336lm train' takes
 tokens.npy for all of them. What --out replaces was written by tokenize: any other file stays, and
 so does an input, whatever it is called; links are followed and permissions kept. One job at a time
-writes an --out: it holds a lock on .tokens.lock beside it, which it removes. With --resume an
-interrupted job goes on after its last finished shard: at once, but in a .gz or .zst file, which
-must be unpacked up to there."""
+writes an --out: it holds a lock on .tokens.lock beside it, which it removes. Arrays of an older job
+of the same --out that the new one does not write are removed at its end. With --resume an
+interrupted job goes on after its last finished shard, once it has read those that are finished and
+found them as it wrote them; a .gz or .zst file must be unpacked up to there."""
 
 
 def main(argv: list[str]) -> int:
@@ -86,7 +87,7 @@ def main(argv: list[str]) -> int:
     if not arguments.out.endswith(".npy"):
         parser.error(f"--out {arguments.out} does not end in .npy")
 
-    files = input_files(arguments.inputs)
+    files = named_files(arguments.inputs, arguments.text_field)
     tokenizer = load_tokenizer(arguments.tokenizer, arguments)
     began = time.perf_counter()
     with progress_bars() as progress:

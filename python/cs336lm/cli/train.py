@@ -9,10 +9,11 @@ import re
 import secrets
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from cs336lm.cli.config_flags import Switch, add_config_flags, config_from_flags, hyphenated
 from cs336lm.cli.options import spin_briefly
@@ -20,7 +21,7 @@ from cs336lm.cli.parser import Parser
 from cs336lm.errors import UsageError
 from cs336lm.model.accounting import total_parameters, with_swiglu
 from cs336lm.model.presets import PRESETS, preset_tables
-from cs336lm.training.config import SECTIONS, Config, config_from_tables, load_config
+from cs336lm.training.config import SECTIONS, Config, DataConfig, config_from_tables, load_config
 from cs336lm.training.run_directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -39,6 +40,9 @@ the new length, as if the run had been that long from its start. A run of train.
 with those that are left. What was left open is derived anew, min_lr from lr and warmup_steps from
 train.steps; name a field to hold it. Other validation data start a new search for the best weights.
 
+--init-from starts a new run from the weights of another, or of one that `cs336lm import` made: the
+model is as it is there and so is the tokenizer, where nothing else is said; the optimizer is new.
+
 A field that may be left open takes None."""
 
 _EPILOG = """\
@@ -47,7 +51,8 @@ examples:
   cs336lm train --config run.toml --run-dir runs/a --model.d-model 512 --optim.lr 1e-3
   cs336lm train --preset gpt2-small --data.train train.npy --data.tokenizer tokenizer/
   cs336lm train --resume --run-dir runs/a
-  cs336lm train --resume --run-dir runs/a --train.steps 20000"""
+  cs336lm train --resume --run-dir runs/a --train.steps 20000
+  cs336lm train --init-from runs/a --data.train other.npy --optim.lr 1e-4 --run-dir runs/tuned"""
 
 
 @dataclass(frozen=True)
@@ -199,6 +204,12 @@ def _parser(defaults: Config | None) -> Parser:
         metavar="DIR",
         help="directory of the run (default: runs/, the time of day and six letters)",
     )
+    add(
+        "--init-from",
+        dest="train.init_from",
+        metavar="RUN_DIR",
+        help="start from the weights of this run; the same as --train.init-from",
+    )
     for name, text in (
         ("resume", "go on with the run in --run-dir, or start it if there is none yet"),
         ("new-optimizer", "with --resume: if --optim.name is another now, let it start anew"),
@@ -215,7 +226,7 @@ def parse(argv: list[str]) -> Arguments:
     given = vars(_parser(None).parse_args(hyphenated(argv)))
     run_dir, resume = given.get("run_dir"), given.get("resume", False)
     run = _run_to_resume(run_dir) if resume else None
-    base = Config() if run is None else run.load_asked()
+    base = _default_config(given) if run is None else run.load_asked()
     preset = preset_tables(given["preset"]) if "preset" in given else {}
     vocab_size = preset.get("model", {}).pop("vocab_size", None)
     base = config_from_tables(preset, base)
@@ -237,6 +248,18 @@ def parse(argv: list[str]) -> Arguments:
         profile=given.get("profile", False),
         find_batch_size=given.get("find_batch_size", False),
     )
+
+
+def _default_config(given: Mapping[str, Any]) -> Config:
+    """What neither file nor flags say: of a run that starts from another's weights, its model."""
+    start = given.get("train.init_from")
+    if start is None and "config" in given:
+        start = load_config(given["config"]).train.init_from
+    if start is None or str(start) in ("None", "none"):
+        return Config()
+    run = RunDirectory(start)
+    tokenizer = run.tokenizer if run.tokenizer.is_dir() else None
+    return Config(model=run.load_config().model, data=DataConfig(tokenizer=tokenizer))
 
 
 def _run_to_resume(run_dir: Path | None) -> RunDirectory | None:

@@ -6,10 +6,15 @@ import time
 import warnings
 
 from cs336lm._bpe import FolderClaim
-from cs336lm.cli.options import add_counting, add_threads, positive, train_options
+from cs336lm.cli.options import (
+    add_counting,
+    add_threads,
+    named_files,
+    positive,
+    train_options,
+)
 from cs336lm.cli.parser import parser_for
 from cs336lm.cli.progress import megabytes, progress_bars, shown, speed
-from cs336lm.text.inputs import input_files
 from cs336lm.text.tokenizer import Tokenizer
 from cs336lm.text.training import check_savable
 
@@ -22,8 +27,13 @@ examples:
   zcat huge.gz | cs336lm train-bpe - --vocab-size 32000 --out tokenizer/
   cs336lm train-bpe --counts 0.bin 1.bin --vocab-size 32000 --out tokenizer/
 
-A directory is all texts in it. .gz and .zst are unpacked; each line of a .jsonl file and each row
-of a .parquet file is a document.
+A directory is all texts in it (.txt, .md, .jsonl, .ndjson, .parquet, and .json with a record a
+line); a note says what else there is. .gz and .zst are unpacked; each line of a .jsonl file and
+each row of a .parquet file is a document.
+
+A --pattern of your own is matched by a general engine, which is far slower and is sure of no place
+where a word ends: threads share such work only where there are several files, or special tokens
+between the documents.
 
 --out becomes a directory with tokenizer.json (opens in Hugging Face's tokenizers and transformers),
 vocab.json and merges.txt. Files of these names that train-bpe did not write are not replaced, nor
@@ -73,7 +83,7 @@ def main(argv: list[str]) -> int:
 
     if not arguments.counts:
         check_savable(arguments.special_token, arguments.pattern)
-    files = arguments.counts or input_files(arguments.inputs)
+    files = arguments.counts or named_files(arguments.inputs, arguments.text_field)
     claim = FolderClaim(arguments.out, files)
     try:
         return _train(arguments, files)

@@ -24,7 +24,9 @@ class TokenDataset:
 
     Args:
         path: ``tokens.npy``. Where the array was written in shards (``tokens-00000.npy``, ...),
-            that name, ``tokens``, or the sidecar ``tokens.json`` stands for all of them.
+            that name, ``tokens``, or the sidecar ``tokens.json`` stands for all of them. Or a
+            ``.bin`` of nanoGPT's, llm.c's or Megatron's (``.idx`` beside it); ``train_*.bin`` is
+            all that match, in order of name.
 
     It is indexed as the array would be, by a number, a slice or an array of numbers, and gives ids
     of the files' own dtype. A slice is not copied unless it crosses from one shard into the next,

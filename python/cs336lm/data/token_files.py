@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cs336lm.data.foreign_files import open_bin
+
 TokenArray = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
 Sidecar = dict[str, Any]
 
@@ -26,12 +28,15 @@ def open_token_files(path: Path) -> tuple[list[TokenArray], Sidecar | None]:
     """The memory-mapped arrays that ``path`` stands for, in order, and their sidecar if any.
 
     ``path`` is an array; or a sidecar; or what both have in common, with or without ``.npy``, where
-    there is a sidecar that lists shards.
+    there is a sidecar that lists shards; or a ``.bin`` of another program's, see
+    :mod:`cs336lm.data.foreign_files`.
 
     Raises:
         OSError: a file cannot be opened.
         ValueError: a file is not a row of uint16 or uint32, or not what the sidecar says.
     """
+    if path.suffix == ".bin":
+        return _open_bins(path), None
     stem = path.with_suffix("") if path.suffix in (".npy", ".json") else path
     beside = stem.with_name(stem.name + ".json")
     sidecar = _read_sidecar(beside)
@@ -48,6 +53,20 @@ def open_token_files(path: Path) -> tuple[list[TokenArray], Sidecar | None]:
             f"{path} is not among the shards that {beside} lists: delete it, or name {beside}"
         )
     return _open_shards(beside, shards), sidecar
+
+
+def _open_bins(path: Path) -> list[TokenArray]:
+    """One file of another program's, or all of a pattern (``train_*.bin``) in order of name."""
+    paths = [path]
+    if "*" in path.name and not path.exists():
+        paths = sorted(path.parent.glob(path.name))
+        if not paths:
+            raise FileNotFoundError(2, "no file matches", str(path))
+    arrays = [open_bin(each) for each in paths]
+    for each, array in zip(paths, arrays, strict=True):
+        if array.dtype != arrays[0].dtype:
+            raise ValueError(f"{each} holds {array.dtype}, {paths[0].name} does not")
+    return arrays
 
 
 def _open_shards(sidecar: Path, shards: list[dict[str, Any]]) -> list[TokenArray]:

@@ -71,7 +71,7 @@ def p_value(a: Sequence[float], b: Sequence[float]) -> float | None:
     if len({*a}) == len({*b}) == 1:  # no spread at all: the test would divide by zero
         return 1.0 if a[0] == b[0] else 0.0
     try:
-        from scipy.stats import ttest_ind  # type: ignore[import-untyped]
+        from scipy.stats import ttest_ind
     except ImportError:
         return None
     p: Any = ttest_ind(a, b, equal_var=False).pvalue

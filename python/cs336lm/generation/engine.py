@@ -463,7 +463,7 @@ def encode_prompt(tokenizer: "Tokenizer", text: str, *, parse_special: bool = Tr
 
 def check_vocabularies(model: TransformerLM, tokenizer: "Tokenizer") -> None:
     """Refuses a tokenizer with ids that the model does not know."""
-    known = model.token_embeddings.num_embeddings
+    known = _vocab_size(model)
     if tokenizer.vocab_size > known:
         raise ValueError(
             f"the tokenizer has ids up to {tokenizer.vocab_size - 1}, the model knows only "
@@ -473,6 +473,12 @@ def check_vocabularies(model: TransformerLM, tokenizer: "Tokenizer") -> None:
 
 def _ids_of(tokenizer: "Tokenizer", model: TransformerLM) -> Tensor:
     """(vocab,): True for the ids that stand for text; a padded vocabulary has others, too."""
-    allowed = torch.zeros(model.token_embeddings.num_embeddings, dtype=torch.bool)
+    allowed = torch.zeros(_vocab_size(model), dtype=torch.bool)
     allowed[torch.tensor(list(tokenizer.vocab))] = True
     return allowed
+
+
+def _vocab_size(model: TransformerLM) -> int:
+    """From the configuration: another module may stand in the embedding's place."""
+    assert model.config.vocab_size is not None  # a model is built of a resolved configuration
+    return model.config.vocab_size

@@ -1,6 +1,7 @@
 """Which files are meant: a directory is all the texts in it, a pattern all that match.
 
-Files come in the order of their names, so that it does not depend on the file system.
+Files come in the order of their names, so that it does not depend on the file system. What else is
+in a directory is left out, and a warning says so.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+import warnings
 from collections.abc import Iterable, Iterator
 
 from cs336lm.errors import UsageError
@@ -21,14 +23,18 @@ _Place = tuple[int, int]
 """What a folder is, by whatever name: its device and its number there."""
 
 
-def input_files(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[str]:
+def input_files(
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    text_field: str | None = "text",
+) -> list[str]:
     """The files that ``paths`` name (one or several), in order.
 
     A directory stands for the texts below it: ``.txt``, ``.md``, ``.jsonl``, ``.ndjson`` and
-    ``.parquet`` files, also as ``.gz`` or ``.zst``, except hidden ones (``.name``). Links to
-    folders are followed, unless they lead back to a folder that they stand in. A name with ``*``,
-    ``?`` or ``[`` that is not a file stands for all that match, whatever they end in (``**`` for
-    any folders).
+    ``.parquet`` files, also as ``.gz`` or ``.zst``, and ``.json`` files that hold a record with
+    ``text_field`` a line; except hidden ones (``.name``). Of other files in it a warning says that
+    they are left out. Links to folders are followed, unless they lead back to a folder that they
+    stand in. A name with ``*``, ``?`` or ``[`` that is not a file stands for all that match,
+    whatever they end in (``**`` for any folders).
 
     Raises:
         UsageError: nothing is named, a directory is empty, or nothing matches.
@@ -39,8 +45,10 @@ def input_files(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
         path = os.fspath(path)
         found = [path]
         if os.path.isdir(path):
-            found = sorted(_below(path))
+            found, others = _below(path, text_field)
             nothing = f"is a directory without {', '.join(_TEXTS)} files"
+            if found and others:
+                warnings.warn(_left_out(path, others), stacklevel=2)
         elif glob.has_magic(path) and not os.path.exists(path):
             found = sorted(set(filter(os.path.isfile, _matching(path))))
             nothing = "no files match"
@@ -52,12 +60,28 @@ def input_files(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
     return files
 
 
-def _below(directory: str) -> Iterator[str]:
-    """The texts in and below ``directory``, through links too."""
+def _below(directory: str, text_field: str | None) -> tuple[list[str], list[str]]:
+    """The texts in and below ``directory``, through links too, and the other files."""
+    texts: list[str] = []
+    others: list[str] = []
     for folder in _folders(directory):
         with os.scandir(folder) as entries:
             names = [entry.name for entry in entries if not entry.is_dir()]
-        yield from (os.path.join(folder, name) for name in names if _is_text(name))
+        for name in names:
+            if not name.startswith("."):
+                path = os.path.join(folder, name)
+                (texts if _is_text(path, text_field) else others).append(path)
+    return sorted(texts), sorted(others)
+
+
+def _left_out(directory: str, others: list[str]) -> str:
+    names = [os.path.relpath(path, directory) for path in others]
+    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    files = "1 file is" if len(names) == 1 else f"{len(names):,} files are"
+    return (
+        f"{directory}: {files} left out, not being text by name and no lines of JSON: {shown}; "
+        "whatever is to be read all the same, name it or give a pattern"
+    )
 
 
 def _matching(pattern: str) -> Iterator[str]:
@@ -90,7 +114,17 @@ def _folders(directory: str) -> Iterator[str]:
         ahead += [(os.path.join(folder, name), above | {place}) for name in names]
 
 
-def _is_text(name: str) -> bool:
-    stem, ending = os.path.splitext(name.lower())
-    plain = stem if ending in _PACKED else name.lower()
-    return not name.startswith(".") and plain.endswith(_TEXTS)
+def _is_text(path: str, text_field: str | None) -> bool:
+    name = os.path.basename(path).lower()
+    stem, ending = os.path.splitext(name)
+    plain = stem if ending in _PACKED else name
+    return plain.endswith(_TEXTS) or (plain.endswith(".json") and _holds_lines(path, text_field))
+
+
+def _holds_lines(path: str, text_field: str | None) -> bool:
+    from cs336lm import _bpe
+
+    try:
+        return _bpe.holds_json_lines(path, text_field)
+    except (OSError, ValueError):  # whoever reads it will say what is wrong
+        return True

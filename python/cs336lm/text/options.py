@@ -22,7 +22,8 @@ from cs336lm.text.inputs import input_files
 Path = str | os.PathLike[str]
 Progress = Callable[[str, int, int], object]
 """Called about twenty times a second, and once at the end, with (phase, units done, units in all);
-phases are ``"counting"`` and ``"encoding"`` in bytes, and ``"merging"`` in merges. What it raises
+phases are ``"counting"``, ``"encoding"`` and ``"checking"`` (finished shards, before a job goes on)
+in bytes, and ``"merging"`` in merges. What it raises
 stops the job."""
 
 
@@ -74,7 +75,7 @@ class TextSource:
         text_field: str | None = "text",
         text_column: str = "text",
     ) -> None:
-        self.paths: Final[list[str]] = input_files(paths)
+        self.paths: Final[list[str]] = input_files(paths, text_field)
         self.text_field: Final = text_field
         self.text_column: Final = text_column
 

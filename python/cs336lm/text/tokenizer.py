@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, Unpack
 
 from cs336lm import _bpe
 from cs336lm.errors import UsageError
@@ -38,6 +38,8 @@ from cs336lm.text.options import (
 
 if TYPE_CHECKING:
     import numpy as np
+    import tiktoken
+    import tokenizers
     from numpy.typing import NDArray
 
 # Larger pieces are encoded in parts of this many characters, so that the ids of one do not pile up.
@@ -108,7 +110,7 @@ class Tokenizer:
         self._merges: list[tuple[bytes, bytes]] | None = None
 
     @classmethod
-    def _of(cls, core: _bpe.Tokenizer) -> Tokenizer:
+    def _of(cls, core: _bpe.Tokenizer) -> Self:
         tokenizer = cls.__new__(cls)
         tokenizer._adopt(core)
         return tokenizer
@@ -211,7 +213,7 @@ class Tokenizer:
         special_tokens: SpecialTokens | None = None,
         *,
         pattern: str | None = None,
-    ) -> Tokenizer:
+    ) -> Self:
         """Reads a tokenizer from a directory or any of its files.
 
         Args:
@@ -253,6 +255,48 @@ class Tokenizer:
                 regular expressions (Oniguruma's) cannot say what ``pattern`` does.
         """
         self._core.save(directory)
+
+    def to_tiktoken(self, name: str = "cs336lm") -> tiktoken.Encoding:
+        """The same tokenizer as a ``tiktoken.Encoding`` of this name.
+
+        Raises ``ValueError`` if its merges do not follow from its ids, by which tiktoken merges,
+        or if one special token begins with another. (``disallowed_special=()`` there is
+        :meth:`encode_ordinary` here.)
+        """
+        from cs336lm.text.conversions import to_tiktoken
+
+        return to_tiktoken(self, name)
+
+    @classmethod
+    def from_tiktoken(cls, encoding: tiktoken.Encoding) -> Self:
+        """The tokenizer that a ``tiktoken.Encoding`` is, special tokens and pattern included.
+
+        Raises ``ValueError`` if its pattern or a token is invalid.
+        """
+        from cs336lm.text.conversions import from_tiktoken
+
+        return from_tiktoken(cls.load, encoding)
+
+    def to_hf(self) -> tokenizers.Tokenizer:
+        """The same tokenizer as an object of Hugging Face's ``tokenizers``.
+
+        ``transformers.PreTrainedTokenizerFast(tokenizer_object=...)`` takes it. A regular
+        expression of your own is in Oniguruma's dialect there. Raises ``ValueError`` as
+        :meth:`save` does.
+        """
+        from cs336lm.text.conversions import to_hugging_face
+
+        return to_hugging_face(self)
+
+    @classmethod
+    def from_hf(cls, tokenizer: Any) -> Self:
+        """The tokenizer that a ``tokenizers.Tokenizer``, or a fast one of transformers, is.
+
+        Raises ``ValueError``, and warns, as :meth:`load` does for a ``tokenizer.json``.
+        """
+        from cs336lm.text.conversions import from_hugging_face
+
+        return from_hugging_face(cls.load, tokenizer)
 
     def encode(self, text: str | bytes) -> list[int]:
         """The ids of ``text``; special tokens in it become their own ids.
@@ -434,6 +478,14 @@ class Tokenizer:
     def pattern(self) -> str:
         """``"gpt2"``, ``"gpt4"``, ``"gpt4o"``, or the regular expression."""
         return self._core.pattern
+
+    @property
+    def whole_words_first(self) -> bool:
+        """Whether a word that is a token is that token, whatever the merges would make of it.
+
+        So it is in tiktoken, and in ``tokenizers`` with ``ignore_merges``.
+        """
+        return self._core.whole_words_first
 
     @property
     def fingerprint(self) -> str:

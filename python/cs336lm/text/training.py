@@ -32,13 +32,15 @@ def train_bpe(
     Args:
         input_path: one text file or several. UTF-8 is usual; any bytes will do. A directory stands
             for all texts below it, a pattern (``part-*.txt``) for all files that match, ``-`` for
-            standard input. ``.gz`` and ``.zst`` are unpacked; of ``.jsonl`` (``.ndjson``) and
+            standard input. (A warning says what of a directory is left out.) ``.gz`` and ``.zst``
+            are unpacked; of ``.jsonl`` (``.ndjson``) and
             ``.parquet`` each record is a document.
         vocab_size: how many tokens in all: 256 bytes, merges and special tokens.
         special_tokens: texts that are one token each, bound the text around them and are not
             counted.
         pattern: how text is split into pretokens: ``"gpt2"``, ``"gpt4"``, ``"gpt4o"``, or a regular
-            expression.
+            expression. The latter is slower by far, and is matched by several threads only where
+            there are several files, or special tokens between documents.
         min_count: leaves out pretokens that occur less often.
         text_field, text_column, threads, max_memory, progress: see
             :class:`~cs336lm.text.options.TrainOptions`; the phases are ``"counting"`` and

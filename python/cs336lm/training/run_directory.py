@@ -21,7 +21,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from cs336lm.model.transformer import TransformerLM
     from cs336lm.text.tokenizer import Tokenizer
 
-Which = Literal["best", "last"]
+Which = Literal["best", "last"] | int
+"""One of a run's checkpoints; a number is a step."""
 
 _STEP_NAME = re.compile(r"step-(\d{8,})(\.pt)?")
 
@@ -64,6 +65,26 @@ class RunDirectory:
     def holds_weights(self) -> bool:
         """Whether a run got as far as saving something here."""
         return bool(self.step_checkpoints()) or self.best_checkpoint.exists()
+
+    def refuse_if_foreign(self) -> None:
+        """Raises ``UsageError`` if a run would replace what no run has written here."""
+        written = (self.config_file, self.metrics_file, self.environment_file)
+        there = [path for path in written if path.exists() and path.stat().st_size]
+        if there and not self._is_of_a_run():
+            raise UsageError(
+                f"{there[0]} would be written over, but was not written by `cs336lm train`: name "
+                "another --run-dir, or move that file away"
+            )
+
+    def _is_of_a_run(self) -> bool:
+        """Whether a run was begun here: it left its lock, or (of before there was one) the rest."""
+        with suppress(OSError):
+            if self._lock_file.read_text(errors="replace").startswith("process "):
+                return True
+        with suppress(OSError, ValueError):
+            load_config(self.config_file)
+            return self.checkpoints.is_dir()
+        return False
 
     def refuse_if_in_use(self) -> None:
         """Raises ``UsageError`` if a process trains in this directory now."""
@@ -177,13 +198,25 @@ class RunDirectory:
             _remove(old)
 
     def pick_checkpoint(self, which: Which) -> Path:
-        """The last checkpoint, or the best (the last, where nothing was validated)."""
+        """The last checkpoint, the best (the last, where nothing was validated), or a step's."""
         kept = self.step_checkpoints()
+        if isinstance(which, int):
+            return self._checkpoint_of(which, kept)
         if which == "best" and self.best_checkpoint.exists():
             return self.best_checkpoint
         if not kept:
             raise ValueError(f"{self.path} does not contain a checkpoint yet")
         return kept[-1]
+
+    def _checkpoint_of(self, step: int, kept: list[Path]) -> Path:
+        steps = {_step_of(path): path for path in kept}
+        if step in steps:
+            return steps[step]
+        if step in self.best_steps():
+            now = peek_iteration(self.best_checkpoint) == step
+            return self.best_checkpoint if now else self.best_before
+        there = f"there are those of {', '.join(map(str, steps))}" if steps else "there is none"
+        raise ValueError(f"{self.path} does not contain a checkpoint of step {step}; {there}")
 
     def restore(
         self,
@@ -237,8 +270,9 @@ def load_run(
 ) -> tuple[Config, TransformerLM, Tokenizer | None]:
     """The trained model of a run, ready for use, with its configuration and tokenizer.
 
-    ``which`` is ``"best"`` by validation loss (the last checkpoint, where nothing was validated) or
-    ``"last"``. The model is in float32 and in evaluation mode.
+    ``which`` is ``"best"`` by validation loss (the last checkpoint, where nothing was validated),
+    ``"last"``, or the step of a checkpoint that was kept. The model is in float32 and in evaluation
+    mode.
     """
     from cs336lm.model.initial import undrawn_weights
     from cs336lm.model.transformer import TransformerLM

@@ -69,12 +69,13 @@ def set_up(
     """
     run = RunDirectory(run_dir)
     run.refuse_if_in_use()
+    run.refuse_if_foreign()
     if run.holds_weights() and not resume:
         raise UsageError(
             f"{run_dir} already contains a run: continue it with --resume, or name another "
             "--run-dir"
         )
-    asked = config = dataclasses.replace(config, data=config.data.relative_to(Path.cwd()))
+    asked = config = config.relative_to(Path.cwd())
     if run.step_checkpoints():
         config = _as_the_weights_were_made(config, run)
     train = config.train
@@ -111,6 +112,9 @@ def set_up(
         saved = _resume(path, run, model, optimizer, scaler, config.optim.name, new_optimizer)
         progress = Progress(**saved["progress"])
         best_is_missing = _check_best(progress, run, measured_on)
+    elif config.train.init_from is not None:
+        start_from = RunDirectory(config.train.init_from)
+        start_from.restore(start_from.pick_checkpoint("best"), model)
     if train.activation_checkpointing:
         parallel.checkpoint_activations()
     if train.compile:
@@ -171,7 +175,10 @@ def _resume(
 
     def loads_optimizer(saved: State) -> bool:
         if not {"scaler", "progress"} <= saved.keys():
-            raise UsageError(f"{path} is not a checkpoint of a run: no training continues from it")
+            raise UsageError(
+                f"{path} is not a checkpoint of a run: no training continues from it, but a new "
+                "run can start from its weights with --init-from"
+            )
         before = _optimizer_of(saved)
         if before == optimizer_name or new_optimizer:
             return before == optimizer_name

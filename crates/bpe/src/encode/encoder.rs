@@ -17,12 +17,16 @@ use super::bpe::Bpe;
 use super::output::Output;
 use super::words::WordEncoder;
 use crate::error::{Error, Result};
-use crate::progress::Progress;
+use crate::progress::{Progress, check_thread};
 use crate::store::token_table::WIDE;
+use crate::text::cut::next_cut;
 use crate::text::pattern::Pattern;
 use crate::text::special::{Segment, SpecialTokens};
 use crate::vocab::{TokenId, Vocab};
 use crate::workers;
+
+/// In bytes: so much is encoded between two looks at whether to stop.
+const LONG: usize = if cfg!(test) { 64 } else { 4 << 20 };
 
 /// A vocabulary, its special tokens and its pattern: all that it takes to turn text into ids and
 /// back. Threads share one; it is safe to encode with it from all of them at once.
@@ -89,8 +93,7 @@ impl Tokenizer {
     /// As [`encode`](Self::encode).
     pub fn encode_ordinary(&self, text: &[u8], out: &mut Vec<TokenId>) -> Result<()> {
         let before = out.len();
-        let encode = |words: &mut WordEncoder| words.encode(&self.bpe, &self.pattern, text, out);
-        let result = self.with_words(encode);
+        let result = self.with_words(|words| self.encode_segment(words, text, out));
         if result.is_err() {
             out.truncate(before);
         }
@@ -109,7 +112,8 @@ impl Tokenizer {
     ) -> Result<Vec<Vec<TokenId>>> {
         let threads = threads.clamp(1, texts.len().max(1));
         let batch = Batch { texts, next: AtomicUsize::new(0), failed: AtomicBool::new(false) };
-        let work = || self.with_words(|words| self.encode_some(words, &batch, progress));
+        let encode = |words: &mut WordEncoder| self.encode_some(words, &batch, progress);
+        let work = || progress.watched(|| self.with_words(encode));
         let parts: Vec<_> = std::thread::scope(|scope| {
             let others = workers::start(scope, threads - 1, &work);
             let mut parts = vec![work()];
@@ -201,7 +205,7 @@ impl Tokenizer {
     ) -> Result<()> {
         let before = out.len();
         let result = self.special.for_each_segment(text, |segment| match segment {
-            Segment::Text(text) => words.encode(&self.bpe, &self.pattern, text, out),
+            Segment::Text(text) => self.encode_segment(words, text, out),
             Segment::Special(index) => {
                 out.append(&[self.bpe.special_ids[index]]);
                 Ok(())
@@ -211,6 +215,27 @@ impl Tokenizer {
             out.truncate(before);
         }
         result
+    }
+
+    /// A text without special tokens. A long one in parts, between which the job may be stopped; a
+    /// custom pattern, which has no places to cut, looks for that itself.
+    fn encode_segment(
+        &self,
+        words: &mut WordEncoder,
+        text: &[u8],
+        out: &mut impl Output,
+    ) -> Result<()> {
+        let mut rest = text;
+        while rest.len() > 2 * LONG && self.pattern.has_certain_boundaries() {
+            let Some(cut) = next_cut(rest, LONG, &self.pattern, &SpecialTokens::default()) else {
+                break;
+            };
+            let (part, after) = rest.split_at(cut);
+            words.encode(&self.bpe, &self.pattern, part, out)?;
+            check_thread()?;
+            rest = after;
+        }
+        words.encode(&self.bpe, &self.pattern, rest, out)
     }
 
     /// Calls `work` with a word encoder from the pool, or a new one if all are in use.
@@ -234,4 +259,56 @@ struct Batch<'t, T> {
     /// The first one that nobody has taken.
     next: AtomicUsize,
     failed: AtomicBool,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn tokenizer(pattern: &str) -> Tokenizer {
+        let (he, the, space_the) = ((104, 101), (116, 256), (32, 257));
+        let vocab = Vocab::from_merges(&[he, the, space_the], &["<s>"]).expect("valid");
+        Tokenizer::new(vocab, &["<s>"], Pattern::parse(pattern).expect("valid")).expect("valid")
+    }
+
+    proptest! {
+        #[test]
+        fn a_long_text_is_encoded_as_its_pretokens_are(
+            text in "( the|he | |th|\n|x|[0-9]|日|<s>){0,400}",
+            pattern in prop::sample::select(vec!["gpt2", "gpt4", "gpt4o"]),
+        ) {
+            let tokenizer = tokenizer(pattern);
+            let mut expected = Vec::new();
+            tokenizer.pattern.for_each(text.as_bytes(), |pretoken| {
+                tokenizer.encode_ordinary(pretoken, &mut expected).expect("short");
+            }).expect("no limit");
+            let mut ids = Vec::new();
+            tokenizer.encode_ordinary(text.as_bytes(), &mut ids).expect("no limit");
+            prop_assert_eq!(ids, expected);
+        }
+    }
+
+    #[test]
+    fn a_long_text_stops_when_it_is_asked_to() {
+        let progress = Progress::new();
+        progress.cancel();
+        let long = b" the".repeat(LONG);
+        for pattern in ["gpt2", "gpt4", "gpt4o", r"\w+|\s"] {
+            let tokenizer = tokenizer(pattern);
+            let (mut ids, mut plain) = (vec![7], vec![7]);
+            let stopped = progress.watched(|| tokenizer.encode(&long, &mut ids));
+            assert!(matches!(stopped, Err(Error::Cancelled)), "{pattern}");
+            let stopped = progress.watched(|| tokenizer.encode_ordinary(&long, &mut plain));
+            assert!(matches!(stopped, Err(Error::Cancelled)), "{pattern}");
+            assert_eq!((ids, plain), (vec![7], vec![7]), "{pattern}");
+            let batch = tokenizer.encode_batch(&[&long], 1, &progress);
+            assert!(matches!(batch, Err(Error::Cancelled)), "{pattern}");
+            // The same words go on with another text.
+            let mut after = Vec::new();
+            tokenizer.encode(b" the", &mut after).expect("nobody stops it");
+            assert_eq!(tokenizer.decode(&after, &mut Vec::new()).ok(), Some(()));
+        }
+    }
 }

@@ -52,9 +52,14 @@ impl<T: Borrow<Tokenizer>> StreamEncoder<T> {
     /// # Errors
     /// As [`Tokenizer::encode`].
     pub fn finish(&mut self, out: &mut Vec<TokenId>) -> Result<()> {
-        let pending = std::mem::take(&mut self.pending);
-        (self.searched, self.wanted) = (1, BATCH);
+        let pending = self.take_pending();
         self.tokenizer.borrow().encode(&pending, out)
+    }
+
+    /// Ends the text: what [`finish`](Self::finish) would encode.
+    pub(crate) fn take_pending(&mut self) -> Vec<u8> {
+        (self.searched, self.wanted) = (1, BATCH);
+        std::mem::take(&mut self.pending)
     }
 
     /// How many bytes wait for more text.

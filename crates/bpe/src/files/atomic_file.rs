@@ -9,16 +9,14 @@ use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use tempfile::{NamedTempFile, TempPath};
-
-use super::place::{Identity, folder, follow_links};
+use super::place::{folder, follow_links, is_called};
 use crate::error::{Error, Result};
 
 /// How the names of unfinished files end.
 pub const UNFINISHED: &str = ".part";
 
 pub struct AtomicFile {
-    temporary: NamedTempFile,
+    unfinished: Unfinished,
     path: PathBuf,
     /// Where the links of `path` lead.
     place: PathBuf,
@@ -32,13 +30,13 @@ impl AtomicFile {
     pub fn create(path: &Path) -> Result<Self> {
         let place = follow_links(path)?;
         let replaced = replaceable(path)?;
-        let temporary =
+        let unfinished =
             create_beside(&place, replaced.as_ref()).map_err(|error| Error::io(path, error))?;
-        Ok(Self { temporary, path: path.to_path_buf(), place })
+        Ok(Self { unfinished, path: path.to_path_buf(), place })
     }
 
     pub fn file(&self) -> &File {
-        self.temporary.as_file()
+        &self.unfinished.file
     }
 
     pub fn path(&self) -> &Path {
@@ -59,13 +57,37 @@ impl AtomicFile {
     /// The disk is full, or the folder cannot be written to.
     pub fn commit(self) -> Result<()> {
         self.sync()?;
-        let Self { temporary, path, place } = self;
-        temporary.persist(&place).map_err(|error| Error::io(&path, error.error))?;
+        let Self { unfinished, path, place } = self;
+        unfinished.rename(&place).map_err(|error| Error::io(&path, error))?;
         // The new name too is to survive a power cut; not every file system can promise that.
         if let Ok(folder) = File::open(folder(&place)) {
             let _ = folder.sync_all();
         }
         Ok(())
+    }
+}
+
+/// A file that is removed unless it is renamed. Its name is as relative as the one that was given:
+/// nobody need be allowed to read the folders above the current one.
+struct Unfinished {
+    file: File,
+    path: PathBuf,
+    is_renamed: bool,
+}
+
+impl Unfinished {
+    fn rename(mut self, place: &Path) -> io::Result<()> {
+        fs::rename(&self.path, place)?;
+        self.is_renamed = true;
+        Ok(())
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if !self.is_renamed {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -115,7 +137,7 @@ pub fn remove_if_there(path: &Path) -> Result<()> {
 
 /// A new file in the folder of `path`, locked, and removed when dropped. Its permissions are those
 /// of the file that it is to replace, or else of any new file. An error is the system's own.
-fn create_beside(path: &Path, replaced: Option<&Metadata>) -> io::Result<NamedTempFile> {
+fn create_beside(path: &Path, replaced: Option<&Metadata>) -> io::Result<Unfinished> {
     let name = path.file_name().unwrap_or_default();
     let process = std::process::id();
     let mut options = OpenOptions::new();
@@ -125,15 +147,14 @@ fn create_beside(path: &Path, replaced: Option<&Metadata>) -> io::Result<NamedTe
         let mut unfinished = std::ffi::OsString::from(".");
         unfinished.push(name);
         unfinished.push(format!(".{process}-{number}{UNFINISHED}"));
-        let temporary = folder(path).join(unfinished);
-        match options.open(&temporary) {
+        let path = folder(path).join(unfinished);
+        match options.open(&path) {
             Ok(file) => {
-                let temporary = TempPath::try_from_path(temporary)?;
-                if !lock_new(&file, &temporary)? {
+                if !lock_new(&file, &path)? {
                     continue;
                 }
                 adopt_permissions(&file, replaced);
-                return Ok(NamedTempFile::from_parts(file, temporary));
+                return Ok(Unfinished { file, path, is_renamed: false });
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
@@ -150,7 +171,7 @@ fn lock_new(file: &File, path: &Path) -> io::Result<bool> {
         // Where the file system has no locks, unfinished files are not removed either.
         Err(fs::TryLockError::Error(_)) | Ok(()) => {}
     }
-    Ok(Identity::of(path) == Identity::of_open(file, path)?)
+    is_called(file, path)
 }
 
 #[cfg(unix)]

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use super::atomic_file::{UNFINISHED, replaceable};
 use super::input::STDIN;
-use super::place::{Identity, folder};
+use super::place::{Identity, folder, is_called};
 use crate::error::{Error, Result};
 
 /// The inputs of a job, recognized by whatever name.
@@ -95,9 +95,7 @@ impl Claim {
                 Err(TryLockError::Error(_)) => return Ok(None),
             }
             // Whoever held it before may have removed the file since it was opened here.
-            let opened =
-                Identity::of_open(&file, &path).map_err(|error| Error::io(&path, error))?;
-            if Identity::of(&path) == opened {
+            if is_called(&file, &path).map_err(|error| Error::io(&path, error))? {
                 return Ok(Some(Self { path, _file: file }));
             }
         }

@@ -34,6 +34,18 @@ pub fn folder(path: &Path) -> &Path {
     }
 }
 
+/// Whether an open file is the one that `path` leads to, and was not removed since.
+///
+/// # Errors
+/// One of them cannot be looked at.
+pub fn is_called(file: &File, path: &Path) -> io::Result<bool> {
+    match fs::metadata(path) {
+        Ok(there) => Ok(Identity::new(path, &there) == Identity::of_open(file, path)?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// What a file is, whatever it is called: two names of one file have the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity(Inner);

@@ -38,7 +38,7 @@ mod _bpe {
     #[pymodule_export]
     use super::tokenizer::PyTokenizer;
     #[pymodule_export]
-    use super::training::{check_savable, count_pretokens, train_counts};
+    use super::training::{check_savable, count_pretokens, holds_json_lines, train_counts};
 
     #[pymodule_init]
     fn init(_module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -15,7 +15,7 @@ use super::arguments::{
 use super::errors::{guard, to_usage_error};
 use super::options::{self, Resources, TextSource, threads_or_all};
 use super::stream::EncodeStream;
-use super::watch::watch;
+use super::watch::{WORTH_WATCHING, encode_watched, watch};
 use crate::encode::encoder::Tokenizer;
 use crate::error::Result;
 use crate::files::tokens::{EncodeOptions, EncodeStats, count_tokens, encode_files};
@@ -25,14 +25,6 @@ use crate::text::pattern::Pattern;
 use crate::text::special::SpecialTokens;
 use crate::train::train;
 use crate::vocab::{TokenId, Vocab};
-
-/// Encoding this many bytes takes so long that other Python threads should run meanwhile; below,
-/// releasing the GIL and taking it again would cost more than it gains.
-const WORTH_RELEASING: usize = 4096;
-
-/// Encoding this many bytes takes so long that Ctrl-C should stop it: some milliseconds, beside which
-/// starting a thread is nothing.
-const WORTH_WATCHING: usize = 1 << 20;
 
 /// The special token that separates documents in a text file, by convention.
 const END_OF_TEXT: &str = "<|endoftext|>";
@@ -324,15 +316,8 @@ impl PyTokenizer {
         text: &Bound<'py, PyAny>,
         encode: impl Fn(&Tokenizer, &[u8], &mut Vec<TokenId>) -> Result<()> + Send,
     ) -> PyResult<Bound<'py, PyList>> {
-        let (py, bytes, core) = (text.py(), text_bytes(text)?, &*self.core);
-        let mut ids = Vec::with_capacity(bytes.len() / 3 + 8);
-        if bytes.len() < WORTH_RELEASING {
-            guard(|| encode(core, bytes, &mut ids))?;
-        } else {
-            let ids = &mut ids;
-            py.detach(move || guard(|| encode(core, bytes, ids)))?;
-        }
-        PyList::new(py, ids)
+        let (py, bytes) = (text.py(), text_bytes(text)?);
+        PyList::new(py, encode_watched(py, &self.core, bytes, encode)?)
     }
 
     fn bytes_of(&self, ids: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {

@@ -6,11 +6,12 @@ use pyo3::prelude::*;
 use pyo3::types::PyString;
 
 use super::arguments::strings;
-use super::errors::to_usage_error;
+use super::errors::{guard, to_usage_error};
 use super::options::{Resources, TextSource};
 use super::tokenizer::PyTokenizer;
 use super::watch::watch;
 use crate::encode::encoder::Tokenizer;
+use crate::files::input::{self, TextFields};
 use crate::formats::check_savable as check;
 use crate::progress::Progress;
 use crate::text::pattern::Pattern;
@@ -39,6 +40,13 @@ pub fn count_pretokens(
         save_counts(&out, counts, &pattern, &special, progress)?;
         Ok(pretokens)
     })
+}
+
+/// Whether a file holds JSON lines.
+#[pyfunction]
+pub fn holds_json_lines(path: PathBuf, text_field: Option<String>) -> PyResult<bool> {
+    let fields = TextFields { json: text_field, ..TextFields::default() };
+    guard(|| input::holds_json_lines(&path, &fields))
 }
 
 /// Refuses what no tokenizer's files could hold, before the work of training one.

@@ -135,6 +135,11 @@ impl Pattern {
         Ok(())
     }
 
+    /// Whether [`is_certain_boundary`](Self::is_certain_boundary) is ever sure.
+    pub(crate) fn has_certain_boundaries(&self) -> bool {
+        !matches!(self, Pattern::Custom(_))
+    }
+
     /// Whether a pretoken certainly ends at `at`, whatever comes before or after the few bytes
     /// around it, so that `text[..at]` and `text[at..]` may be pretokenized separately. `false`
     /// means unknown, as it is at the ends of `text`, and everywhere for a custom pattern.

@@ -11,8 +11,13 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use crate::error::Result;
+use crate::progress::check_thread;
 use crate::store::pair_table::{PairMerge, PairTable};
 use crate::store::token_table::TokenId;
+
+/// How many merges are made between two looks at whether to stop.
+const CHECK_EVERY: u32 = if cfg!(test) { 1 << 10 } else { 1 << 20 };
 
 /// Neither a symbol nor a list.
 const NONE: u32 = u32::MAX;
@@ -113,18 +118,35 @@ impl MergeScratch {
 }
 
 /// Merges `symbols`, fewer than [`LIMIT`], in place and returns how many are left.
-pub fn merge_long(pairs: &PairTable, symbols: &mut [TokenId], scratch: &mut MergeScratch) -> usize {
+///
+/// # Errors
+/// The job that this is done for is to stop.
+pub fn merge_long(
+    pairs: &PairTable,
+    symbols: &mut [TokenId],
+    scratch: &mut MergeScratch,
+) -> Result<usize> {
+    merge_all(pairs, symbols, scratch).inspect_err(|_| *scratch = MergeScratch::default())?;
+    scratch.trim();
+    Ok(compact(symbols))
+}
+
+fn merge_all(pairs: &PairTable, symbols: &mut [TokenId], scratch: &mut MergeScratch) -> Result<()> {
     scratch.begin(symbols.len() as u32, pairs.len());
     for (at, pair) in (0..).zip(symbols.windows(2)) {
         scratch.add_pair(at, (pair[0], pair[1]), pairs.get(pair[0], pair[1]));
     }
+    let mut steps = 0u32;
     while let Some(Reverse((rank, _, number))) = scratch.heap.pop() {
         while let Some(at) = scratch.advance(rank, number) {
             merge_at(pairs, symbols, scratch, at, number);
+            steps = steps.wrapping_add(1);
+            if steps.is_multiple_of(CHECK_EVERY) {
+                check_thread()?;
+            }
         }
     }
-    scratch.trim();
-    compact(symbols)
+    Ok(())
 }
 
 /// Merges the pair of a list at one of its positions, if it is still there.
@@ -165,4 +187,25 @@ fn compact(symbols: &mut [TokenId]) -> usize {
         }
     }
     kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::progress::Progress;
+    use crate::vocab::Vocab;
+
+    #[test]
+    fn a_long_word_stops_when_it_is_asked_to_and_leaves_nothing() {
+        let vocab = Vocab::from_merges(&[(97, 97), (256, 256)], &[""; 0]).expect("valid");
+        let (mut scratch, progress) = (MergeScratch::default(), Progress::new());
+        let word = vec![97; 1 << 12];
+        progress.cancel();
+        let stopped =
+            progress.watched(|| merge_long(vocab.pairs(), &mut word.clone(), &mut scratch));
+        assert!(stopped.is_err());
+        let mut again = word;
+        let len = merge_long(vocab.pairs(), &mut again, &mut scratch).expect("nobody stops it");
+        assert_eq!(again[..len], [257; 1 << 10]);
+    }
 }

@@ -22,7 +22,7 @@ class RayLauncher:
         self, jobs: int = 1, options: dict[str, Any] | None = None, address: str | None = None
     ) -> None:
         try:
-            import ray  # type: ignore[import-not-found, unused-ignore]
+            import ray
         except ImportError:
             raise UsageError("--launcher ray needs Ray: pip install 'cs336lm[ray]'") from None
         if not ray.is_initialized():

@@ -44,7 +44,7 @@ def load_config(path: str | Path, base: Config | None = None, *, resolved: bool 
         config = config_from_tables(tables, base)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
-    return dataclasses.replace(config, data=config.data.relative_to(path.absolute().parent))
+    return config.relative_to(path.absolute().parent)
 
 
 def config_from_tables(tables: dict[str, Any], base: Config) -> Config:

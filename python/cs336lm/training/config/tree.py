@@ -205,7 +205,8 @@ class TrainConfig:
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Precision of the matrix products; auto means bfloat16 on cuda and float32 elsewhere."""
     fp8: bool = False
-    """Multiply in eight bits inside the blocks, on GPUs that can (Ada, Hopper and later)."""
+    """Multiply in eight bits inside the blocks, on GPUs that can (Ada, Hopper and later); MFU stays
+    relative to the device's peak in ``dtype``, so that runs with and without it compare."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
     """Under torchrun: every device holds all weights (ddp), or a slice of each (fsdp)."""
     compile: bool = False
@@ -231,6 +232,7 @@ class TrainConfig:
     """Steps between checkpoints; 0 means only at the end."""
     keep_checkpoints: int = 3
     """How many of the last checkpoints to keep, beside the best one."""
+<<<<<<< HEAD
     monitor_every: int = 100
     """Steps between looks inside the model: sizes of activations, weights, gradients and updates,
     entropy of attention, dead units; 0 means never."""
@@ -244,6 +246,12 @@ class TrainConfig:
     """Most tokens of a sample."""
     track: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = ()
     """Where else metrics go: tensorboard, trackio, wandb (each an extra to install)."""
+=======
+    track: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    """Where else metrics go: tensorboard, wandb (each an extra to install)."""
+    init_from: Path | None = None
+    """Run directory whose best weights training starts from; none means new ones are drawn."""
+>>>>>>> main
 
     def __post_init__(self) -> None:
         for name in ("steps", "seed", "eval_every", "checkpoint_every"):
@@ -311,6 +319,15 @@ class Config:
                 f"train.grad_accumulation={self.train.grad_accumulation}"
             )
 
+    def relative_to(self, folder: Path) -> Config:
+        """The same with its relative paths taken to be relative to ``folder``."""
+        start = self.train.init_from
+        return dataclasses.replace(
+            self,
+            data=self.data.relative_to(folder),
+            train=dataclasses.replace(self.train, init_from=start and folder / start),
+        )
+
     def resolved(self, vocab_size: int, train_tokens: int | None = None) -> Config:
         """This configuration with every value that was left open filled in, and paths absolute.
 
@@ -327,13 +344,12 @@ class Config:
         warmup = optim.warmup_steps
         if warmup is None and steps is not None:
             warmup = steps // 20
-        train = dataclasses.replace(self.train, steps=steps)
+        train = dataclasses.replace(self.relative_to(Path.cwd()).train, steps=steps)
         if train.eval_batches is None and train.eval_tokens is None:
             train = dataclasses.replace(train, eval_batches=EVAL_BATCHES)
         has_muon = optim.name in ("muon", "normuon")
         return dataclasses.replace(
-            self,
-            data=self.data.relative_to(Path.cwd()),
+            self.relative_to(Path.cwd()),
             model=self.model.resolved(vocab_size),
             optim=dataclasses.replace(
                 optim,

@@ -133,10 +133,21 @@ fn len_of(path: &Path) -> Result<Option<u64>> {
     if !metadata.is_file() {
         return Ok(None);
     }
-    let mut file = File::open(path).map_err(|error| Error::io(path, error))?;
-    // Files that the system makes up (/proc) are empty by their size alone.
-    let is_made_up = metadata.len() == 0 && matches!(file.read(&mut [0]), Ok(1));
-    Ok((!is_made_up).then_some(metadata.len()))
+    let file = File::open(path).map_err(|error| Error::io(path, error))?;
+    let len = metadata.len();
+    Ok((!is_made_up(file, len)).then_some(len))
+}
+
+/// Whether the size of a file is not how much can be read of it. Files that the system makes up are
+/// empty by their size (/proc) or have that of a page of memory (/sys).
+fn is_made_up(file: File, len: u64) -> bool {
+    const LARGEST_PAGE: u64 = 1 << 16;
+    if len > LARGEST_PAGE {
+        return false;
+    }
+    // One byte tells of an empty file; some of /proc have no end.
+    let read = io::copy(&mut file.take(len + 1), &mut io::sink());
+    read.is_ok_and(|read| read != len)
 }
 
 /// The start of a file's text.

@@ -2,7 +2,7 @@
 //! or in another encoding. Any bytes can be learned from, so it is recognized or learned as noise.
 
 /// What the first bytes of a file say that it is.
-const SIGNATURES: [(&[u8], &str); 11] = [
+const SIGNATURES: [(&[u8], &str); 20] = [
     (
         b"\x1f\x8b\x08",
         "gzip: give it a name that ends in .gz, or pipe what gzip -dc makes of it to -",
@@ -20,6 +20,15 @@ const SIGNATURES: [(&[u8], &str); 11] = [
     (b"Rar!\x1a\x07", "a RAR archive: unpack it first, and name the files in it"),
     (b"%PDF-", "a PDF document: extract its text first, such as with pdftotext"),
     (b"SQLite format 3\x00", "an SQLite database: export its text first"),
+    (b"PAR1", "a Parquet file: give it a name that ends in .parquet"),
+    (b"ARROW1\x00\x00", "an Arrow file: write its texts as Parquet or as JSON lines first"),
+    (b"\x93NUMPY", "an array of NumPy's, such as tokenize writes: name the text it was made of"),
+    (b"\x89PNG\r\n", "a picture (PNG), not text"),
+    (b"\xff\xd8\xff", "a picture (JPEG), not text"),
+    (b"\x7fELF", "a program (ELF), not text"),
+    (b"\x89HDF\r\n", "an HDF5 file: export its text first"),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1", "an old Office document: save it as plain text first"),
+    (b"GGUF", "a model's weights (GGUF), not text"),
 ];
 
 /// Endings of names that no text has, with what they say.
@@ -79,15 +88,34 @@ fn wide_encoding(sample: &[u8]) -> Option<&'static str> {
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => return Some("UTF-16"),
         _ => {}
     }
-    // Without a mark at its start: one half of all units is zero, and the other is printed ASCII.
     let (units, _) = sample.as_chunks::<2>();
-    let is_ascii = |byte: u8| matches!(byte, b'\t' | b'\n' | b'\r' | b' '..=b'~');
-    let all = |zero: usize| units.iter().all(|unit| unit[zero] == 0 && is_ascii(unit[1 - zero]));
+    let reads = |from: fn([u8; 2]) -> u16| reads_as_utf16(units.iter().map(|&unit| from(unit)));
     match units.len() >= 4 {
-        true if all(1) => Some("UTF-16LE"),
-        true if all(0) => Some("UTF-16BE"),
+        true if reads(u16::from_le_bytes) => Some("UTF-16LE"),
+        true if reads(u16::from_be_bytes) => Some("UTF-16BE"),
         _ => None,
     }
+}
+
+/// Whether units without a mark at their start are text: no control characters, halves of
+/// characters only in pairs, and of ASCII, which is rare where the bytes are something else, one in
+/// eight (the spaces of most languages would do).
+fn reads_as_utf16(units: impl Iterator<Item = u16>) -> bool {
+    let (mut characters, mut ascii) = (0, 0);
+    let mut decoded = char::decode_utf16(units).peekable();
+    while let Some(character) = decoded.next() {
+        match character {
+            Ok('\t' | '\n' | '\r' | ' '..='~') => ascii += 1,
+            Ok(character) if character.is_control() => return false,
+            Ok('\u{e000}'..='\u{f8ff}' | '\u{fff0}'..='\u{ffff}') => return false,
+            Ok(_) => {}
+            // Of a pair the sample may hold the first half.
+            Err(_) if decoded.peek().is_none() => {}
+            Err(_) => return false,
+        }
+        characters += 1;
+    }
+    8 * ascii >= characters
 }
 
 #[cfg(test)]
@@ -104,9 +132,12 @@ mod tests {
         for big in [false, true] {
             let what = of_content(&utf16("\u{feff}日本 語", big)).unwrap();
             assert!(what.contains("UTF-16"), "{what}");
-            assert!(
-                of_content(&utf16("plain English\n", big)).unwrap().contains("iconv -f UTF-16")
-            );
+            for text in ["plain English\n", "Größe über Wörter", "один два\n", "日本語の 文字"]
+            {
+                let what = of_content(&utf16(text, big)).unwrap();
+                let encoding = if big { "UTF-16BE" } else { "UTF-16LE" };
+                assert!(what.contains(&format!("iconv -f {encoding}")), "{text}: {what}");
+            }
         }
         let mut tar = vec![b'a'; 400];
         tar[257..262].copy_from_slice(b"ustar");
@@ -123,6 +154,9 @@ mod tests {
         for bytes in [&every[..], b"\xff\xfe\x80\x80 a", b"", b"\0", b"a\0b\0", b"BZh is a word"] {
             assert_eq!(of_content(bytes), None, "{bytes:?}");
         }
+        let ids: Vec<u8> = (0..200u16).flat_map(|id| (id * 37 % 500).to_le_bytes()).collect();
+        assert_eq!(of_content(&ids), None);
+        assert_eq!(of_content(b"columns,of,a,table\0\n1,2,3,4\n"), None);
         for name in ["a.txt", "a.gz", "a.jsonl.zst", "xz", "star.tarry"] {
             assert_eq!(of_name(name), None, "{name}");
         }

@@ -136,7 +136,8 @@ fn describe(error: serde_json::Error) -> String {
     let message = error.to_string();
     match message.rsplit_once(" at line ") {
         Some((what, _)) if error.column() > 0 => format!("{what}, at column {}", error.column()),
-        _ => message,
+        Some((what, _)) => what.to_owned(),
+        None => message,
     }
 }
 

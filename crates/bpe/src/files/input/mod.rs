@@ -71,6 +71,16 @@ pub fn check(path: &Path, fields: &TextFields) -> Result<()> {
     InputFile::find(path, fields).map(drop)
 }
 
+/// Whether a file holds a record a line, by its name or, if that ends in `.json`, by its first
+/// lines.
+///
+/// # Errors
+/// Those of [`Source::open`].
+pub fn holds_json_lines(path: &Path, fields: &TextFields) -> Result<bool> {
+    let input = InputFile::find(path, fields)?;
+    Ok(matches!(input.file_type, FileType::JsonLines(_)))
+}
+
 /// Files to be read as one sequence of chunks.
 pub struct Source {
     inputs: Vec<InputFile>,

@@ -14,6 +14,7 @@ use super::npy::{self, Dtype};
 use super::outputs::OutputPaths;
 use crate::error::{Error, Result};
 use crate::files::atomic_file::{remove_if_there, write_atomically};
+use crate::progress::{Phase, Progress};
 
 /// The record of an unfinished job.
 pub struct Journal {
@@ -25,15 +26,23 @@ pub struct Journal {
 #[derive(Serialize, Deserialize)]
 struct Content {
     settings: Value,
-    /// How many tokens each finished shard has, for training and validation.
-    shards: Vec<[u64; 2]>,
+    shards: Vec<FinishedShard>,
     position: Position,
     /// Of the three above: where it differs someone has changed them.
     checksum: String,
 }
 
+/// What its files hold, for training and validation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FinishedShard {
+    /// How many ids.
+    pub sizes: [u64; 2],
+    /// The CRC-32 of the ids' bytes.
+    pub crc32: [u32; 2],
+}
+
 impl Content {
-    fn new(settings: Value, shards: Vec<[u64; 2]>, position: Position) -> io::Result<Self> {
+    fn new(settings: Value, shards: Vec<FinishedShard>, position: Position) -> io::Result<Self> {
         let bytes = serde_json::to_vec(&(&settings, &shards, &position))?;
         let digest = Sha256::digest(bytes);
         let checksum = digest.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -57,7 +66,7 @@ impl Journal {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn write(&self, shards: &[[u64; 2]], position: &Position) -> Result<()> {
+    pub fn write(&self, shards: &[FinishedShard], position: &Position) -> Result<()> {
         let (settings, shards, position) = (&self.settings, shards.to_vec(), position.clone());
         write_atomically(&self.path, |file| {
             let content = Content::new(settings.clone(), shards, position)?;
@@ -70,7 +79,7 @@ impl Journal {
     ///
     /// # Errors
     /// The file cannot be read, or the interrupted job was another one: says what differs.
-    pub fn read(&self) -> Result<Option<(Vec<[u64; 2]>, Position)>> {
+    pub fn read(&self) -> Result<Option<(Vec<FinishedShard>, Position)>> {
         let json = match fs::read(&self.path) {
             Ok(json) => json,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -94,21 +103,35 @@ impl Journal {
         Ok(Some((again.shards, again.position)))
     }
 
-    /// Checks that the shards which the journal lists are there as they were written.
+    /// Reads the shards which the journal lists: they are there as they were written.
     ///
     /// # Errors
-    /// Names the first that is not.
-    pub fn verify(&self, outputs: &OutputPaths, dtype: Dtype, sizes: &[[u64; 2]]) -> Result<()> {
-        for (shard, sizes) in sizes.iter().enumerate() {
+    /// Names the first that is not; or `progress` says stop.
+    pub fn verify(
+        &self,
+        outputs: &OutputPaths,
+        dtype: Dtype,
+        shards: &[FinishedShard],
+        progress: &Progress,
+    ) -> Result<()> {
+        let ids: u64 = shards.iter().flat_map(|shard| shard.sizes).sum();
+        progress.begin(Phase::Checking, ids.saturating_mul(dtype.width()));
+        for (number, shard) in shards.iter().enumerate() {
             for side in outputs.sides() {
-                let (path, len) = (outputs.array(shard, side), sizes[side]);
-                let is_expected = len > 0 || shard == 0;
-                if is_expected && let Err(why) = verify_array(&path, dtype, len) {
+                let (path, len) = (outputs.array(number, side), shard.sizes[side]);
+                if len == 0 && number > 0 {
+                    continue;
+                }
+                let refuse = |why: String| {
                     let (path, journal) = (path.display(), self.path.display());
-                    return Err(Error::invalid(format!(
+                    Error::invalid(format!(
                         "{path}: {why}, but {journal} says that it was finished with {len} tokens; \
                          to start over, do not resume"
-                    )));
+                    ))
+                };
+                let mut ids = open_array(&path, dtype, len).map_err(refuse)?;
+                if checksum(&mut ids, &path, progress)? != shard.crc32[side] {
+                    return Err(refuse("was changed since".to_owned()));
                 }
             }
         }
@@ -145,7 +168,8 @@ fn changed_input(ours: &Value, theirs: &Value, name: &str) -> Option<String> {
     path(changed).filter(|_| same_paths)
 }
 
-fn verify_array(path: &Path, dtype: Dtype, len: u64) -> Result<(), String> {
+/// The ids of an array, if it is one of so many.
+fn open_array(path: &Path, dtype: Dtype, len: u64) -> Result<File, String> {
     let mut header = [0; npy::HEADER_LEN];
     let mut file = File::open(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => "is missing".to_owned(),
@@ -159,7 +183,23 @@ fn verify_array(path: &Path, dtype: Dtype, len: u64) -> Result<(), String> {
     }
     file.read_exact(&mut header).map_err(|error| error.to_string())?;
     match npy::parse_header(&header) == Some((dtype, len)) {
-        true => Ok(()),
+        true => Ok(file),
         false => Err("is not that array".to_owned()),
+    }
+}
+
+fn checksum(ids: &mut File, path: &Path, progress: &Progress) -> Result<u32> {
+    let mut hasher = crc32fast::Hasher::new();
+    let mut block = vec![0; 1 << 20];
+    loop {
+        match ids.read(&mut block) {
+            Ok(0) => return Ok(hasher.finalize()),
+            Ok(read) => {
+                hasher.update(&block[..read]);
+                progress.advance(read as u64)?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(Error::io(path, error)),
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use crate::encode::encoder::Tokenizer;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::files::input::{Source, SourceOptions, TextFields};
 use crate::progress::{Phase, Progress};
 use crate::workers;
@@ -50,8 +50,8 @@ pub fn count_tokens(
         let others = workers::start(scope, threads.saturating_sub(1), work);
         let mut result = work();
         for other in others {
-            let joined = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            result = result.and(joined);
+            let panicked = |panic: Box<_>| Err(Error::invalid(workers::panic_message(&*panic)));
+            result = result.and(other.join().unwrap_or_else(panicked));
         }
         result
     })?;

@@ -65,12 +65,12 @@ pub fn encode_files(
     let (has_shards, has_val) = (options.shard_tokens.is_some(), options.val_fraction > 0.0);
     let outputs = OutputPaths::new(out, has_shards, has_val);
     // To the end of the job.
-    let _claims = ownership::claim(&outputs, paths)?;
+    let claimed = ownership::claim(&outputs, paths)?;
     let (paths, unreadable) = readable(paths, options)?;
     let (pattern, special) = (tokenizer.pattern(), tokenizer.special_tokens());
     let source = Source::open(&paths, pattern, special, &options.source())?;
     let dtype = Dtype::for_max_id(tokenizer.vocab().max_id());
-    let (shards, position) = begin(&outputs, dtype, &paths, options)?;
+    let (shards, position) = begin(&outputs, dtype, &paths, options, progress)?;
     shards.check()?;
     let sidecars = sidecar::begin(&outputs)?;
 
@@ -95,6 +95,7 @@ pub fn encode_files(
     if ownership::is_journal(&outputs.journal()) {
         Journal::new(outputs.journal(), Value::Null).remove()?;
     }
+    claimed.remove_older(&outputs, &sizes)?;
     Ok(stats)
 }
 
@@ -120,6 +121,7 @@ fn begin(
     dtype: Dtype,
     paths: &[PathBuf],
     options: &EncodeOptions,
+    progress: &Progress,
 ) -> Result<(Shards, Position)> {
     let has_val = options.val_fraction > 0.0;
     if options.shard_tokens.is_none() {
@@ -127,13 +129,13 @@ fn begin(
         return Ok((shards, Position::default()));
     }
     let journal = Journal::new(outputs.journal(), options.settings(paths)?);
-    let (sizes, position) = match options.resume {
+    let (finished, position) = match options.resume {
         true => journal.read()?.unwrap_or_default(),
         false => Default::default(),
     };
-    match sizes.is_empty() {
+    match finished.is_empty() {
         true => journal.remove()?,
-        false => journal.verify(outputs, dtype, &sizes)?,
+        false => journal.verify(outputs, dtype, &finished, progress)?,
     }
-    Ok((Shards::new(outputs.clone(), dtype, has_val, sizes, Some(journal)), position))
+    Ok((Shards::new(outputs.clone(), dtype, has_val, finished, Some(journal)), position))
 }

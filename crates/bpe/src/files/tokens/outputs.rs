@@ -4,6 +4,8 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
 use super::split::{TRAIN, VAL};
 use crate::files::place::folder;
 
@@ -61,6 +63,19 @@ impl OutputPaths {
         let shards = names.filter(|name| self.is_shard(name, side));
         // A folder in the way of a shard that may not come to be is none of this job's.
         shards.map(|name| self.out.with_file_name(name)).filter(|path| !path.is_dir()).collect()
+    }
+
+    /// The arrays that a side's sidecar says it is about, as long as they have names of this job's
+    /// or would have in one file.
+    pub fn arrays_listed(&self, side: usize, sidecar: &Value) -> Vec<PathBuf> {
+        let Some(shards) = sidecar["shards"].as_array() else {
+            let whole = Self { is_sharded: false, ..self.clone() };
+            return vec![whole.array(0, side)];
+        };
+        let sharded = Self { is_sharded: true, ..self.clone() };
+        let names = shards.iter().filter_map(|shard| shard["file"].as_str());
+        let names = names.filter(|name| sharded.is_shard(OsStr::new(name), side));
+        names.map(|name| self.out.with_file_name(name)).collect()
     }
 
     /// Whether the job writes a file of that name.

@@ -1,7 +1,7 @@
 //! Before any work: that a job's outputs are its own, by what stands in them.
 //!
 //! A sidecar and a journal say so themselves. An array says only that it holds ids; it is this
-//! crate's if such a file stands beside it.
+//! crate's if such a file stands beside it. Whatever else has an output's name is somebody's.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -14,6 +14,7 @@ use super::npy;
 use super::outputs::OutputPaths;
 use super::sidecar;
 use crate::error::{Error, Result};
+use crate::files::atomic_file::remove_if_there;
 use crate::files::claim::{Claim, Inputs, remove_unfinished};
 use crate::files::place::{folder, follow_links};
 
@@ -23,12 +24,38 @@ const WRITER: &str = "cs336lm tokenize";
 /// inputs a sidecar has a tenth of this.
 const MAX_JSON: u64 = 1 << 30;
 
+/// Outputs that are this job's to write, until this is dropped.
+pub struct Claimed {
+    _claims: Vec<Claim>,
+    /// The arrays that jobs of before wrote under these names.
+    older: Vec<PathBuf>,
+}
+
+impl Claimed {
+    /// Removes, once the job is done, the arrays of older ones that are not among those it wrote,
+    /// so many ids in each shard: a longer set's last shards, or the array that is in shards now.
+    ///
+    /// # Errors
+    /// One of them cannot be removed.
+    pub fn remove_older(self, outputs: &OutputPaths, sizes: &[[u64; 2]]) -> Result<()> {
+        let numbers = 0..sizes.len();
+        let is_written = |shard: usize, side: usize| shard == 0 || sizes[shard][side] > 0;
+        let written = numbers.flat_map(|shard| outputs.sides().map(move |side| (shard, side)));
+        let written: Vec<PathBuf> = written
+            .filter(|&(shard, side)| is_written(shard, side))
+            .map(|(shard, side)| outputs.array(shard, side))
+            .collect();
+        let left = self.older.iter().filter(|path| !written.contains(path));
+        left.into_iter().try_for_each(|path| remove_if_there(path))
+    }
+}
+
 /// Claims a job's outputs: nobody else may write them, none of them is an input, and what they
 /// replace was written by a job like this one. Then removes what killed ones left unfinished.
 ///
 /// # Errors
 /// Names the output that must not be written, and why.
-pub fn claim(outputs: &OutputPaths, inputs: &[PathBuf]) -> Result<Vec<Claim>> {
+pub fn claim(outputs: &OutputPaths, inputs: &[PathBuf]) -> Result<Claimed> {
     let mut claims = Vec::new();
     for stem in outputs.stems() {
         claims.extend(Claim::take(folder(outputs.asked()), &stem, outputs.asked())?);
@@ -42,31 +69,33 @@ pub fn claim(outputs: &OutputPaths, inputs: &[PathBuf]) -> Result<Vec<Claim>> {
         let name = place.file_name().and_then(|name| name.to_str()).map(str::to_owned);
         remove_unfinished(&place, |left| Some(left) == name.as_deref());
     }
-    check(outputs, &Inputs::of(inputs))?;
+    let older = check(outputs, &Inputs::of(inputs))?;
     remove_unfinished(outputs.asked(), |name| outputs.is_output(name));
-    Ok(claims)
+    Ok(Claimed { _claims: claims, older })
 }
 
-fn check(outputs: &OutputPaths, inputs: &Inputs) -> Result<()> {
+/// Checks every output, and returns the arrays that older jobs wrote.
+fn check(outputs: &OutputPaths, inputs: &Inputs) -> Result<Vec<PathBuf>> {
+    let mut older = Vec::new();
     let journal = outputs.journal();
     let has_journal = is_journal(&journal);
     for side in outputs.sides() {
         let sidecar = outputs.sidecar(side);
-        let is_known = has_journal || is_sidecar(&sidecar);
+        let described = read_json(&sidecar).filter(sidecar::is_one);
+        let is_known = has_journal || described.is_some();
         for array in outputs.arrays_there(side) {
-            // What was asked for by its own name is kept if it is someone's array; what is called
-            // so and is none is of no use to anyone.
-            let is_asked = array == outputs.asked();
-            inputs.check_output(&array, WRITER, |path| {
-                (is_known && holds_ids(path)) || (is_asked && !is_array(path))
-            })?;
+            inputs.check_output(&array, WRITER, |path| is_known && holds_ids(path))?;
+            older.push(array);
         }
+        // In one file now, in shards before, or the other way round.
+        let listed = described.iter().flat_map(|sidecar| outputs.arrays_listed(side, sidecar));
+        older.extend(listed.filter(|path| holds_ids(path)));
         inputs.check_output(&sidecar, WRITER, is_sidecar)?;
     }
     if outputs.is_sharded() {
         inputs.check_output(&journal, WRITER, is_journal)?;
     }
-    Ok(())
+    Ok(older)
 }
 
 /// Whether the file is a sidecar of this crate's.
@@ -92,13 +121,6 @@ fn holds_ids(path: &Path) -> bool {
     let mut header = [0; npy::HEADER_LEN];
     let read = File::open(path).and_then(|mut file| file.read_exact(&mut header));
     read.is_ok() && npy::parse_header(&header).is_some()
-}
-
-/// Whether the file begins like one of NumPy's, single or in an archive.
-fn is_array(path: &Path) -> bool {
-    let mut magic = [0; 6];
-    let read = File::open(path).and_then(|mut file| file.read_exact(&mut magic));
-    read.is_ok() && (magic == *b"\x93NUMPY" || magic.starts_with(b"PK"))
 }
 
 /// Refuses a name that the sidecar could not spell.

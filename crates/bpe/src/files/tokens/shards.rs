@@ -7,8 +7,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crc32fast::Hasher;
+
 use super::flusher::Flusher;
-use super::journal::Journal;
+use super::journal::{FinishedShard, Journal};
 use super::ledger::{ClosedShard, PlacedChunk, Position};
 use super::npy::{self, Dtype};
 use super::outputs::OutputPaths;
@@ -21,10 +23,11 @@ pub struct Shards {
     outputs: OutputPaths,
     dtype: Dtype,
     has_val: bool,
+    has_journal: bool,
     /// Shards below this were finished by an earlier run.
     first: usize,
     open: Mutex<BTreeMap<usize, OpenShard>>,
-    /// The sizes of finished shards, and what it takes to resume after them.
+    /// What is in finished shards, and what it takes to resume after them.
     finished: Mutex<Finished>,
     flusher: Flusher,
 }
@@ -33,13 +36,15 @@ pub struct Shards {
 struct OpenShard {
     files: [Option<Arc<AtomicFile>>; 2],
     written: [u64; 2],
+    /// Of each stretch that is written, by where it begins.
+    checksums: [BTreeMap<u64, Hasher>; 2],
     closed: Option<ClosedShard>,
 }
 
 struct Finished {
-    sizes: Vec<[u64; 2]>,
+    shards: Vec<FinishedShard>,
     /// Finished before one that comes earlier.
-    ahead: BTreeMap<usize, ([u64; 2], Position)>,
+    ahead: BTreeMap<usize, (FinishedShard, Position)>,
     journal: Option<Journal>,
     /// Whether an array may have its name.
     has_begun: bool,
@@ -50,16 +55,17 @@ impl Shards {
         outputs: OutputPaths,
         dtype: Dtype,
         has_val: bool,
-        sizes: Vec<[u64; 2]>,
+        shards: Vec<FinishedShard>,
         journal: Option<Journal>,
     ) -> Self {
-        let first = sizes.len();
+        let (first, has_journal) = (shards.len(), journal.is_some());
         let finished =
-            Mutex::new(Finished { sizes, ahead: BTreeMap::new(), journal, has_begun: false });
+            Mutex::new(Finished { shards, ahead: BTreeMap::new(), journal, has_begun: false });
         Self {
             outputs,
             dtype,
             has_val,
+            has_journal,
             first,
             open: Mutex::default(),
             finished,
@@ -91,8 +97,15 @@ impl Shards {
                 .map_err(|error| Error::io(file.path(), error))?;
             self.flusher.note(file.file(), bytes.len() as u64);
             drop(file);
+            let checksum = self.has_journal.then(|| {
+                let mut hasher = Hasher::new();
+                hasher.update(bytes);
+                hasher
+            });
             let mut open = lock(&self.open);
-            open.entry(span.shard).or_default().written[span.side] += span.ids.len() as u64;
+            let shard = open.entry(span.shard).or_default();
+            shard.written[span.side] += span.ids.len() as u64;
+            shard.checksums[span.side].extend(checksum.map(|checksum| (span.offset, checksum)));
             self.finish_if_done(open, span.shard)?;
         }
         Ok(())
@@ -114,7 +127,7 @@ impl Shards {
 
     /// The sizes of all shards, once all are closed.
     pub fn sizes(&self) -> Vec<[u64; 2]> {
-        lock(&self.finished).sizes.clone()
+        lock(&self.finished).shards.iter().map(|shard| shard.sizes).collect()
     }
 
     fn file(&self, shard: usize, side: usize) -> Result<Arc<AtomicFile>> {
@@ -138,10 +151,12 @@ impl Shards {
         if !open.get(&number).is_some_and(is_done) {
             return Ok(());
         }
-        let Some(OpenShard { files, closed: Some(closed), .. }) = open.remove(&number) else {
+        let Some(OpenShard { files, checksums, closed: Some(closed), .. }) = open.remove(&number)
+        else {
             return Ok(());
         };
         drop(open);
+        let finished = FinishedShard { sizes: closed.sizes, crc32: checksums.map(joined) };
         let mut whole = Vec::new();
         for (side, file) in files.into_iter().enumerate() {
             if let Some(file) = self.complete(number, side, file, closed.sizes[side])? {
@@ -153,7 +168,7 @@ impl Shards {
         // happens until there is a new one.
         whole.iter().try_for_each(|(side, _)| remove_if_there(&self.outputs.sidecar(*side)))?;
         whole.into_iter().try_for_each(|(_, file)| file.commit())?;
-        self.note_finished(closed)
+        self.note_finished(number, finished, closed.resume_from)
     }
 
     /// Gives a file its header and has it written to the disk, so that it needs only its name.
@@ -184,9 +199,9 @@ impl Shards {
     /// Before the first array gets its name: from then on a journal says whose the arrays are.
     fn note_begun(&self) -> Result<()> {
         let mut finished = lock(&self.finished);
-        let Finished { sizes, journal, has_begun, .. } = &mut *finished;
+        let Finished { shards, journal, has_begun, .. } = &mut *finished;
         match journal {
-            Some(journal) if sizes.is_empty() && !*has_begun => {
+            Some(journal) if shards.is_empty() && !*has_begun => {
                 journal.write(&[], &Position::default())?;
             }
             _ => {}
@@ -195,20 +210,27 @@ impl Shards {
         Ok(())
     }
 
-    fn note_finished(&self, closed: ClosedShard) -> Result<()> {
+    fn note_finished(&self, number: usize, shard: FinishedShard, after: Position) -> Result<()> {
         let mut finished = lock(&self.finished);
-        let Finished { sizes, ahead, journal, .. } = &mut *finished;
-        ahead.insert(closed.shard, (closed.sizes, closed.resume_from));
+        let Finished { shards, ahead, journal, .. } = &mut *finished;
+        ahead.insert(number, (shard, after));
         let mut resume_from = None;
-        while let Some((size, position)) = ahead.remove(&sizes.len()) {
-            sizes.push(size);
+        while let Some((shard, position)) = ahead.remove(&shards.len()) {
+            shards.push(shard);
             resume_from = Some(position);
         }
         match (journal, resume_from) {
-            (Some(journal), Some(position)) => journal.write(sizes, &position),
+            (Some(journal), Some(position)) => journal.write(shards, &position),
             _ => Ok(()),
         }
     }
+}
+
+/// The checksum of all stretches one after the other.
+fn joined(stretches: BTreeMap<u64, Hasher>) -> u32 {
+    let mut all = Hasher::new();
+    stretches.values().for_each(|stretch| all.combine(stretch));
+    all.finalize()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
