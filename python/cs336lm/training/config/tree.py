@@ -232,7 +232,6 @@ class TrainConfig:
     """Steps between checkpoints; 0 means only at the end."""
     keep_checkpoints: int = 3
     """How many of the last checkpoints to keep, beside the best one."""
-<<<<<<< HEAD
     monitor_every: int = 100
     """Steps between looks inside the model: sizes of activations, weights, gradients and updates,
     entropy of attention, dead units; 0 means never."""
@@ -246,17 +245,13 @@ class TrainConfig:
     """Most tokens of a sample."""
     track: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = ()
     """Where else metrics go: tensorboard, trackio, wandb (each an extra to install)."""
-=======
-    track: tuple[Literal["tensorboard", "wandb"], ...] = ()
-    """Where else metrics go: tensorboard, wandb (each an extra to install)."""
     init_from: Path | None = None
     """Run directory whose best weights training starts from; none means new ones are drawn."""
->>>>>>> main
 
     def __post_init__(self) -> None:
-        for name in ("steps", "seed", "eval_every", "checkpoint_every"):
+        for name in ("steps", "seed"):
             _at_least(f"train.{name}", getattr(self, name), 0)
-        for name in ("monitor_every", "sample_every"):
+        for name in ("eval_every", "checkpoint_every", "monitor_every", "sample_every"):
             _at_least(f"train.{name}", getattr(self, name), 0)
         _at_least("train.max_tokens", self.max_tokens, 1)
         for name in ("epochs", "max_seconds"):
