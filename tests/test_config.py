@@ -22,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 names = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0/"), min_size=1)
+texts = st.text(st.characters(exclude_categories=("Cs",)))
 paths = names.map(lambda name: Path("/data") / name)
 rates = st.floats(0, 1)
 large = st.floats(0, exclude_min=True)
@@ -66,6 +67,8 @@ sections = {
         ("fp8", "compile", "activation_checkpointing", "eval_by_document"), st.booleans()
     )
     | dict.fromkeys(("seed", "eval_every", "checkpoint_every"), from_zero)
+    | dict.fromkeys(("monitor_every", "sample_every"), from_zero)
+    | {"sample_tokens": counts, "sample_prompts": st.lists(texts, min_size=1).map(tuple)}
     | {"steps": st.none() | from_zero, "max_tokens": st.none() | counts}
     | dict.fromkeys(("epochs", "max_seconds"), st.none() | st.floats(1e-9, 1e9))
     | dict.fromkeys(("log_every", "keep_checkpoints"), counts)
@@ -73,7 +76,7 @@ sections = {
     | {"grad_accumulation": st.sampled_from([1, 2, 3, 4, 6, 12])}
     | {"device": st.sampled_from(["auto", "cpu", "cuda", "cuda:1", "mps"])}
     | {"init_from": st.none() | paths}
-    | {"track": st.lists(st.sampled_from(["tensorboard", "wandb"])).map(tuple)},
+    | {"track": st.lists(st.sampled_from(["tensorboard", "trackio", "wandb"])).map(tuple)},
 }
 configs = st.builds(
     Config,
@@ -171,7 +174,11 @@ def test_numbers_may_be_written_as_people_do(tmp_path):
         ("[train]\ncompile = 1", "train.compile=1 is impossible: it must be true or false"),
         ('[train]\ndtype = "int8"', "train.dtype='int8'.*one of auto, float32"),
         ('[train]\ndevice = "tpu"', "train.device='tpu'"),
-        ('[train]\ntrack = ["x"]', "train.track='x'.*one of tensorboard, wandb"),
+        ('[train]\ntrack = ["x"]', "train.track='x'.*one of tensorboard, trackio, wandb"),
+        ("[train]\nmonitor_every = -1", "train.monitor_every=-1"),
+        ("[train]\nsample_every = -1", "train.sample_every=-1"),
+        ("[train]\nsample_tokens = 0", "train.sample_tokens=0"),
+        ("[train]\nsample_every = 5\nsample_prompts = []", "needs train.sample_prompts"),
         ("[data]\ntrain = {}", "data.train names no file"),
         ('[data]\ntrain = {"a.npy" = 0}', "the weight 0.0 of a.npy is impossible.*above 0"),
         ('[data]\ntrain = {"a.npy" = inf}', "the weight inf of a.npy is impossible"),

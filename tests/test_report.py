@@ -9,9 +9,13 @@ from pathlib import Path
 
 import pytest
 from cs336lm.cli.main import main
+from cs336lm.experiments.monitor_plot import BY_LAYER
+from cs336lm.generation.samples import Samples
 from cs336lm.text.tokenizer import Tokenizer
 from cs336lm.training.config import save_config
+from cs336lm.training.trackers.jsonl import read_records
 from cs336lm.training.trainer import Trainer
+from test_training_samples import spoken
 from tiny_run import make_config
 
 VOID = {"meta", "br", "path", "use", "rect", "link"}
@@ -156,6 +160,26 @@ addEventListener("load", () => {
   document.title = [document.documentElement.scrollWidth <= innerWidth, ink, text].join(";");
 });
 </script></body>"""
+
+
+def test_monitored_figures_and_samples_on_the_way_are_shown(tmp_path):
+    config = spoken(tmp_path, steps=12, monitor_every=4, sample_every=1)
+    Trainer(config, tmp_path / "run", callbacks=[Samples]).train()
+    assert main(["report", str(tmp_path / "run"), "--out", str(tmp_path / "r")]) == 0
+    page = Page((tmp_path / "r" / "index.html").read_text())
+    markdown = (tmp_path / "r" / "report.md").read_text()
+    assert "![Inside run: a line a layer](1-inside-1.svg)" in markdown
+    picture = (tmp_path / "r" / "1-inside-1.svg").read_text()
+    assert "<svg" in picture
+    words = " ".join(page.words)
+    for label in (*BY_LAYER.values(), "Inside run: a line a layer", "Samples during training"):
+        assert label in words
+    samples = read_records(tmp_path / "run" / "samples.jsonl")
+    shown = [1, 4, 7, 9, 12]  # the first, the last, and some between
+    steps = [int(word.removeprefix("step ")) for word in page.words if word.startswith("step ")]
+    assert [step for step in steps if step in shown] == 2 * shown  # of two prompts
+    for sample in samples:
+        assert (f"run, step {sample['step']}, after" in markdown) == (sample["step"] in shown)
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="opened in Debian's Chromium")

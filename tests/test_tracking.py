@@ -1,4 +1,4 @@
-"""What TensorBoard and Weights & Biases are told: every figure of every record, at its step.
+"""What TensorBoard, trackio and Weights & Biases are told: every figure at its step.
 
 And what becomes of a run when one of them fails: nothing.
 """
@@ -12,12 +12,13 @@ from cs336lm.training.config import Config
 from cs336lm.training.run_directory import RunDirectory
 from cs336lm.training.trackers.group import TrackerGroup
 from cs336lm.training.trackers.table import TRACKERS
+from cs336lm.training.trackers.tracker import flat
 from cs336lm.training.trainer import Trainer
 from tiny_run import curve, make_config
 
 
 class Heard:
-    """Stands in for TensorBoard's SummaryWriter and for wandb's run."""
+    """Stands in for TensorBoard's SummaryWriter and for the runs of trackio and wandb."""
 
     def __init__(self, *args, **kwargs):
         self.opened = (args, kwargs)
@@ -48,18 +49,23 @@ def heard(monkeypatch):
 
         return make
 
-    board, wandb = ModuleType("torch.utils.tensorboard"), ModuleType("wandb")
-    board.SummaryWriter, wandb.init = stand_in("tensorboard"), stand_in("wandb")
+    board = ModuleType("torch.utils.tensorboard")
+    board.SummaryWriter = stand_in("tensorboard")
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", board)
-    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    for name in ("trackio", "wandb"):
+        module = ModuleType(name)
+        module.init = stand_in(name)
+        monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setattr("cs336lm.training.trackers.table.find_spec", lambda name: SimpleNamespace())
     return made
 
 
 def test_trackers_hear_what_the_metrics_hold(tmp_path, heard):
-    config = make_config(tmp_path, steps=6, log_every=2, track=tuple(TRACKERS))
+    config = make_config(tmp_path, steps=6, log_every=2, monitor_every=3, track=tuple(TRACKERS))
     Trainer(config, tmp_path / "run").train()
-    records = curve(tmp_path / "run")
+    records = [{"step": r["step"], **flat(r)} for r in curve(tmp_path / "run")]
+    assert any("monitor/roles/matrix/update_ratio" in record for record in records)
+    assert heard.keys() == TRACKERS.keys()
     for tracker in heard.values():
         assert tracker.closed
         assert list(tracker.points) == [record["step"] for record in records]
@@ -69,10 +75,16 @@ def test_trackers_hear_what_the_metrics_hold(tmp_path, heard):
             record["step"] = step
     (directory,), _ = heard["tensorboard"].opened
     assert directory == str(tmp_path / "run" / "tensorboard")
-    _, options = heard["wandb"].opened
-    assert options["name"] == "run"
-    assert options["config"]["optim"]["lr"] == config.optim.lr
-    assert options["config"].keys() == vars(Config()).keys()
+    for name in ("trackio", "wandb"):
+        _, options = heard[name].opened
+        assert options["name"].startswith("run")
+        assert options["config"]["optim"]["lr"] == config.optim.lr
+        assert options["config"].keys() == vars(Config()).keys()
+
+
+def test_a_record_is_flat_numbers_for_those_who_want_that():
+    record = {"step": 3, "lr": 0.5, "gone": None, "m": {"a": [1.0, None, 2.0], "b": {"c": 4.0}}}
+    assert flat(record) == {"lr": 0.5, "m/a/00": 1.0, "m/a/02": 2.0, "m/b/c": 4.0}
 
 
 class Failing(Heard):
@@ -175,12 +187,15 @@ def test_a_resumed_run_is_the_same_run(tmp_path, heard, monkeypatch):
     opened = []
     make = sys.modules["wandb"].init
     sys.modules["wandb"].init = lambda **options: opened.append(options) or make(**options)
-    train_in_two_parts(tmp_path, monkeypatch, track=("tensorboard", "wandb"))
+    train_in_two_parts(tmp_path, monkeypatch, track=("tensorboard", "trackio", "wandb"))
     (first, again) = opened
     assert first["id"] == again["id"] == (tmp_path / "run" / "wandb-id").read_text().strip()
     assert first["resume"] == again["resume"] == "allow"
     _, options = heard["tensorboard"].opened
     assert options["purge_step"] == 7
+    _, options = heard["trackio"].opened
+    assert options["resume"] == "allow"
+    assert options["name"] == (tmp_path / "run" / "trackio-name").read_text().strip()
     monkeypatch.setenv("WANDB_RUN_ID", "mine")
     Trainer(make_config(tmp_path, steps=1, track=("wandb",)), tmp_path / "other").train()
     assert opened[-1]["id"] == "mine" != first["id"]
@@ -209,3 +224,24 @@ def test_wandb_offline_keeps_one_id(tmp_path, monkeypatch):
     written = sorted(path.name for path in (tmp_path / "run" / "wandb").glob("offline-run-*"))
     assert len(written) >= 1
     assert all(name.endswith(f"-{kept}") for name in written)
+
+
+def test_trackio_shows_each_step_once(tmp_path, monkeypatch, capsys):
+    trackio = pytest.importorskip("trackio")
+    from trackio import sqlite_storage, utils
+
+    for module in (sqlite_storage, utils):  # both have read TRACKIO_DIR when they were imported
+        monkeypatch.setattr(module, "TRACKIO_DIR", tmp_path / "store")
+    monkeypatch.setenv("TRACKIO_PROJECT", "ours")
+    train_in_two_parts(tmp_path, monkeypatch, monitor_every=3, track=("trackio",))
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "failed" not in said.err
+    (run,) = trackio.Api().runs("ours")
+    assert run.name == (tmp_path / "run" / "trackio-name").read_text().strip()
+    assert run.config["train"]["steps"] == 12
+    points = sqlite_storage.SQLiteStorage.get_logs("ours", run.name, run_id=run.id)
+    records = curve(tmp_path / "run")
+    assert [point["step"] for point in points] == [record["step"] for record in records]
+    for point, record in zip(points, records, strict=True):
+        assert flat(record).items() <= point.items()

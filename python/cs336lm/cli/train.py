@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -72,6 +73,7 @@ def main(argv: list[str]) -> int:
         argv = [*argv, "--resume"]  # torchrun starts the job again after a failure
     arguments = parse(argv)
     spin_briefly()
+    from cs336lm.generation.samples import Samples
     from cs336lm.training.devices import keep_freed_memory
     from cs336lm.training.trainer import Trainer
 
@@ -83,6 +85,7 @@ def main(argv: list[str]) -> int:
         new_optimizer=arguments.new_optimizer,
         console=True,
         profile=arguments.profile,
+        callbacks=[partial(Samples, console=True)],
     )
     if arguments.find_batch_size:
         return _find_batch_size(trainer)

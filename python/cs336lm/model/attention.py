@@ -117,7 +117,7 @@ class MultiHeadSelfAttention(Module):
             cache: keys and values of earlier tokens; these tokens' own are added to it.
             token_ids: which tokens these are; only a value embedding needs to know.
         """
-        q, k, v = self._project(x, token_positions)
+        q, k, v = self.project(x, token_positions)
         v = self.value_embedding(v, x, token_ids)
         if cache is None:
             attended = scaled_dot_product_attention(
@@ -130,7 +130,9 @@ class MultiHeadSelfAttention(Module):
             attended = scaled_dot_product_attention(q, k, v, mask, enable_gqa=self._shares_keys)
         return self.output_proj(rearrange(attended, "... heads seq d -> ... seq (heads d)"))
 
-    def _project(self, x: Tensor, token_positions: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def project(
+        self, x: Tensor, token_positions: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """(..., seq, d_model) -> rotated queries and keys, and values, (..., heads, seq, d)."""
         joined = project_together(x, self.q_proj, self.k_proj, self.v_proj)
         heads = (self.num_heads, self.num_kv_heads, self.num_kv_heads)

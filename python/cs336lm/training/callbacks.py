@@ -7,6 +7,7 @@ The loop calls the callbacks in order. An earlier one may leave something for a 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -29,8 +30,10 @@ class StepResult:
     """Whether this is the last step of the run."""
     is_stopping: bool
     """Whether the run ends after this step because somebody asked for it; a callback may say so."""
-    figures: dict[str, float] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
     """What callbacks measured after the step: goes into its record."""
+    took_time: bool = False
+    """Whether a callback spent time after the step that is not training's; measuring does."""
     is_best: bool = False
     """Whether the validation after this step was the best so far."""
 
@@ -49,8 +52,14 @@ class StepResult:
 class Callback:
     """Something to do now and then during training; every method may be left as it is."""
 
+    samples: ClassVar[bool] = False
+    """Whether this is what ``train.sample_every`` asks for."""
+
     def before_training(self) -> None:
         """Called once, before the first step."""
+
+    def before_step(self, step: int, x: Tensor, y: Tensor) -> None:
+        """Called before every step with its batch, this process's share: (batch, context) each."""
 
     def after_step(self, result: StepResult) -> None:
         """Called after every step."""

@@ -46,6 +46,8 @@ def run_steps(
     for step, x, y in _batches(setup):
         place = setup.budget.place(step)
         lr = settings.apply(step, place)
+        for callback in callbacks:
+            callback.before_step(step, x, y)
         loss, norm = update(x, y, rounds=train.grad_accumulation)
         progress.step, progress.tokens = step, progress.tokens + setup.tokens_per_step
         progress.read_clock()

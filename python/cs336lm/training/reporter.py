@@ -2,13 +2,15 @@
 
 The loss and the gradient's norm of a step are *requested* when it is due and *read* when the next
 one is, so that the host never waits for the device in between. A record holds: step, tokens and
-seconds so far, train_loss, val_loss (where validated), lr, grad_norm, tokens_per_second, mfu (of
-the device's peak in train.dtype, also where train.fp8 multiplies faster than that).
+seconds so far, train_loss, val_loss (where validated), monitor (where monitored), lr, grad_norm,
+tokens_per_second, mfu (of the device's peak in train.dtype, also where train.fp8 multiplies faster
+than that).
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from cs336lm.model.accounting import peak_flops, training_flops_per_token
 from cs336lm.training.callbacks import Callback, StepResult, is_due
@@ -39,7 +41,7 @@ class Reporter(Callback):
         peak = peak_flops(setup.device, setup.dtype)
         self._peak_flops = peak and peak * setup.world.size
         self._scaler = setup.scaler
-        self._pending: tuple[Record, PendingScalars, dict[str, float]] | None = None
+        self._pending: tuple[Record, PendingScalars, dict[str, Any]] | None = None
         self._clock: tuple[int, DeviceEvent] | None = None
         self.latest: Record = {}
 
@@ -49,10 +51,9 @@ class Reporter(Callback):
 
     def after_step(self, result: StepResult) -> None:
         """Takes the record of a step that is due, and writes the one before."""
-        if not (result.is_final or result.figures or is_due(result.step, self._every)):
-            return
-        self._report_when_ready(result)
-        if result.figures:  # what measured them took time, which is not training's
+        if result.is_final or result.figures or is_due(result.step, self._every):
+            self._report_when_ready(result)
+        if result.figures or result.took_time:  # time that is not training's
             self.flush()
             self._start_clock()
 

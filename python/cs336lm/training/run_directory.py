@@ -2,6 +2,7 @@
 
     config.toml        the resolved configuration, and which of its values were derived from others
     metrics.jsonl      one JSON object a line, each step once
+    samples.jsonl      what it wrote on the way, if train.sample_every asked for that
     environment.jsonl  a line a start: versions, command, commit, devices
     checkpoints/       step-00001000.pt, ... the last few (directories, where the run was sharded);
                        best.pt, the weights with the best validation loss
@@ -49,6 +50,7 @@ class RunDirectory:
         self.path = Path(path)
         self.config_file = self.path / "config.toml"
         self.metrics_file = self.path / "metrics.jsonl"
+        self.samples_file = self.path / "samples.jsonl"
         self.environment_file = self.path / "environment.jsonl"
         self.checkpoints = self.path / "checkpoints"
         self.best_checkpoint = self.checkpoints / "best.pt"

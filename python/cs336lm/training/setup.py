@@ -84,6 +84,11 @@ def set_up(
     # One process a machine reads the files through; if it objects, all of them end.
     data = open_data(config, check_ids=world.local_rank == 0)
     config = config.resolved(data.vocab_size, len(data.train))
+    if train.sample_every and data.tokenizer is None:
+        raise UsageError(
+            f"train.sample_every={train.sample_every} needs data.tokenizer, to write text: name "
+            "one, or set train.sample_every=0"
+        )
     _check_batch_divides(config, world)
     device = choose_device(train.device, world.local_rank)
     dtype = choose_dtype(train.dtype, device)

@@ -4,6 +4,7 @@
     step            one batch -> one change of the model
     loop            step after step, and after each the callbacks
       validator       the loss on held-out data, now and then
+      monitor         a look inside the model, now and then
       reporter        records of figures, to all trackers
       saver           checkpoints
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
@@ -22,15 +23,18 @@ from pathlib import Path
 
 from torch import Tensor
 
+from cs336lm.errors import UsageError
+from cs336lm.training.callbacks import Callback
 from cs336lm.training.config import Config, config_tables
 from cs336lm.training.distributed import StopVote
 from cs336lm.training.environment import record_environment
 from cs336lm.training.loop import run_steps
+from cs336lm.training.monitor import Monitor
 from cs336lm.training.profiling import StepProfiler
 from cs336lm.training.progress import Progress
 from cs336lm.training.reporter import Reporter
 from cs336lm.training.saver import Saver
-from cs336lm.training.setup import set_up
+from cs336lm.training.setup import Setup, set_up
 from cs336lm.training.step import TrainingStep
 from cs336lm.training.stop_signals import StopSignals
 from cs336lm.training.trackers.console import ConsoleTracker
@@ -61,7 +65,9 @@ class Trainer:
     run's last checkpoint (from the start, if it has none yet); without it, a directory that holds
     weights of a run is refused. ``new_optimizer``: resume with another optimizer than before, which
     starts without a memory. ``console``: show a live line on stderr. ``profile``: record a few
-    steps, see ``profiling``.
+    steps, see ``profiling``. ``callbacks``: what else happens beside the steps, each made of the
+    ``Setup``; they come before what a step left is reported and saved, in all processes.
+    ``train.sample_every`` needs one that samples: ``cs336lm.generation.samples.Samples``.
     """
 
     def __init__(
@@ -73,6 +79,7 @@ class Trainer:
         new_optimizer: bool = False,
         console: bool = False,
         profile: bool = False,
+        callbacks: Sequence[Callable[[Setup], Callback]] = (),
     ) -> None:
         self._setup = setup = set_up(config, run_dir, resume=resume, new_optimizer=new_optimizer)
         self._step = TrainingStep(setup)
@@ -84,6 +91,7 @@ class Trainer:
         self.world, self.device, self.dtype = setup.world, setup.device, setup.dtype
         self.model, self.optimizer = setup.model.module, setup.optimizer
         self.progress, self.budget = setup.progress, setup.budget
+        self._others = [make(setup) for make in callbacks]
 
     def train(self) -> TrainResult:
         """Trains to the last step, or until Ctrl-C, SIGTERM or SIGHUP; saves in any case.
@@ -92,6 +100,11 @@ class Trainer:
         loss is not a finite number any more, and ``OSError`` if a file cannot be written; the
         checkpoints written before are whole.
         """
+        if self.config.train.sample_every and not any(other.samples for other in self._others):
+            raise UsageError(
+                f"train.sample_every={self.config.train.sample_every} needs somebody who samples: "
+                "Trainer(..., callbacks=[Samples]), from cs336lm.generation.samples"
+            )
         self.world.barrier()  # everybody has looked at the directory and found it good
         with ExitStack() as stack:
             if self.world.is_main:
@@ -105,10 +118,11 @@ class Trainer:
             reporter = stack.enter_context(closing(Reporter(self._setup, self._open_tracker())))
             saver = stack.enter_context(closing(Saver(self._setup, reporter)))
             validator = Validator(self._setup, self.validate, reporter)
+            monitor = Monitor(self._setup, reporter)
             profiler = self._make_profiler()
             with self._signals:
                 self._stop.begin()
-                callbacks = [validator, reporter, saver]
+                callbacks = [validator, monitor, *self._others, reporter, saver]
                 run_steps(self._setup, self.update, callbacks, self._stop, profiler)
             self.world.barrier()
         latest = reporter.latest

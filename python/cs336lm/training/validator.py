@@ -85,7 +85,7 @@ def validation_loss(setup: Setup, stop: StopVote) -> float:
     calls = [starts[first : first + rows] for first in range(0, len(starts), rows)]
     model = setup.model
     total = torch.zeros((), device=setup.device)
-    with _evaluating(model.module, fp8=config.train.fp8):
+    with evaluating(model.module, fp8=config.train.fp8):
         # All processes call the model equally often, for they may meet inside it.
         for first in range(0, len(calls), world.size):
             stop.check()
@@ -111,7 +111,7 @@ def _rows_per_call(windows: int, most: int, processes: int) -> int:
 
 
 @contextmanager
-def _evaluating(model: TransformerLM, *, fp8: bool) -> Iterator[None]:
+def evaluating(model: TransformerLM, *, fp8: bool) -> Iterator[None]:
     """``model`` in evaluation mode and with exact products; afterwards as in training."""
     model.eval()
     if fp8:

@@ -6,6 +6,7 @@ section     the runs that were named, and one for each sweep or directory of abl
   seeds     mean and spread, where runs differ in nothing but the seed
   curves    losses by step, by tokens, by time; monitored figures, where there are any
   samples   what each run writes after the same prompts with the same seed
+  progress  what a run wrote on its way, where it was told to
   making    environment, command and configuration of each run
 """
 
@@ -22,12 +23,15 @@ from typing import Any
 
 from cs336lm.errors import UsageError
 from cs336lm.experiments.comparison import by_overrides
+from cs336lm.experiments.monitor_plot import Monitored, monitored_in
 from cs336lm.experiments.plots import Curve, read_curve
 from cs336lm.experiments.results import Record, Results
 from cs336lm.experiments.runs import RunSummary, differences, find_runs, read_run
 from cs336lm.experiments.space import described
 from cs336lm.experiments.tables import Table, duration, number
 from cs336lm.training.config import Config, dump_config
+from cs336lm.training.run_directory import RunDirectory
+from cs336lm.training.trackers.jsonl import read_records
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,16 @@ class Sample:
     run: str
     prompt: str
     text: str
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How a run went on after a prompt at some of its steps, the last among them."""
+
+    run: str
+    prompt: str
+    texts: list[tuple[int, str]]
+    """Steps and what was written after them."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +79,30 @@ class Section:
         """Of the runs that have losses, under their names; of a sweep the first seed of each."""
         named = {run.path.resolve(): run.name for run in self.runs}
         if self.records:
-            first = {described(r["overrides"]) or "baseline": r for r in reversed(self.records)}
+            first = first_of_each(self.records)
             named = {Path(r["run"]).resolve(): name for name, r in first.items()}
         return [
             read_curve(run.path, named[run.path.resolve()])
             for run in self.runs
             if run.path.resolve() in named and _has_losses(run)
         ]
+
+    @property
+    def monitored(self) -> list[tuple[str, Monitored]]:
+        """What was seen inside the runs of ``curves``, by their names."""
+        chosen = {run.path.resolve() for run in self.runs}
+        if self.records:
+            chosen = {Path(r["run"]).resolve() for r in first_of_each(self.records).values()}
+        return [
+            (run.name, seen)
+            for run in self.runs
+            if run.path.resolve() in chosen and (seen := monitored_in(run.records)) is not None
+        ]
+
+    @property
+    def progress(self) -> list[Progress]:
+        """What the runs wrote on their way."""
+        return [one for run in self.runs for one in _progress(run)]
 
     @property
     def tables(self) -> list[tuple[str, Table]]:
@@ -87,6 +118,11 @@ class Section:
     def makings(self) -> list[Making]:
         """How to make each run again."""
         return [_making(run) for run in self.runs]
+
+
+def first_of_each(records: Sequence[Record]) -> dict[str, Record]:
+    """The first seed of each variant of a sweep, under the variant's name."""
+    return {described(r["overrides"]) or "baseline": r for r in reversed(records)}
 
 
 def read_sections(paths: Sequence[str | Path]) -> list[Section]:
@@ -200,6 +236,22 @@ def _seeds(runs: Sequence[RunSummary]) -> Table | None:
 
 def _without_seed(config: Config) -> Config:
     return dataclasses.replace(config, train=dataclasses.replace(config.train, seed=0))
+
+
+def _progress(run: RunSummary) -> list[Progress]:
+    """A prompt each; of many steps some, evenly spread, with the first and the last."""
+    by_prompt: dict[str, list[tuple[int, str]]] = {}
+    for line in read_records(RunDirectory(run.path).samples_file):
+        by_prompt.setdefault(line["prompt"], []).append((line["step"], line["text"]))
+    found = []
+    for prompt, texts in by_prompt.items():
+        count = min(len(texts), _MOST_STEPS)
+        chosen = [texts[round(at * (len(texts) - 1) / max(1, count - 1))] for at in range(count)]
+        found.append(Progress(run.name, prompt, chosen))
+    return found
+
+
+_MOST_STEPS = 5  # of a run, whose samples are shown
 
 
 def _making(run: RunSummary) -> Making:

@@ -19,6 +19,7 @@ from cs336lm import __version__
 from cs336lm.errors import UsageError
 from cs336lm.experiments.comparison import by_overrides
 from cs336lm.experiments.figures import as_svg, drawing_into
+from cs336lm.experiments.monitor_plot import monitor_figure, plot_monitor
 from cs336lm.experiments.plots import Axis, curves_along
 from cs336lm.experiments.report.content import Section
 from cs336lm.experiments.sweep_plot import plot_sweep, sweep_figure, swept_fields
@@ -26,6 +27,7 @@ from cs336lm.files import atomic_write
 
 _MARK = '<meta name="generator" content="cs336lm report">'
 _AXES: dict[Axis, str] = {"step": "By step", "tokens": "By tokens", "seconds": "By time"}
+_MOST_INSIDE = 8  # runs of a section whose monitored figures are drawn
 _MOST_CURVES = 28  # beyond, lines cannot be told apart
 
 
@@ -93,4 +95,9 @@ def _pictures(index: int, section: Section, out: Path) -> list[Picture]:
         with drawing_into(out / name) as save:
             save(curves_along(curves, axis))
         made.append(Picture(caption, as_svg(partial(curves_along, curves, axis)), name))
+    for number, (run, seen) in enumerate(section.monitored[:_MOST_INSIDE], 1):
+        name = f"{index}-inside-{number}.svg"
+        plot_monitor(seen, out / name)
+        svg = as_svg(partial(monitor_figure, seen))
+        made.append(Picture(f"Inside {run}: a line a layer", svg, name))
     return made

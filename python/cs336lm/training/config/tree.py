@@ -232,21 +232,38 @@ class TrainConfig:
     """Steps between checkpoints; 0 means only at the end."""
     keep_checkpoints: int = 3
     """How many of the last checkpoints to keep, beside the best one."""
-    track: tuple[Literal["tensorboard", "wandb"], ...] = ()
-    """Where else metrics go: tensorboard, wandb (each an extra to install)."""
+    monitor_every: int = 100
+    """Steps between looks inside the model: sizes of activations, weights, gradients and updates,
+    entropy of attention, dead units; 0 means never."""
+    sample_every: int = 0
+    """Steps between samples of text, also written after the last step; 0 means none at all. They
+    need data.tokenizer."""
+    sample_prompts: tuple[str, ...] = ("",)
+    """What the samples continue, always with the same random numbers; an empty text is the
+    beginning of a document."""
+    sample_tokens: int = 64
+    """Most tokens of a sample."""
+    track: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = ()
+    """Where else metrics go: tensorboard, trackio, wandb (each an extra to install)."""
     init_from: Path | None = None
     """Run directory whose best weights training starts from; none means new ones are drawn."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "seed", "eval_every", "checkpoint_every"):
+        for name in ("steps", "seed"):
+            _at_least(f"train.{name}", getattr(self, name), 0)
+        for name in ("eval_every", "checkpoint_every", "monitor_every", "sample_every"):
             _at_least(f"train.{name}", getattr(self, name), 0)
         _at_least("train.max_tokens", self.max_tokens, 1)
         for name in ("epochs", "max_seconds"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise UsageError(f"train.{name}={value} is impossible: it must be above 0")
-        for name in ("grad_accumulation", "log_every", "keep_checkpoints"):
+        for name in ("grad_accumulation", "log_every", "keep_checkpoints", "sample_tokens"):
             _at_least(f"train.{name}", getattr(self, name), 1)
+        if self.sample_every and not self.sample_prompts:
+            raise UsageError(
+                f"train.sample_every={self.sample_every} needs train.sample_prompts: name a text"
+            )
         for name in ("eval_batches", "eval_tokens"):
             _at_least(f"train.{name}", getattr(self, name), 1)
         if self.eval_batches is not None and self.eval_tokens is not None:

@@ -21,7 +21,7 @@ class JsonlTracker:
     """
 
     def __init__(self, path: Path, after: int | None) -> None:
-        kept = [] if after is None else _lines_until(path, after)
+        kept = [] if after is None else lines_until(path, after)
         self._path = path
         self._last: Record = json.loads(kept[-1]) if kept else {}
         self._rewrite(kept)
@@ -36,11 +36,11 @@ class JsonlTracker:
 
         What is said of the step of the last line is added to that line.
         """
-        finite = {k: v if _is_finite(v) else None for k, v in record.items() if v is not None}
+        finite = {name: _finite(value) for name, value in record.items() if value is not None}
         if finite["step"] == self._last.get("step"):
             finite = self._last | finite
             self._file.close()
-            self._rewrite(_lines_until(self._path, sys.maxsize)[:-1])
+            self._rewrite(lines_until(self._path, sys.maxsize)[:-1])
         self._last = finite
         try:
             self._file.write(json.dumps(finite).encode() + b"\n")
@@ -53,16 +53,29 @@ class JsonlTracker:
         self._file.close()
 
 
-def read_metrics(path: str | Path) -> list[Record]:
-    """The records of a ``metrics.jsonl``, in order; a last line cut short by a kill is left out."""
-    return [json.loads(line) for line in _lines_until(Path(path), sys.maxsize)]
+def read_records(path: str | Path) -> list[Record]:
+    """The objects of a file of lines that each have a step, in order; none if there is no file.
+
+    A last line cut short by a kill is left out.
+    """
+    return [json.loads(line) for line in lines_until(Path(path), sys.maxsize)]
 
 
-def _is_finite(value: Any) -> bool:
-    return not isinstance(value, float) or math.isfinite(value)
+read_metrics = read_records
+"""The records of a ``metrics.jsonl``."""
 
 
-def _lines_until(path: Path, step: int) -> list[bytes]:
+def _finite(value: Any) -> Any:
+    """``value`` with None for each number in it that is not finite."""
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def lines_until(path: Path, step: int) -> list[bytes]:
+    """The whole lines of a file of records up to those of ``step``; none if there is no file."""
     if not path.exists():
         return []
     whole = (line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n"))

@@ -10,12 +10,14 @@ from typing import Any
 from cs336lm.errors import UsageError
 from cs336lm.training.trackers.tensorboard import TensorBoardTracker
 from cs336lm.training.trackers.tracker import Tracker
+from cs336lm.training.trackers.trackio import TrackioTracker
 from cs336lm.training.trackers.wandb import WandbTracker
 
 # Each under the name of the package that it needs, which is also that of our extra. It is called
 # with the run's directory, its configuration, and the step that the run goes on from.
 TRACKERS: dict[str, Callable[[Path, dict[str, Any], int], Tracker]] = {
     "tensorboard": TensorBoardTracker,
+    "trackio": TrackioTracker,
     "wandb": WandbTracker,
 }
 

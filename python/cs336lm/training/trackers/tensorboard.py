@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cs336lm.training.trackers.tracker import Record
+from cs336lm.training.trackers.tracker import Record, flat
 
 
 class TensorBoardTracker:
@@ -23,9 +23,8 @@ class TensorBoardTracker:
 
     def log(self, record: Record) -> None:
         """Adds a point to each curve."""
-        for name, value in record.items():
-            if name != "step" and value is not None:
-                self._writer.add_scalar(name, value, record["step"])
+        for name, value in flat(record).items():
+            self._writer.add_scalar(name, value, record["step"])
 
     def close(self) -> None:
         """Writes what is left."""

@@ -8,8 +8,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from cs336lm.files import atomic_write
-from cs336lm.training.trackers.tracker import Record
+from cs336lm.training.trackers.kept_name import kept_name
+from cs336lm.training.trackers.tracker import Record, flat
 
 _ID_FILE = "wandb-id"
 
@@ -26,7 +26,7 @@ class WandbTracker:
         wandb: Any = import_module("wandb")
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "cs336lm"),
-            id=_id_of(run_dir),
+            id=kept_name(run_dir / _ID_FILE, _new_id),
             resume="allow",  # the run of this id, or a new one
             name=run_dir.name,
             dir=str(run_dir),
@@ -35,21 +35,12 @@ class WandbTracker:
 
     def log(self, record: Record) -> None:
         """Adds a point to each curve."""
-        figures = {name: value for name, value in record.items() if name != "step"}
-        self._run.log(figures, step=record["step"])
+        self._run.log(flat(record), step=record["step"])
 
     def close(self) -> None:
         """Waits until everything is sent."""
         self._run.finish()
 
 
-def _id_of(run_dir: Path) -> str:
-    """The id that the run in ``run_dir`` has in W&B, made and kept there when first asked for."""
-    path = run_dir / _ID_FILE
-    kept = path.read_text().strip() if path.exists() else ""
-    if kept:
-        return kept
-    new = os.environ.get("WANDB_RUN_ID") or secrets.token_hex(8)
-    with atomic_write(path) as file:
-        file.write(f"{new}\n".encode())
-    return new
+def _new_id() -> str:
+    return os.environ.get("WANDB_RUN_ID") or secrets.token_hex(8)
