@@ -2,13 +2,9 @@
 
 The loss and the gradient's norm of a step are *requested* when it is due and *read* when the next
 one is, so that the host never waits for the device in between. A record holds: step, tokens and
-<<<<<<< HEAD
 seconds so far, train_loss, val_loss (where validated), monitor (where monitored), lr, grad_norm,
-tokens_per_second, mfu.
-=======
-seconds so far, train_loss, val_loss (where validated), lr, grad_norm, tokens_per_second, mfu (of
-the device's peak in train.dtype, also where train.fp8 multiplies faster than that).
->>>>>>> main
+tokens_per_second, mfu (of the device's peak in train.dtype, also where train.fp8 multiplies faster
+than that).
 """
 
 from __future__ import annotations
