@@ -1,6 +1,7 @@
 """Presets are the shapes that they are named after, and give way to what is said."""
 
 import dataclasses
+import math
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ from cs336lm.cli.main import main
 from cs336lm.cli.train import parse
 from cs336lm.errors import UsageError
 from cs336lm.model.accounting import forward_flops, total_parameters
-from cs336lm.model.presets import PRESETS, preset_model
+from cs336lm.model.presets import depth_tables, preset_model, preset_names
 from cs336lm.training.config import Config
 
 
@@ -82,7 +83,12 @@ def test_trains_and_goes_on(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "says"),
-    [("gpt2-smal", "did you mean gpt2-small?"), ("bert", "there are tinystories, gpt2-small, ")],
+    [
+        ("gpt2-smal", "did you mean gpt2-small?"),
+        ("bert", "there are tinystories, gpt2-small, "),
+        ("depth-", "depth-N is for N from 1 to 100"),
+        ("depth-2.5", "depth-N is for N from 1 to 100"),
+    ],
 )
 def test_an_unknown_name_is_one_line(name, says, capsys):
     assert main(["train", "--preset", name]) == 2
@@ -91,6 +97,65 @@ def test_an_unknown_name_is_one_line(name, says, capsys):
     assert says in line
     with pytest.raises(UsageError):
         preset_model(name)
+
+
+@pytest.mark.parametrize("name", ["depth-0", "depth-101", "depth-999999999"])
+def test_a_depth_out_of_range_is_one_line(name, capsys):
+    assert main(["train", "--preset", name]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(f"{name} is impossible: depth-N is for N from 1 to 100")
+
+
+def test_depth_12_is_where_scaling_starts():
+    """2^19 tokens a batch, rates and decay as found; 12 tokens a parameter of matrices and head."""
+    tables, model = depth_tables(12), preset_model("depth-12")
+    assert (model.d_model, model.num_heads, model.d_head) == (768, 6, 128)
+    assert tables["data"]["batch_size"] * model.context_length == 2**19
+    assert tables["optim"]["matrix_lr"] == 0.02
+    assert tables["optim"]["lr"] == 0.008
+    assert tables["optim"]["matrix_decay"] == 0.28
+    assert tables["train"]["max_tokens"] == 12 * _scaling_parameters("depth-12")
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 8, 20, 26, 100])
+def test_all_follows_from_depth(depth):
+    tables, model = depth_tables(depth), preset_model(f"depth-{depth}")
+    assert 64 * depth <= model.d_model < 64 * depth + 128
+    assert model.d_head == 128
+    tokens = tables["train"]["max_tokens"]
+    assert tokens == 12 * _scaling_parameters(f"depth-{depth}")
+    longer = tokens / depth_tables(12)["train"]["max_tokens"]
+    batch = tables["data"]["batch_size"] * model.context_length / 2**19
+    assert 2**-0.5 <= batch / longer**0.383 <= 2**0.5  # the nearest power of 2
+    assert tables["optim"]["matrix_lr"] == pytest.approx(0.02 * batch**0.5)
+    assert tables["optim"]["lr"] == pytest.approx(0.008 * (batch * 768 / model.d_model) ** 0.5)
+    assert tables["optim"]["matrix_decay"] == pytest.approx(0.28 * batch**0.5 / longer)
+
+
+def _scaling_parameters(name):
+    model = preset_model(name)
+    by_kind = {name: math.prod(p.shape) for name, p in _meta(model).named_parameters()}
+    is_left_out = ("norm", "token_embeddings", "value_embedding", "residual", "ln")
+    return sum(n for name, n in by_kind.items() if not any(part in name for part in is_left_out))
+
+
+def _meta(model):
+    from cs336lm.model import TransformerLM
+
+    return TransformerLM(model, device="meta")
+
+
+def test_a_depth_says_more_than_a_shape_and_gives_way():
+    config = parse(["--preset", "depth-4"])
+    tables = depth_tables(4)
+    assert config.model == preset_model("depth-4")
+    assert config.optim.name == "muon"
+    assert config.optim.embedding_betas == (0.8, 0.995)
+    assert config.data.batch_size == tables["data"]["batch_size"]
+    assert config.train.max_tokens == tables["train"]["max_tokens"]
+    config = parse(["--preset", "depth-4", "--train.steps", "7", "--data.batch-size", "2"])
+    assert (config.train.steps, config.train.max_tokens) == (7, None)
+    assert config.data.batch_size == 2
 
 
 def test_another_preset_on_resume_is_refused_like_any_other_shape(tmp_path, capsys):
@@ -103,7 +168,7 @@ def test_the_names_are_in_the_help(capsys):
     with pytest.raises(SystemExit):
         parse(["--help"])
     text = " ".join(capsys.readouterr().out.split())
-    assert all(name in text for name in PRESETS)
+    assert all(name in text for name in preset_names())
 
 
 def test_presets_and_accounting_answer_without_pytorch():

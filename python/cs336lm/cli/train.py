@@ -20,7 +20,7 @@ from cs336lm.cli.options import spin_briefly
 from cs336lm.cli.parser import Parser
 from cs336lm.errors import UsageError
 from cs336lm.model.accounting import total_parameters, with_swiglu
-from cs336lm.model.presets import PRESETS, preset_tables
+from cs336lm.model.presets import preset_names, preset_tables
 from cs336lm.training.config import SECTIONS, Config, DataConfig, config_from_tables, load_config
 from cs336lm.training.run_directory import RunDirectory
 
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
 _DESCRIPTION = """\
 Train a Transformer language model on a file of token ids.
 
-Every field of the configuration is a flag. Flags override --config, and both override --preset, the
-shape of a known model. The run directory gets the
-resolved configuration, metrics.jsonl, checkpoints and the tokenizer: all that `evaluate`,
-`generate` and `plot` need. One process at a time trains in it. Ctrl-C saves before it stops;
---resume goes on from the last checkpoint and needs --run-dir alone. With it any field but those of
-the model may be changed, train.steps for instance: the learning rate then follows the schedule of
-the new length, as if the run had been that long from its start. A run of train.max_seconds goes on
-with those that are left. What was left open is derived anew, min_lr from lr and warmup_steps from
-train.steps; name a field to hold it. Other validation data start a new search for the best weights.
+Every field of the configuration is a flag. Flags override --config, and both override --preset, a
+known model. The run directory gets the resolved configuration, metrics.jsonl, checkpoints and the
+tokenizer: all that `evaluate`, `generate` and `plot` need. One process at a time trains in it.
+Ctrl-C saves before it stops; --resume goes on from the last checkpoint and needs --run-dir alone.
+With it any field but those of the model may be changed, train.steps for instance: the learning rate
+then follows the schedule of the new length, as if the run had been that long from its start. A run
+of train.max_seconds goes on with those that are left. What was left open is derived anew, min_lr
+from lr and warmup_steps from train.steps; name a field to hold it. Other validation data start a
+new search for the best weights.
 
 --init-from starts a new run from the weights of another, or of one that `cs336lm import` made: the
 model is as it is there and so is the tokenizer, where nothing else is said; the optimizer is new.
@@ -50,6 +50,7 @@ examples:
   cs336lm train --data.train train.npy --data.val val.npy --data.tokenizer tokenizer/
   cs336lm train --config run.toml --run-dir runs/a --model.d-model 512 --optim.lr 1e-3
   cs336lm train --preset gpt2-small --data.train train.npy --data.tokenizer tokenizer/
+  cs336lm train --preset depth-8 --data.train train.npy --data.tokenizer tokenizer/
   cs336lm train --resume --run-dir runs/a
   cs336lm train --resume --run-dir runs/a --train.steps 20000
   cs336lm train --init-from runs/a --data.train other.npy --optim.lr 1e-4 --run-dir runs/tuned"""
@@ -195,8 +196,9 @@ def _parser(defaults: Config | None) -> Parser:
     add(
         "--preset",
         metavar="NAME",
-        help="the shape of a known model, one of "
-        f"{', '.join(PRESETS)}; its vocabulary is the tokenizer's, if there is one",
+        help=f"a known model, one of {', '.join(preset_names())}: shapes, but depth-N, from whose "
+        "number of blocks batch, learning rates, decay and number of tokens follow as well; the "
+        "vocabulary is the tokenizer's, if there is one",
     )
     add(
         "--run-dir",
@@ -229,6 +231,7 @@ def parse(argv: list[str]) -> Arguments:
     base = _default_config(given) if run is None else run.load_asked()
     preset = preset_tables(given["preset"]) if "preset" in given else {}
     vocab_size = preset.get("model", {}).pop("vocab_size", None)
+    max_tokens = preset.get("train", {}).pop("max_tokens", None)
     base = config_from_tables(preset, base)
     if "config" in given:
         base = load_config(given["config"], base)
@@ -238,6 +241,8 @@ def parse(argv: list[str]) -> Arguments:
     config = config_from_flags(given, base)
     if vocab_size is not None and config.model.vocab_size is None and not config.data.tokenizer:
         config = config_from_tables({"model": {"vocab_size": vocab_size}}, config)
+    if max_tokens is not None and not config.train.has_budget:
+        config = config_from_tables({"train": {"max_tokens": max_tokens}}, config)
     if run is not None and run.step_checkpoints():
         _refuse_another_model(run.load_config(), config)
     return Arguments(

@@ -71,7 +71,21 @@ ABLATIONS: dict[str, Ablation] = {
     "qk-norm": Ablation("RMSNorm of queries and keys", _fields(model__qk_norm=True)),
     "zero-init": Ablation("output projections begin at zero", _fields(model__zero_init=True)),
     "soft-cap": Ablation("logits within 15 by tanh", _fields(model__logit_softcap=15.0)),
+    "residual-scalars": Ablation(
+        "each block reads a x + b e, learned", _fields(model__residual_scalars=True)
+    ),
+    "value-embeddings": Ablation(
+        "vectors by token added to values", _fields(model__value_embeddings=True)
+    ),
+    "one-kv-head": Ablation(
+        "all heads share one of keys and values", _fields(model__num_kv_heads=1)
+    ),
+    "linear": Ablation(
+        "the learning rate falls in a line, to 0",
+        _fields(optim__schedule="linear", optim__min_lr=0.0),
+    ),
     "muon": Ablation("Muon for the blocks' matrices", _fields(optim__name="muon")),
+    "normuon": Ablation("NorMuon for the blocks' matrices", _fields(optim__name="normuon")),
     "sgd": Ablation("SGD, 100 times the learning rate", _times("lr", 100.0, optim__name="sgd")),
     "adagrad": Ablation(
         "AdaGrad, ten times the learning rate", _times("lr", 10.0, optim__name="adagrad")

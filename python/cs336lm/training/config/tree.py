@@ -281,6 +281,11 @@ class TrainConfig:
                 f"train.device={self.device!r} must be one of auto, cpu, cuda, cuda:N, mps"
             )
 
+    @property
+    def has_budget(self) -> bool:
+        """Whether any of the four ways to say how long the run is was used."""
+        return any(getattr(self, name) is not None for name in _BUDGETS)
+
 
 EVAL_BATCHES = 20
 """Where neither ``eval_batches`` nor ``eval_tokens`` says how large a validation is."""
