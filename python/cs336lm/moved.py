@@ -45,7 +45,7 @@ MOVED: dict[str, tuple[str, ...]] = {
         "model.initial",
     ),
     "model_config": ("model.config",),
-    "plotting": ("experiments.plots",),
+    "plotting": ("experiments.plots", "experiments.figures"),
     "profiling": ("training.profiling",),
     "reporter": ("training.reporter",),
     "run_directory": ("training.run_directory",),
