@@ -65,20 +65,22 @@ def main(argv: list[str]) -> int:
 
 
 def _in_parts(arguments: argparse.Namespace, files: list[str], progress: Progress | None) -> int:
+    from cs336lm.cli.experiment import signals_interrupt
     from cs336lm.experiments.spread import spread_counting
     from cs336lm.text.parts import CountingJob
 
-    return spread_counting(
-        CountingJob(
-            TextSource(files, arguments.text_field, arguments.text_column),
-            arguments.special_token,
-            arguments.pattern,
-            arguments.max_memory,
-            arguments.threads,
-        ),
-        arguments.out,
-        partial(text_launcher, arguments),
-        jobs=arguments.jobs or 1,
-        part_bytes=arguments.part_size,
-        progress=progress,
-    )
+    with signals_interrupt():
+        return spread_counting(
+            CountingJob(
+                TextSource(files, arguments.text_field, arguments.text_column),
+                arguments.special_token,
+                arguments.pattern,
+                arguments.max_memory,
+                arguments.threads,
+            ),
+            arguments.out,
+            partial(text_launcher, arguments),
+            jobs=arguments.jobs or 1,
+            part_bytes=arguments.part_size,
+            progress=progress,
+        )

@@ -54,8 +54,8 @@ def is_spread(arguments: argparse.Namespace, parser: argparse.ArgumentParser) ->
 
 def text_launcher(arguments: argparse.Namespace, folder: Path) -> Launcher:
     """The launcher that the flags ask for; no GPU is looked for, which would import PyTorch."""
-    arguments.jobs = arguments.jobs or 1
-    if arguments.launcher in (None, "local") and not arguments.launcher_option:
+    arguments.jobs, arguments.launcher = arguments.jobs or 1, arguments.launcher or "local"
+    if arguments.launcher == "local" and not arguments.launcher_option:
         from cs336lm.experiments.launchers.local import LocalLauncher
 
         return LocalLauncher(arguments.jobs, gpus=[])

@@ -138,6 +138,7 @@ def _in_parts(
     files: list[str],
     progress: Progress | None,
 ) -> EncodedFile:
+    from cs336lm.cli.experiment import signals_interrupt
     from cs336lm.experiments.spread import spread_encoding
     from cs336lm.text.parts import EncodingJob
 
@@ -149,11 +150,12 @@ def _in_parts(
         skip_errors=arguments.on_error == "skip",
     )
     source = TextSource(files, arguments.text_field, arguments.text_column)
-    return spread_encoding(
-        EncodingJob(tokenizer, source, options, arguments.threads),
-        arguments.out,
-        partial(text_launcher, arguments),
-        jobs=arguments.jobs or 1,
-        part_bytes=arguments.part_size,
-        progress=progress,
-    )
+    with signals_interrupt():
+        return spread_encoding(
+            EncodingJob(tokenizer, source, options, arguments.threads),
+            arguments.out,
+            partial(text_launcher, arguments),
+            jobs=arguments.jobs or 1,
+            part_bytes=arguments.part_size,
+            progress=progress,
+        )

@@ -152,11 +152,12 @@ def _spread(
     with exclusive_lock(folder / ".lock", str(folder)):
         try:
             parts = _planned(job, folder, jobs, part_bytes)
+            at = launcher(folder / "launcher")
         except BaseException:
             if is_new:
                 shutil.rmtree(folder)
             raise
-        _run_parts(job, folder, parts, launcher(folder / "launcher"), progress)
+        _run_parts(job, folder, parts, at, progress)
         joined = join(parts)
         shutil.rmtree(folder)
     return joined

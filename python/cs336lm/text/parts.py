@@ -29,6 +29,7 @@ from cs336lm.text.tokenizer import EncodedFile, Tokenizer, encoded_file
 PLAN, TOKENIZER = "plan.json", "tokenizer.pickle"
 _FORMAT = "cs336lm parts 1"
 _LOCK_SECONDS = 0.2
+_MOST_OPEN = 250  # counts files at once
 
 
 class Part(NamedTuple):
@@ -154,6 +155,13 @@ class CountingJob(PartsJob):
     def join(self, folder: Path, parts: Sequence[Part], out: str) -> int:
         """Adds the counts of all parts; returns how many distinct pretokens there are."""
         paths = [result_file(folder, self.kind, number) for number in range(len(parts))]
+        level = 0
+        while len(paths) > _MOST_OPEN:
+            sums = []
+            for start in range(0, len(paths), _MOST_OPEN):
+                sums.append(folder / f"sum-{level}-{len(sums):05}.counts")
+                _bpe.add_counts(paths[start : start + _MOST_OPEN], sums[-1], Resources())
+            paths, level = sums, level + 1
         return _bpe.add_counts(paths, out, Resources())
 
 

@@ -59,7 +59,11 @@ pub fn join_files(
     let (good, unreadable) = readable(paths, options)?;
     let dtype = Dtype::for_max_id(tokenizer.vocab().max_id());
     // Places in parts are none in the inputs: nothing goes on from here, it is joined again.
-    let settings = || Ok(Value::from("joined"));
+    let settings = || {
+        let mut settings = options.settings(&good)?;
+        settings["input"] = Value::from("in parts");
+        Ok(settings)
+    };
     let (shards, position) = begin(&outputs, dtype, settings, options)?;
     shards.check()?;
     let sidecars = sidecar::begin(&outputs)?;
