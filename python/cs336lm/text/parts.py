@@ -157,7 +157,7 @@ class CountingJob(PartsJob):
         paths = [result_file(folder, self.kind, number) for number in range(len(parts))]
         level = 0
         while len(paths) > _MOST_OPEN:
-            sums = []
+            sums: list[Path] = []
             for start in range(0, len(paths), _MOST_OPEN):
                 sums.append(folder / f"sum-{level}-{len(sums):05}.counts")
                 _bpe.add_counts(paths[start : start + _MOST_OPEN], sums[-1], Resources())
