@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,10 +17,16 @@ from cs336lm import Tokenizer
 from cs336lm.cli.main import main
 from cs336lm.errors import UsageError
 from cs336lm.experiments.launchers.launcher import Place
-from cs336lm.experiments.launchers.local import LocalLauncher
 from cs336lm.experiments.spread import run_part, spread_counting, spread_encoding
 from cs336lm.text.options import EncodeOptions, TextSource
-from cs336lm.text.parts import CountingJob, EncodingJob, do_part, plan_parts
+from cs336lm.text.parts import (
+    CountingJob,
+    EncodingJob,
+    do_part,
+    is_done,
+    plan_parts,
+    write_plan,
+)
 from cs336lm.text.training import count_pretokens
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -34,7 +39,9 @@ TOKENIZER = Tokenizer(VOCAB, MERGES, [EOT, "<|x|>", "<|x|><|y|>"])
 PIECES = [b"the cat sat", b" ", b"\n", b"\n\n  ", EOT.encode(), EOT.encode()[:9], b"<|x|><|y|>"]
 PIECES += [b"<|x|>", b"\xff\xfe\x80", "żółć 漢字 ".encode(), b"12345", b"'ll ", b"\r\n", b"aaaa"]
 
-contents = st.lists(st.sampled_from(PIECES), max_size=50).map(b"".join)
+pieces = st.sampled_from(PIECES)
+few, many = st.lists(pieces, max_size=4), st.lists(pieces, min_size=12, max_size=50)
+contents = st.one_of(many, many, few).map(b"".join)
 kinds = st.sampled_from(["txt", "txt", "txt", "jsonl", "txt.gz", "jsonl.gz"])
 
 
@@ -97,8 +104,8 @@ def both_ways(
 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
-    files=st.lists(st.tuples(kinds, contents), min_size=1, max_size=4),
-    part_bytes=st.sampled_from([20, 100, 10_000]),
+    files=st.lists(st.tuples(kinds, contents), min_size=1, max_size=3),
+    part_bytes=st.sampled_from([15, 40, 150]),
     append_eot=st.booleans(),
     val_fraction=st.sampled_from([0.0, 0.4, 1.0]),
     shard_tokens=st.sampled_from([None, None, 30, 200]),
@@ -116,8 +123,8 @@ def test_parts_are_one_process_byte_for_byte(
 
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
-    files=st.lists(st.tuples(kinds, contents), min_size=1, max_size=4),
-    part_bytes=st.sampled_from([20, 100, 10_000]),
+    files=st.lists(st.tuples(kinds, contents), min_size=1, max_size=3),
+    part_bytes=st.sampled_from([15, 40, 150]),
     pattern=st.sampled_from(["gpt2", "gpt4", r"\w+|\W"]),
 )
 def test_counts_in_parts_are_one_process_byte_for_byte(
@@ -388,17 +395,23 @@ def test_a_failing_part_says_why(corpus: Path, capsys: pytest.CaptureFixture[str
 
 def test_two_tasks_at_one_part_do_it_once(corpus: Path) -> None:
     """A task that a dead driver left behind, and the same task of the next driver."""
+    from cs336lm.files import exclusive_lock
 
-    class Twice(LocalLauncher):
-        def run(self, function, tasks):
-            again = [task for task in tasks for _ in range(2)]
-            return super().run(partial(run_part), again)
-
-    job = EncodingJob(
-        TOKENIZER, TextSource(["a.txt", "b.jsonl"]), EncodeOptions(val_fraction=0.2), 1
-    )
-    spread_encoding(job, "twice.npy", lambda _: Twice(2, gpus=[]), part_bytes=6000)
-    assert same_as_one(corpus, "twice")
+    folder = corpus / "folder"
+    folder.mkdir()
+    job = EncodingJob(TOKENIZER, TextSource(["a.txt"]), EncodeOptions(), 1)
+    write_plan(folder, job, plan_parts(job, 1000))
+    command = [sys.executable, "-m", "cs336lm.text.parts", str(folder), "0"]
+    with exclusive_lock(folder / "00000.lock", "the part"):
+        second = subprocess.Popen(command)
+        with pytest.raises(subprocess.TimeoutExpired):
+            second.wait(1.5)
+        assert not is_done(folder, job.kind, 0)
+    assert second.wait(60) == 0
+    assert is_done(folder, job.kind, 0)
+    before = (folder / "00000.npy").stat().st_mtime_ns
+    do_part(folder, 0)
+    assert (folder / "00000.npy").stat().st_mtime_ns == before
 
 
 def test_an_interrupted_task_is_killed(corpus: Path) -> None:
