@@ -431,3 +431,12 @@ def test_nothing_heavy_is_imported(corpus: Path) -> None:
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert ended.returncode == 0, ended.stderr
+
+
+def test_no_file_beside_an_output_is_touched(corpus: Path) -> None:
+    """Lengths of documents are written for parts alone."""
+    (corpus / "x.documents").write_text("mine")
+    assert main(["tokenize", *TOKENIZE, "--out", "x.npy"]) == 0
+    assert main(["tokenize", *TOKENIZE, "--jobs", "1", "--out", "x.npy"]) == 0
+    assert same_as_one(corpus, "x")
+    assert (corpus / "x.documents").read_text() == "mine"

@@ -19,7 +19,7 @@ const MAGIC: &[u8; ENTRY] = b"cs336lm docs v1\n";
 const ENTRY: usize = 16;
 
 /// Whether the file is one of these.
-pub fn is_one(path: &Path) -> bool {
+fn is_one(path: &Path) -> bool {
     let mut magic = [0; ENTRY];
     let read = File::open(path).and_then(|mut file| file.read_exact(&mut magic));
     read.is_ok() && magic == *MAGIC
@@ -32,8 +32,14 @@ pub struct DocumentsWriter {
 
 impl DocumentsWriter {
     /// # Errors
-    /// The file cannot be created.
+    /// The file cannot be created, or another is there.
     pub fn create(path: &Path) -> Result<Self> {
+        if path.exists() && !is_one(path) {
+            let path = path.display();
+            return Err(Error::invalid(format!(
+                "{path}: was not written by this program; move it"
+            )));
+        }
         let file = AtomicFile::create(path)?;
         write_all_at(file.file(), MAGIC, 0).map_err(|error| Error::io(path, error))?;
         Ok(Self { file })

@@ -20,7 +20,7 @@ use super::ownership;
 use super::shards::Shards;
 use super::sidecar::{self, EncodeStats};
 use super::split::{DocumentPart, Split, TRAIN};
-use super::{begin, readable};
+use super::start::{begin, readable};
 use crate::encode::encoder::Tokenizer;
 use crate::error::{Error, Result};
 use crate::files::input::Place;

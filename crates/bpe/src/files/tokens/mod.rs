@@ -23,6 +23,7 @@ mod ownership;
 mod shards;
 mod sidecar;
 mod split;
+mod start;
 
 use std::path::{Path, PathBuf};
 
@@ -35,17 +36,17 @@ pub use sidecar::{EncodeStats, InputStats, ShardStats};
 
 use crate::encode::encoder::Tokenizer;
 use crate::error::Result;
-use crate::files::input::{self, Source};
+use crate::files::input::Source;
 use crate::progress::{Phase, Progress};
 use crate::workers;
 use documents::DocumentsWriter;
 use job::Job;
 use journal::Journal;
-use ledger::{Ledger, Position};
+use ledger::Ledger;
 use npy::Dtype;
 use outputs::OutputPaths;
-use shards::Shards;
 use split::Split;
+use start::{begin, readable};
 
 /// Encodes `paths` one after another into the array `out`, by up to `options.threads` threads.
 /// The ids are those of [`Tokenizer::encode`] on each whole file, or on each record. Every file
@@ -129,44 +130,4 @@ pub fn check_output(paths: &[PathBuf], out: &Path, options: &EncodeOptions) -> R
     ownership::check_name(out)?;
     let (has_shards, has_val) = (options.shard_tokens.is_some(), options.val_fraction > 0.0);
     ownership::claim(&OutputPaths::new(out, has_shards, has_val), paths).map(drop)
-}
-
-/// The inputs to read, and those to leave out with the reason.
-fn readable(paths: &[PathBuf], options: &EncodeOptions) -> Result<(Vec<PathBuf>, Vec<String>)> {
-    if !options.skip_errors {
-        return Ok((paths.to_vec(), Vec::new()));
-    }
-    let (mut good, mut bad) = (Vec::new(), Vec::new());
-    for path in paths {
-        match input::check(path, &options.fields) {
-            Ok(()) => good.push(path.clone()),
-            Err(error) => bad.push(error.to_string()),
-        }
-    }
-    Ok((good, bad))
-}
-
-/// The files to write to, and where to begin in the input: at its start, or where an interrupted
-/// job stopped.
-fn begin(
-    outputs: &OutputPaths,
-    dtype: Dtype,
-    settings: impl FnOnce() -> Result<Value>,
-    options: &EncodeOptions,
-) -> Result<(Shards, Position)> {
-    let has_val = options.val_fraction > 0.0;
-    if options.shard_tokens.is_none() {
-        let shards = Shards::new(outputs.clone(), dtype, has_val, Vec::new(), None);
-        return Ok((shards, Position::default()));
-    }
-    let journal = Journal::new(outputs.journal(), settings()?);
-    let (sizes, position) = match options.resume {
-        true => journal.read()?.unwrap_or_default(),
-        false => Default::default(),
-    };
-    match sizes.is_empty() {
-        true => journal.remove()?,
-        false => journal.verify(outputs, dtype, &sizes)?,
-    }
-    Ok((Shards::new(outputs.clone(), dtype, has_val, sizes, Some(journal)), position))
 }

@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::documents;
 use super::journal;
 use super::npy;
 use super::outputs::OutputPaths;
@@ -64,8 +63,6 @@ fn check(outputs: &OutputPaths, inputs: &Inputs) -> Result<()> {
         }
         inputs.check_output(&sidecar, WRITER, is_sidecar)?;
     }
-    let documents = outputs.documents();
-    inputs.check_output(&documents, WRITER, documents::is_one)?;
     if outputs.is_sharded() {
         inputs.check_output(&journal, WRITER, is_journal)?;
     }
