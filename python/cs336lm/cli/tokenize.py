@@ -1,7 +1,9 @@
 """``cs336lm tokenize``: text files + tokenizer -> tokens.npy."""
 
+import argparse
 import sys
 import time
+from functools import partial
 
 from cs336lm.cli.options import (
     add_text_fields,
@@ -15,8 +17,11 @@ from cs336lm.cli.options import (
 )
 from cs336lm.cli.parser import parser_for
 from cs336lm.cli.progress import megabytes, progress_bars, speed
+from cs336lm.cli.spreading import SPREADING_HELP, add_spreading, is_spread, text_launcher
+from cs336lm.text.options import EncodeOptions, Progress, TextSource
+from cs336lm.text.tokenizer import EncodedFile, Tokenizer
 
-_EPILOG = """\
+_EPILOG = f"""\
 examples:
   cs336lm tokenize corpus.txt --tokenizer tokenizer/ --out tokens.npy
   cs336lm tokenize part-*.txt --tokenizer tokenizer/ --threads 8 --out tokens.npy
@@ -27,6 +32,9 @@ examples:
       --out tokens.npy
   cs336lm tokenize corpus.txt --tokenizer tokenizer/ --val-fraction 0.005 --out train.npy
   cs336lm tokenize huge.txt --tokenizer tokenizer/ --shard-tokens 100M --resume --out tokens.npy
+  cs336lm tokenize huge.txt more/ --tokenizer tokenizer/ --jobs 4 --out tokens.npy
+  cs336lm tokenize huge.txt --tokenizer tokenizer/ --launcher slurm --jobs 32 \\
+      --launcher-option timeout_min=60 --launcher-option cpus_per_task=8 --out tokens.npy
 
 --out becomes a one-dimensional array of uint16 (uint32 if the vocabulary needs it):
 np.load('tokens.npy', mmap_mode='r') opens it. tokens.json beside it names the tokenizer, the counts
@@ -41,7 +49,9 @@ so does an input, whatever it is called; links are followed and permissions kept
 writes an --out: it holds a lock on .tokens.lock beside it, which it removes. Arrays of an older job
 of the same --out that the new one does not write are removed at its end. With --resume an
 interrupted job goes on after its last finished shard, once it has read those that are finished and
-found them as it wrote them; a .gz or .zst file must be unpacked up to there."""
+found them as it wrote them; a .gz or .zst file must be unpacked up to there.
+
+{SPREADING_HELP}"""
 
 
 def main(argv: list[str]) -> int:
@@ -79,7 +89,11 @@ def main(argv: list[str]) -> int:
         default="stop",
         help="what to do with a file or a record that cannot be read or encoded (default: stop)",
     )
+    add_spreading(parser)
     arguments = parser.parse_args(argv)
+    in_parts = is_spread(arguments, parser)
+    if arguments.resume and in_parts:
+        parser.error("--resume is for one process: work in parts goes on by itself; leave it out")
     if arguments.resume and arguments.shard_tokens is None:
         parser.error("--resume needs --shard-tokens: a single file is written whole or not at all")
     if arguments.seed < 0:
@@ -91,17 +105,20 @@ def main(argv: list[str]) -> int:
     tokenizer = load_tokenizer(arguments.tokenizer, arguments)
     began = time.perf_counter()
     with progress_bars() as progress:
-        written = tokenizer.encode_files(
-            files,
-            arguments.out,
-            append_eot=arguments.append_eot,
-            val_fraction=arguments.val_fraction,
-            seed=arguments.seed,
-            shard_tokens=arguments.shard_tokens,
-            resume=arguments.resume,
-            skip_errors=arguments.on_error == "skip",
-            **read_options(arguments, progress),
-        )
+        if in_parts:
+            written = _in_parts(arguments, tokenizer, files, progress)
+        else:
+            written = tokenizer.encode_files(
+                files,
+                arguments.out,
+                append_eot=arguments.append_eot,
+                val_fraction=arguments.val_fraction,
+                seed=arguments.seed,
+                shard_tokens=arguments.shard_tokens,
+                resume=arguments.resume,
+                skip_errors=arguments.on_error == "skip",
+                **read_options(arguments, progress),
+            )
     seconds = time.perf_counter() - began
 
     for line in written.skipped:
@@ -114,3 +131,32 @@ def main(argv: list[str]) -> int:
     if written.val is not None:
         print(f"{written.val.tokens:,} tokens more, for validation: {written.val.path}")
     return 0
+
+
+def _in_parts(
+    arguments: argparse.Namespace,
+    tokenizer: Tokenizer,
+    files: list[str],
+    progress: Progress | None,
+) -> EncodedFile:
+    from cs336lm.cli.experiment import signals_interrupt
+    from cs336lm.experiments.spread import spread_encoding
+    from cs336lm.text.parts import EncodingJob
+
+    options = EncodeOptions(
+        arguments.append_eot,
+        arguments.val_fraction,
+        arguments.seed,
+        arguments.shard_tokens,
+        skip_errors=arguments.on_error == "skip",
+    )
+    source = TextSource(files, arguments.text_field, arguments.text_column)
+    with signals_interrupt():
+        return spread_encoding(
+            EncodingJob(tokenizer, source, options, arguments.threads),
+            arguments.out,
+            partial(text_launcher, arguments),
+            jobs=arguments.jobs or 1,
+            part_bytes=arguments.part_size,
+            progress=progress,
+        )

@@ -62,22 +62,25 @@ class TextSource:
         paths: one file or several, directories, patterns, or ``-``, as
             :func:`~cs336lm.text.inputs.input_files` takes them; ``paths`` then lists the files.
         text_field, text_column: see :class:`ReadOptions`.
+        range: which bytes of the only file, from one of its ``text_cuts`` to another; None for all.
 
     Raises:
         UsageError: no file is named, or nothing matches.
     """
 
-    __slots__ = ("paths", "text_column", "text_field")
+    __slots__ = ("paths", "range", "text_column", "text_field")
 
     def __init__(
         self,
         paths: Path | Iterable[Path],
         text_field: str | None = "text",
         text_column: str = "text",
+        range: tuple[int, int] | None = None,
     ) -> None:
         self.paths: Final[list[str]] = input_files(paths, text_field)
         self.text_field: Final = text_field
         self.text_column: Final = text_column
+        self.range: Final = range
 
 
 class Resources:
@@ -106,11 +109,21 @@ class Resources:
 class EncodeOptions:
     """How :meth:`~cs336lm.text.tokenizer.Tokenizer.encode_files` writes: see there.
 
+    ``documents`` also writes what it takes to join the array with others (``text/parts.py``).
+
     Raises:
         UsageError: a number is outside what it can be.
     """
 
-    __slots__ = ("append_eot", "resume", "seed", "shard_tokens", "skip_errors", "val_fraction")
+    __slots__ = (
+        "append_eot",
+        "documents",
+        "resume",
+        "seed",
+        "shard_tokens",
+        "skip_errors",
+        "val_fraction",
+    )
 
     def __init__(
         self,
@@ -120,6 +133,7 @@ class EncodeOptions:
         shard_tokens: int | None = None,
         resume: bool = False,
         skip_errors: bool = False,
+        documents: bool = False,
     ) -> None:
         if not 0 <= val_fraction <= 1:
             raise UsageError(f"val_fraction {val_fraction}: must be from 0 to 1")
@@ -129,6 +143,7 @@ class EncodeOptions:
         self.shard_tokens: Final = at_least("shard_tokens", shard_tokens)
         self.resume: Final = resume
         self.skip_errors: Final = skip_errors
+        self.documents: Final = documents
 
 
 def read_arguments(

@@ -71,6 +71,15 @@ class EncodedFile(NamedTuple):
     """What was left out, and why."""
 
 
+def encoded_file(written: _bpe.Written, out: Path) -> EncodedFile:
+    """What the core says that it has written to ``out``."""
+    dtype, counts, val_counts, skipped = written
+    path = os.fspath(out)
+    val_path = path.removesuffix(".npy") + ".val.npy"
+    val = None if val_counts is None else EncodedFile(*val_counts, dtype, val_path)
+    return EncodedFile(*counts, dtype, path, val, tuple(skipped))
+
+
 class Tokenizer:
     """A byte-level BPE tokenizer.
 
@@ -407,12 +416,7 @@ class Tokenizer:
         """
         source, resources = read_arguments(paths, **options)
         encode = EncodeOptions(append_eot, val_fraction, seed, shard_tokens, resume, skip_errors)
-        written = self._core.encode_files(source, out, encode, resources)
-        dtype, counts, val_counts, skipped = written
-        path = os.fspath(out)
-        val_path = path.removesuffix(".npy") + ".val.npy"
-        val = None if val_counts is None else EncodedFile(*val_counts, dtype, val_path)
-        return EncodedFile(*counts, dtype, path, val, tuple(skipped))
+        return encoded_file(self._core.encode_files(source, out, encode, resources), out)
 
     def count_tokens(
         self, paths: Path | Iterable[Path], **options: Unpack[ReadOptions]

@@ -38,7 +38,10 @@ mod _bpe {
     #[pymodule_export]
     use super::tokenizer::PyTokenizer;
     #[pymodule_export]
-    use super::training::{check_savable, count_pretokens, holds_json_lines, train_counts};
+    use super::training::{
+        add_counts, check_counts_output, check_savable, count_pretokens, holds_json_lines,
+        text_cuts, train_counts,
+    };
 
     #[pymodule_init]
     fn init(_module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -1,6 +1,7 @@
 //! The objects by which Python says what a job reads, what it may use and how it writes
 //! (`cs336lm.text.options`), as the crate's options.
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::thread::available_parallelism;
 
@@ -16,12 +17,18 @@ pub struct TextSource {
     pub paths: Vec<PathBuf>,
     text_field: Option<String>,
     text_column: String,
+    range: Option<(u64, u64)>,
 }
 
 impl TextSource {
     /// Where the text is in files of records.
     pub fn fields(&self) -> TextFields {
         TextFields { json: self.text_field.clone(), parquet: self.text_column.clone() }
+    }
+
+    /// The bytes to read of the only file, if not all.
+    pub fn range(&self) -> Option<Range<u64>> {
+        self.range.map(|(start, end)| start..end)
     }
 }
 
@@ -46,7 +53,8 @@ impl Resources<'_> {
 
     /// How to train on files, leaving out what occurs less often than `min_count`.
     pub fn training(&self, source: &TextSource, min_count: u64) -> TrainOptions {
-        TrainOptions { count: self.counting(min_count), fields: source.fields() }
+        let (fields, range) = (source.fields(), source.range());
+        TrainOptions { count: self.counting(min_count), fields, range }
     }
 }
 
@@ -59,6 +67,7 @@ pub struct EncodeOptions {
     pub shard_tokens: Option<u64>,
     pub resume: bool,
     pub skip_errors: bool,
+    pub documents: bool,
 }
 
 /// All cores that this process may use, unless a number is given.

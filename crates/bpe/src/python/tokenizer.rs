@@ -18,7 +18,9 @@ use super::stream::EncodeStream;
 use super::watch::{WORTH_WATCHING, encode_watched, watch};
 use crate::encode::encoder::Tokenizer;
 use crate::error::Result;
-use crate::files::tokens::{EncodeOptions, EncodeStats, count_tokens, encode_files};
+use crate::files::tokens::{
+    EncodeOptions, EncodeStats, Part, check_output, count_tokens, encode_files, join_files,
+};
 use crate::formats::{self, Extras, TokenizerParts};
 use crate::progress::Progress;
 use crate::text::pattern::Pattern;
@@ -31,6 +33,15 @@ const END_OF_TEXT: &str = "<|endoftext|>";
 
 /// Ids, bytes of text, documents.
 type Counts = (u64, u64, u64);
+
+/// (dtype, counts, those of validation, what was skipped).
+type Written = (&'static str, Counts, Option<Counts>, Vec<String>);
+
+fn written(stats: EncodeStats) -> Written {
+    let counts = |stats: &EncodeStats| (stats.tokens, stats.bytes, stats.documents);
+    let val = stats.val.as_deref().map(counts);
+    (stats.dtype, counts(&stats), val, stats.skipped)
+}
 
 #[pyclass(frozen, name = "Tokenizer", module = "cs336lm._bpe")]
 pub struct PyTokenizer {
@@ -182,32 +193,33 @@ impl PyTokenizer {
         out: PathBuf,
         options: options::EncodeOptions,
         resources: Resources<'_>,
-    ) -> PyResult<(&'static str, Counts, Option<Counts>, Vec<String>)> {
-        let separator = self.core.vocab().id(END_OF_TEXT.as_bytes());
-        if options.append_eot && separator.is_none() {
-            return Err(PyValueError::new_err(format!(
-                "append_eot: the tokenizer has no {END_OF_TEXT}; name it as a special token"
-            )));
-        }
-        let options = EncodeOptions {
-            threads: resources.threads(),
-            fields: source.fields(),
-            append_eot: separator.filter(|_| options.append_eot),
-            separator,
-            fingerprint: self.fingerprint()?.to_owned(),
-            val_fraction: options.val_fraction,
-            seed: options.seed,
-            shard_tokens: options.shard_tokens,
-            resume: options.resume,
-            skip_errors: options.skip_errors,
-            ..EncodeOptions::default()
-        };
+    ) -> PyResult<Written> {
+        let options = self.encode_options(&source, &options, &resources)?;
         let (core, paths) = (&self.core, &source.paths);
         let job = |progress: &Progress| encode_files(core, paths, &out, &options, progress);
-        let stats = watch(py, resources.progress.as_ref(), job)?;
-        let counts = |stats: &EncodeStats| (stats.tokens, stats.bytes, stats.documents);
-        let val = stats.val.as_deref().map(counts);
-        Ok((stats.dtype, counts(&stats), val, stats.skipped))
+        Ok(written(watch(py, resources.progress.as_ref(), job)?))
+    }
+
+    /// A watched job: arrays made apart, each with the indices of its files, become those that
+    /// `encode_files` writes. Without `parts` it only refuses what would be refused.
+    fn join_files(
+        &self,
+        py: Python<'_>,
+        source: TextSource,
+        parts: Option<Vec<(PathBuf, Vec<usize>)>>,
+        out: PathBuf,
+        options: options::EncodeOptions,
+        resources: Resources<'_>,
+    ) -> PyResult<Option<Written>> {
+        let options = self.encode_options(&source, &options, &resources)?;
+        let (core, paths) = (&self.core, &source.paths);
+        let part = |(array, files)| Part { array, files };
+        let parts = parts.map(|parts| parts.into_iter().map(part).collect::<Vec<_>>());
+        let job = |progress: &Progress| match &parts {
+            Some(parts) => join_files(core, paths, parts, &out, &options, progress).map(Some),
+            None => check_output(paths, &out, &options).map(|()| None),
+        };
+        Ok(watch(py, resources.progress.as_ref(), job)?.map(written))
     }
 
     /// A watched job. Returns (ids, bytes of text).
@@ -309,6 +321,36 @@ impl PyTokenizer {
         let TokenizerParts { vocab, special_tokens, pattern, extras, notes, .. } = parts;
         let core = Arc::new(Tokenizer::new(vocab, &special_tokens, pattern)?);
         Ok(Self { core, fingerprint: OnceLock::new(), extras, notes })
+    }
+
+    /// How files are written, for the core.
+    fn encode_options(
+        &self,
+        source: &TextSource,
+        options: &options::EncodeOptions,
+        resources: &Resources<'_>,
+    ) -> PyResult<EncodeOptions> {
+        let separator = self.core.vocab().id(END_OF_TEXT.as_bytes());
+        if options.append_eot && separator.is_none() {
+            return Err(PyValueError::new_err(format!(
+                "append_eot: the tokenizer has no {END_OF_TEXT}; name it as a special token"
+            )));
+        }
+        Ok(EncodeOptions {
+            threads: resources.threads(),
+            fields: source.fields(),
+            append_eot: separator.filter(|_| options.append_eot),
+            separator,
+            fingerprint: self.fingerprint()?.to_owned(),
+            val_fraction: options.val_fraction,
+            seed: options.seed,
+            shard_tokens: options.shard_tokens,
+            resume: options.resume,
+            skip_errors: options.skip_errors,
+            range: source.range(),
+            documents: options.documents,
+            ..EncodeOptions::default()
+        })
     }
 
     fn list_of_ids<'py>(

@@ -11,13 +11,13 @@ use super::options::{Resources, TextSource};
 use super::tokenizer::PyTokenizer;
 use super::watch::watch;
 use crate::encode::encoder::Tokenizer;
-use crate::files::input::{self, TextFields};
+use crate::files::input::{self, TextFields, cuts};
 use crate::formats::check_savable as check;
 use crate::progress::Progress;
 use crate::text::pattern::Pattern;
 use crate::text::special::SpecialTokens;
 use crate::train;
-use crate::train::count::{claim_counts, save_counts};
+use crate::train::count::{add_counts as add, claim_counts, save_counts};
 
 /// Counts text files into a counts file; returns how many distinct pretokens it holds.
 #[pyfunction]
@@ -47,6 +47,44 @@ pub fn count_pretokens(
 pub fn holds_json_lines(path: PathBuf, text_field: Option<String>) -> PyResult<bool> {
     let fields = TextFields { json: text_field, ..TextFields::default() };
     guard(|| input::holds_json_lines(&path, &fields))
+}
+
+/// Writes the sum of counts files into one; returns how many distinct pretokens it holds.
+#[pyfunction]
+pub fn add_counts(
+    py: Python<'_>,
+    paths: Vec<PathBuf>,
+    out: PathBuf,
+    resources: Resources<'_>,
+) -> PyResult<u64> {
+    watch(py, resources.progress.as_ref(), |progress: &Progress| add(&paths, &out, progress))
+}
+
+/// Refuses an output that `count_pretokens` would refuse.
+#[pyfunction]
+pub fn check_counts_output(py: Python<'_>, out: PathBuf, inputs: Vec<PathBuf>) -> PyResult<()> {
+    watch(py, None, |_: &Progress| claim_counts(&out, &inputs).map(drop))
+}
+
+/// Where each file may be divided into parts of about so many bytes: the end of each, or None.
+#[pyfunction]
+pub fn text_cuts(
+    py: Python<'_>,
+    source: TextSource,
+    part_bytes: usize,
+    special_tokens: Vec<Bound<'_, PyString>>,
+    pattern: &str,
+) -> PyResult<Vec<Option<Vec<u64>>>> {
+    let special = SpecialTokens::new(&strings(&special_tokens)?).map_err(to_usage_error)?;
+    let pattern = Pattern::parse(pattern).map_err(to_usage_error)?;
+    let fields = source.fields();
+    watch(py, None, |progress: &Progress| {
+        let cut = |path: &PathBuf| {
+            progress.check()?;
+            cuts(path, part_bytes, &pattern, &special, &fields)
+        };
+        source.paths.iter().map(cut).collect()
+    })
 }
 
 /// Refuses what no tokenizer's files could hold, before the work of training one.

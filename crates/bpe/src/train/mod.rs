@@ -13,6 +13,7 @@ mod pairs;
 mod partition;
 mod survey;
 
+use std::ops::Range;
 use std::path::PathBuf;
 
 pub use merging::Merge;
@@ -57,12 +58,14 @@ pub struct TrainOptions {
     pub count: CountOptions,
     /// Where the text is in files of records.
     pub fields: TextFields,
+    /// The bytes to read of the only file, if not all (`files::input::cuts`).
+    pub range: Option<Range<u64>>,
 }
 
 impl TrainOptions {
     /// Unbounded memory, and nothing left out.
     pub fn new(threads: usize) -> Self {
-        Self { count: CountOptions::new(threads), fields: TextFields::default() }
+        Self { count: CountOptions::new(threads), fields: TextFields::default(), range: None }
     }
 }
 
@@ -97,7 +100,8 @@ pub fn count_files(
     options: &TrainOptions,
     progress: &Progress,
 ) -> Result<Counts> {
-    let reading = SourceOptions { fields: options.fields.clone(), ..SourceOptions::default() };
+    let (fields, range) = (options.fields.clone(), options.range.clone());
+    let reading = SourceOptions { fields, range, ..SourceOptions::default() };
     let source = Source::open(paths, pattern, special, &reading)?;
     count_pretokens(&source, &options.count, progress)
 }

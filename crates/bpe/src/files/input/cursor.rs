@@ -119,7 +119,8 @@ impl Cursor {
         cutter: &Cutter,
     ) -> io::Result<Option<ChunkPlan>> {
         let offset = self.place.offset;
-        if offset == len {
+        let until = input.range.as_ref().map_or(len, |range| range.end);
+        if offset == until {
             return Ok(None);
         }
         let file = match &self.opened {
@@ -127,7 +128,7 @@ impl Cursor {
             _ => Arc::new(File::open(&input.path)?),
         };
         self.opened = Some(OpenFile::Positioned(Arc::clone(&file)));
-        let end = cutter.chunk_end(&file, offset, len)?;
+        let end = cutter.chunk_end(&file, offset, until)?;
         self.place.offset = end;
         let input_bytes = end - offset;
         let content = Content::InFile { file, len: input_bytes as usize };

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::compression::Compression;
@@ -34,6 +35,8 @@ pub struct InputFile {
     pub len: Option<u64>,
     pub file_type: FileType,
     pub compression: Option<Compression>,
+    /// The bytes to read, if not all: from one safe cut to another.
+    pub range: Option<Range<u64>>,
 }
 
 /// How a file holds its text.
@@ -90,7 +93,31 @@ impl InputFile {
                 file_type = FileType::JsonLines(field.clone());
             }
         }
-        Ok(Self { path: path.to_path_buf(), len, file_type, compression })
+        Ok(Self { path: path.to_path_buf(), len, file_type, compression, range: None })
+    }
+
+    /// How much is to be read, as far as that is known.
+    pub fn bytes_to_read(&self) -> Option<u64> {
+        self.range.as_ref().map(|range| range.end - range.start).or(self.len)
+    }
+
+    /// Leaves out what is outside `range`.
+    ///
+    /// # Errors
+    /// The file's bytes are not its text, or it ends before the range does.
+    pub fn restrict(&mut self, range: Range<u64>) -> Result<()> {
+        let path = self.path.display();
+        match self.len {
+            Some(len) if self.is_positioned() && range.start <= range.end && range.end <= len => {
+                self.range = Some(range);
+                Ok(())
+            }
+            Some(_) if self.is_positioned() => Err(Error::invalid(format!(
+                "{path}: does not hold the bytes {} to {}",
+                range.start, range.end
+            ))),
+            _ => Err(Error::invalid(format!("{path}: only plain text can be read in parts"))),
+        }
     }
 
     /// Whether a place in the text is one in the file.

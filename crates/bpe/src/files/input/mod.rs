@@ -23,6 +23,8 @@ mod parquet;
 mod stream;
 mod table;
 
+use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -54,13 +56,42 @@ pub struct SourceOptions {
     /// Whether to leave out what cannot be read, a record or the rest of a file, and say so in
     /// [`Chunk::skipped`], rather than fail.
     pub skip_errors: bool,
+    /// The bytes to read of the only file, if not all: between two of its [`cuts`].
+    pub range: Option<Range<u64>>,
 }
 
 impl Default for SourceOptions {
     fn default() -> Self {
         let fields = TextFields::default();
-        Self { fields, chunk_bytes: DEFAULT_CHUNK_BYTES, skip_errors: false }
+        Self { fields, chunk_bytes: DEFAULT_CHUNK_BYTES, skip_errors: false, range: None }
     }
+}
+
+/// Where a file may be divided into parts of about `part_bytes`, which may be read by different
+/// jobs without changing any result: the end of each part, the last one the file's. `None` if the
+/// file cannot be read in parts: it is no plain text, or is compressed or a pipe.
+///
+/// # Errors
+/// Those of [`Source::open`], and the file cannot be read.
+pub fn cuts(
+    path: &Path,
+    part_bytes: usize,
+    pattern: &Pattern,
+    special: &SpecialTokens,
+    fields: &TextFields,
+) -> Result<Option<Vec<u64>>> {
+    let input = InputFile::find(path, fields)?;
+    let Some(len) = input.len.filter(|_| input.is_positioned()) else { return Ok(None) };
+    let with_path = |error| Error::io(path, error);
+    let file = File::open(path).map_err(with_path)?;
+    let (pattern, special) = (pattern.clone(), special.clone());
+    let cutter = Cutter { pattern, special, chunk_bytes: part_bytes.max(1) };
+    let (mut ends, mut start) = (Vec::new(), 0);
+    while start < len {
+        start = cutter.chunk_end(&file, start, len).map_err(with_path)?;
+        ends.push(start);
+    }
+    Ok(Some(ends))
 }
 
 /// Looks at a file as [`Source::open`] does.
@@ -106,15 +137,23 @@ impl Source {
         options: &SourceOptions,
     ) -> Result<Self> {
         let find = |path: &PathBuf| InputFile::find(path, &options.fields);
-        let inputs = paths.iter().map(find).collect::<Result<_>>()?;
+        let mut inputs = paths.iter().map(find).collect::<Result<Vec<_>>>()?;
+        let mut cursor = Cursor::default();
+        if let Some(range) = options.range.clone() {
+            let [input] = &mut inputs[..] else {
+                return Err(Error::invalid("a range of bytes is one of a single file"));
+            };
+            cursor = Cursor::at(0, Place { offset: range.start, ..Place::default() });
+            input.restrict(range)?;
+        }
         let (pattern, special) = (pattern.clone(), special.clone());
         let cutter = Cutter { pattern, special, chunk_bytes: options.chunk_bytes.max(1) };
-        Ok(Self { inputs, skip_errors: options.skip_errors, cutter, cursor: Mutex::default() })
+        Ok(Self { inputs, skip_errors: options.skip_errors, cutter, cursor: Mutex::new(cursor) })
     }
 
     /// The size of all inputs, or 0 if one of them is a pipe, whose size nobody knows.
     pub fn total_bytes(&self) -> u64 {
-        self.inputs.iter().map(|input| input.len).sum::<Option<u64>>().unwrap_or(0)
+        self.inputs.iter().map(InputFile::bytes_to_read).sum::<Option<u64>>().unwrap_or(0)
     }
 
     /// The path of a file, by its index among those given.

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::documents::DocumentsWriter;
 use super::ledger::{EncodedChunk, Ledger};
 use super::npy::{Dtype, StoredIds};
 use super::options::EncodeOptions;
@@ -20,6 +21,7 @@ pub struct Job<'a> {
     pub tokenizer: &'a Tokenizer,
     pub source: &'a Source,
     pub shards: &'a Shards,
+    pub documents: Option<&'a DocumentsWriter>,
     pub options: &'a EncodeOptions,
     pub dtype: Dtype,
     pub ledger: Ledger,
@@ -60,6 +62,9 @@ impl Job<'_> {
         encoded.bytes = ids.into_bytes();
         for mut placed in self.ledger.submit(chunk.index, encoded) {
             self.shards.write(&mut placed)?;
+            if let Some(file) = self.documents {
+                file.write(placed.parts_before, &placed.documents)?;
+            }
             self.ledger.give_back(placed.bytes);
         }
         self.progress.advance(chunk.input_bytes)?;
@@ -78,7 +83,8 @@ impl Job<'_> {
         let from = ids.len();
         let skipped = self.encode(words, self.source.path(encoded.start.file), text, ids)?;
         let mut documents = split::documents(ids, from, self.options.separator, ends_document);
-        if self.options.val_fraction > 0.0 || !skipped.is_empty() {
+        let each_counts = self.options.val_fraction > 0.0 || self.documents.is_some();
+        if each_counts || !skipped.is_empty() {
             split::count_bytes(&mut documents, ids, from, self.tokenizer.vocab());
         } else if let Some(first) = documents.first_mut() {
             // All go to one side: which document has how many bytes does not matter.

@@ -64,6 +64,9 @@ pub struct PlacedChunk {
     pub bytes: Vec<u8>,
     pub spans: Vec<FileSpan>,
     pub closed: Vec<ClosedShard>,
+    pub documents: Vec<DocumentPart>,
+    /// How many parts of documents are before these.
+    pub parts_before: u64,
 }
 
 /// Adds up the counts of chunks, and says where their ids belong.
@@ -82,6 +85,8 @@ struct State {
     shard: usize,
     /// How many ids the open shard has, by side.
     in_shard: [u64; 2],
+    /// How many parts of documents were placed.
+    parts: u64,
     /// Handed in before their turn.
     waiting: BTreeMap<u64, EncodedChunk>,
     /// Buffers to be reused.
@@ -96,6 +101,7 @@ impl Ledger {
             shard: (position.tokens[TRAIN] / shard_tokens) as usize,
             in_shard: [position.tokens[TRAIN] % shard_tokens, 0],
             position,
+            parts: 0,
             waiting: BTreeMap::new(),
             free: Vec::new(),
             error: None,
@@ -202,7 +208,10 @@ impl Ledger {
         }
         state.position.file_bytes[file] += chunk.text_bytes;
         state.position.skipped.extend(chunk.skipped);
-        PlacedChunk { bytes: chunk.bytes, spans, closed }
+        let parts_before = state.parts;
+        state.parts += chunk.documents.len() as u64;
+        let (bytes, documents) = (chunk.bytes, chunk.documents);
+        PlacedChunk { bytes, spans, closed, documents, parts_before }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -9,8 +9,10 @@
 //! On the way documents may be split into training and validation (`split`), and the array into
 //! shards; a job with shards can be resumed (`journal`).
 
+mod documents;
 mod flusher;
 mod job;
+mod join;
 mod journal;
 mod ledger;
 mod measure;
@@ -21,27 +23,30 @@ mod ownership;
 mod shards;
 mod sidecar;
 mod split;
+mod start;
 
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+pub use join::{Part, join_files};
 pub use measure::count_tokens;
 pub use options::EncodeOptions;
 pub use sidecar::{EncodeStats, InputStats, ShardStats};
 
 use crate::encode::encoder::Tokenizer;
 use crate::error::Result;
-use crate::files::input::{self, Source};
+use crate::files::input::Source;
 use crate::progress::{Phase, Progress};
 use crate::workers;
+use documents::DocumentsWriter;
 use job::Job;
 use journal::Journal;
-use ledger::{Ledger, Position};
+use ledger::Ledger;
 use npy::Dtype;
 use outputs::OutputPaths;
-use shards::Shards;
 use split::Split;
+use start::{begin, readable};
 
 /// Encodes `paths` one after another into the array `out`, by up to `options.threads` threads.
 /// The ids are those of [`Tokenizer::encode`] on each whole file, or on each record. Every file
@@ -70,16 +75,33 @@ pub fn encode_files(
     let (pattern, special) = (tokenizer.pattern(), tokenizer.special_tokens());
     let source = Source::open(&paths, pattern, special, &options.source())?;
     let dtype = Dtype::for_max_id(tokenizer.vocab().max_id());
-    let (shards, position) = begin(&outputs, dtype, &paths, options, progress)?;
+    let settings = || options.settings(&paths);
+    let (shards, position) = begin(&outputs, dtype, settings, options, progress)?;
     shards.check()?;
     let sidecars = sidecar::begin(&outputs)?;
+    let documents = match options.documents {
+        true => Some(DocumentsWriter::create(&outputs.documents())?),
+        false => None,
+    };
 
     progress.begin(Phase::Encoding, source.total_bytes());
-    source.seek(position.chunk, &position.place, progress)?;
+    if position.chunk > 0 {
+        source.seek(position.chunk, &position.place, progress)?;
+    }
     let split = Split::new(options.val_fraction, options.seed);
     let shard_tokens = options.shard_tokens.unwrap_or(u64::MAX);
     let ledger = Ledger::new(position, shard_tokens, split, 4 * options.threads.max(1));
-    let job = Job { tokenizer, source: &source, shards: &shards, options, dtype, ledger, progress };
+    let (source, shards, documents) = (&source, &shards, documents);
+    let job = Job {
+        tokenizer,
+        source,
+        shards,
+        documents: documents.as_ref(),
+        options,
+        dtype,
+        ledger,
+        progress,
+    };
     std::thread::scope(|scope| {
         workers::start(scope, options.threads.saturating_sub(1), || job.work());
         job.work();
@@ -88,6 +110,7 @@ pub fn encode_files(
     let mut totals = last.resume_from.clone();
     totals.skipped.splice(0..0, unreadable);
     shards.close(last)?;
+    documents.map_or(Ok(()), DocumentsWriter::commit)?;
 
     let sizes = shards.sizes();
     let stats = sidecar::stats(tokenizer, options, dtype, &paths, &outputs, &sizes, totals);
@@ -99,43 +122,14 @@ pub fn encode_files(
     Ok(stats)
 }
 
-/// The inputs to read, and those to leave out with the reason.
-fn readable(paths: &[PathBuf], options: &EncodeOptions) -> Result<(Vec<PathBuf>, Vec<String>)> {
-    if !options.skip_errors {
-        return Ok((paths.to_vec(), Vec::new()));
-    }
-    let (mut good, mut bad) = (Vec::new(), Vec::new());
-    for path in paths {
-        match input::check(path, &options.fields) {
-            Ok(()) => good.push(path.clone()),
-            Err(error) => bad.push(error.to_string()),
-        }
-    }
-    Ok((good, bad))
-}
-
-/// The files to write to, and where to begin in the input: at its start, or where an interrupted
-/// job stopped.
-fn begin(
-    outputs: &OutputPaths,
-    dtype: Dtype,
-    paths: &[PathBuf],
-    options: &EncodeOptions,
-    progress: &Progress,
-) -> Result<(Shards, Position)> {
-    let has_val = options.val_fraction > 0.0;
-    if options.shard_tokens.is_none() {
-        let shards = Shards::new(outputs.clone(), dtype, has_val, Vec::new(), None);
-        return Ok((shards, Position::default()));
-    }
-    let journal = Journal::new(outputs.journal(), options.settings(paths)?);
-    let (finished, position) = match options.resume {
-        true => journal.read()?.unwrap_or_default(),
-        false => Default::default(),
-    };
-    match finished.is_empty() {
-        true => journal.remove()?,
-        false => journal.verify(outputs, dtype, &finished, progress)?,
-    }
-    Ok((Shards::new(outputs.clone(), dtype, has_val, finished, Some(journal)), position))
+/// Refuses, before any work, what [`encode_files`] and [`join_files`] would refuse.
+///
+/// # Errors
+/// An option that makes no sense, an output that is also an input, that was not written by this
+/// crate, or that another job is writing.
+pub fn check_output(paths: &[PathBuf], out: &Path, options: &EncodeOptions) -> Result<()> {
+    options.check(out)?;
+    ownership::check_name(out)?;
+    let (has_shards, has_val) = (options.shard_tokens.is_some(), options.val_fraction > 0.0);
+    ownership::claim(&OutputPaths::new(out, has_shards, has_val), paths).map(drop)
 }

@@ -1,6 +1,7 @@
 //! How files are encoded, and which of it decides the ids.
 
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -34,6 +35,10 @@ pub struct EncodeOptions {
     pub resume: bool,
     /// Leaves out what cannot be read or encoded, and says so in the sidecar, rather than fail.
     pub skip_errors: bool,
+    /// The bytes to read of the only file, if not all (`files::input::cuts`).
+    pub range: Option<Range<u64>>,
+    /// Writes `tokens.documents` beside the array, for [`join_files`](super::join_files).
+    pub documents: bool,
 }
 
 impl Default for EncodeOptions {
@@ -50,6 +55,8 @@ impl Default for EncodeOptions {
             shard_tokens: None,
             resume: false,
             skip_errors: false,
+            range: None,
+            documents: false,
         }
     }
 }
@@ -76,6 +83,9 @@ impl EncodeOptions {
         if self.shard_tokens == Some(0) {
             return Err(Error::invalid("shard_tokens 0: must be at least 1"));
         }
+        if self.documents && (self.val_fraction > 0.0 || self.shard_tokens.is_some()) {
+            return Err(Error::invalid("a part is one array: split and divide what is joined"));
+        }
         if self.resume && self.shard_tokens.is_none() {
             return Err(Error::invalid(
                 "resume: only a job with shards can be resumed; give shard_tokens",
@@ -90,6 +100,7 @@ impl EncodeOptions {
             fields: self.fields.clone(),
             chunk_bytes: self.chunk_bytes,
             skip_errors: self.skip_errors,
+            range: self.range.clone(),
         }
     }
 

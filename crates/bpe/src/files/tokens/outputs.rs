@@ -47,6 +47,11 @@ impl OutputPaths {
         self.beside(".resume.json")
     }
 
+    /// `tokens.documents`, if the array is a part of one to come.
+    pub fn documents(&self) -> PathBuf {
+        self.beside(".documents")
+    }
+
     /// The sides that the job writes.
     pub fn sides(&self) -> impl Iterator<Item = usize> {
         [TRAIN, VAL].into_iter().take(1 + usize::from(self.has_val))
@@ -82,6 +87,7 @@ impl OutputPaths {
     pub fn is_output(&self, name: &str) -> bool {
         let is_path = |path: PathBuf| path.file_name() == Some(OsStr::new(name));
         is_path(self.journal())
+            || is_path(self.documents())
             || self.sides().any(|side| {
                 is_path(self.sidecar(side))
                     || self.is_shard(OsStr::new(name), side)

@@ -20,6 +20,7 @@ use sha2::{Digest, Sha256};
 use super::counts::Counts;
 use super::ranked::{Ranked, Ranking};
 use super::sorted_run::{self, EntryReader, corrupt};
+use super::spill::SortedRunWriter;
 use crate::error::{Error, Result};
 use crate::files::atomic_file::AtomicFile;
 use crate::files::claim::{Claim, Inputs, remove_unfinished};
@@ -121,6 +122,43 @@ pub fn load_counts(
     max_memory: Option<u64>,
     progress: &Progress,
 ) -> Result<(Ranked, Pattern, SpecialTokens)> {
+    let mut ranking = Ranking::new(max_memory);
+    let mut bytes = 0u64;
+    let (pattern, special) = merge_files(paths, progress, |pretoken, count| {
+        if count < min_count {
+            return Ok(());
+        }
+        // No pair occurs more often than there are bytes, so that this bounds all sums to come.
+        let more = count.checked_mul(pretoken.len() as u64);
+        bytes = more.and_then(|more| bytes.checked_add(more)).ok_or_else(too_many_bytes)?;
+        ranking.push(pretoken, count, progress)
+    })?;
+    Ok((ranking.finish(progress)?, pattern, special))
+}
+
+/// Writes the sum of several counts files into one, as counting all their texts would; returns how
+/// many pretokens it holds. The sum waits on the disk.
+///
+/// # Errors
+/// Those of [`load_counts`], [`claim_counts`] and [`save_counts`].
+pub fn add_counts(paths: &[PathBuf], out: &Path, progress: &Progress) -> Result<u64> {
+    let _claim = claim_counts(out, paths)?;
+    let mut run = SortedRunWriter::create()?;
+    let (pattern, special) =
+        merge_files(paths, progress, |pretoken, count| run.push(pretoken, count, progress))?;
+    let counts = Counts::Disk(run.finish()?);
+    let pretokens = counts.len();
+    save_counts(out, counts, &pattern, &special, progress)?;
+    Ok(pretokens)
+}
+
+/// Calls `visit` with each pretoken of all files, in ascending order, and the sum of its counts;
+/// returns the pattern and the special tokens that all were counted with.
+fn merge_files(
+    paths: &[PathBuf],
+    progress: &Progress,
+    mut visit: impl FnMut(&[u8], u64) -> Result<()>,
+) -> Result<(Pattern, SpecialTokens)> {
     let Some(first_path) = paths.first() else {
         return Err(Error::invalid("no counts files given: name at least one"));
     };
@@ -133,17 +171,8 @@ pub fn load_counts(
     for (path, header) in paths.iter().zip(&headers) {
         check_same(first_path, &headers[0], path, header)?;
     }
-    let mut ranking = Ranking::new(max_memory);
-    let mut bytes = 0u64;
-    let merged = sorted_run::merge(&mut readers, progress, |pretoken, count| {
-        if count < min_count {
-            return Ok(());
-        }
-        // No pair occurs more often than there are bytes, so that this bounds all sums to come.
-        let more = count.checked_mul(pretoken.len() as u64);
-        bytes = more.and_then(|more| bytes.checked_add(more)).ok_or_else(too_many_bytes)?;
-        Ok(ranking.push(pretoken, count, progress)?)
-    });
+    let merged =
+        sorted_run::merge(&mut readers, progress, |pretoken, count| Ok(visit(pretoken, count)?));
     merged.map_err(|failure| match failure {
         CountsFileError::Other(error) => error,
         CountsFileError::File(index, error) => unreadable(&paths[index], error),
@@ -153,7 +182,7 @@ pub fn load_counts(
     }
     let pattern = Pattern::parse(&headers[0].pattern)?;
     let special = SpecialTokens::new(&headers[0].special_tokens)?;
-    Ok((ranking.finish(progress)?, pattern, special))
+    Ok((pattern, special))
 }
 
 /// The error for counts that no text can have, and whose sums would not fit into 64 bits.

@@ -26,7 +26,7 @@ use crate::text::pattern::Pattern;
 use crate::text::special::{Segment, SpecialTokens};
 use crate::workers;
 pub use counts::Counts;
-pub use counts_file::{claim_counts, load_counts, save_counts};
+pub use counts_file::{add_counts, claim_counts, load_counts, save_counts};
 pub use options::CountOptions;
 pub use pretoken_counts::PretokenCounts;
 pub use ranked::Ranked;
