@@ -73,3 +73,13 @@ def test_half_precision(dtype):
     (grad,) = torch.autograd.grad(ours.sum(), x)
     assert grad.dtype == dtype
     assert grad.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_gradient_of_an_open_gate_does_not_cancel(dtype):
+    """Where the gate is wide open the unit is linear: the gradient is that of gate times up."""
+    gate = torch.linspace(8, 60, 101, dtype=dtype)
+    up = torch.full_like(gate, 3.0)
+    gate_up = torch.cat((gate, up)).requires_grad_()
+    (gradient,) = torch.autograd.grad(gated_silu(gate_up).sum(), gate_up)
+    torch.testing.assert_close(gradient[:101].float(), up.float(), rtol=0.01, atol=0)

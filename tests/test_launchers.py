@@ -2,15 +2,20 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 from functools import partial
 
+import cloudpickle
 import pytest
 from cs336lm.errors import UsageError
 from cs336lm.experiments.launchers.launcher import ATTEMPTS, TaskDied
 from cs336lm.experiments.launchers.local import LocalLauncher, visible_gpus
 from cs336lm.experiments.launchers.table import LAUNCHERS
+
+# A worker does not find this file: functions go to it whole, not by name.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 def square(number, place):

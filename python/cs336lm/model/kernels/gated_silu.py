@@ -47,7 +47,8 @@ class _GatedSilu(torch.autograd.Function):
         d_gate, d_up = gradient.chunk(2, dim=-1)
         s = torch.sigmoid(gate)
         torch.mul(gate, s, out=d_up)
-        # s (1 + g (1 - s)) = s + g s - (g s) s
-        torch.add(s, d_up, out=d_gate).addcmul_(d_up, s, value=-1).mul_(up).mul_(dy)
+        # s (1 + g (1 - s)) = s + (g s) (1 - s). Multiplied out, two large terms would cancel where
+        # the gate is wide open: in bfloat16 6 % of the gradient at g = 15.
+        torch.addcmul(s, d_up, 1 - s, out=d_gate).mul_(up).mul_(dy)
         d_up.mul_(dy)
         return gradient
