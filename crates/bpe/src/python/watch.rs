@@ -82,7 +82,7 @@ pub fn encode_watched(
     };
     match text.len() {
         ..WORTH_RELEASING => guard(ids),
-        ..WORTH_WATCHING => py.detach(|| guard(ids)),
+        WORTH_RELEASING..WORTH_WATCHING => py.detach(|| guard(ids)),
         _ => watch(py, None, |progress: &Progress| progress.watched(ids)),
     }
 }
