@@ -36,6 +36,19 @@ def test_states(tmp_path):
         assert read_run(stopped).state == "training"
 
 
+def test_a_run_of_so_many_seconds_is_done_at_its_lowest_rate(tmp_path, capsys):
+    budget = {"steps": None, "max_seconds": 60.0}
+    low = make_config(tmp_path).resolved(40).optim.min_lr
+    make_run(tmp_path / "done", rising([6, 110], lr=low), **budget)
+    make_run(tmp_path / "late", rising([6, 120], lr=0.01), **budget)
+    make_run(tmp_path / "stopped", rising([6, 110], lr=0.01), **budget)
+    assert main(["runs", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    states = [line.split()[1] for line in shown.splitlines()[2:]]
+    assert states == ["done", "done", "stopped"]
+    assert " 110 " in shown
+
+
 def test_finds_runs_inside_of_folders_but_not_inside_of_runs(tmp_path):
     a = make_run(tmp_path / "a", [])
     b = make_run(tmp_path / "sweeps" / "lr" / "runs" / "b", [])
@@ -47,8 +60,8 @@ def test_finds_runs_inside_of_folders_but_not_inside_of_runs(tmp_path):
 def test_differences_are_those_of_the_configurations(tmp_path):
     a = read_run(make_run(tmp_path / "a", []))
     b = read_run(make_run(tmp_path / "b", [], seed=3))
-    assert differences([a, b]) == {"train.seed": [0, 3]}
-    assert differences([a, a]) == {}
+    assert differences([a.config, b.config]) == {"train.seed": [0, 3]}
+    assert differences([a.config, a.config]) == {}
 
 
 def test_losses_between_records(tmp_path):

@@ -38,7 +38,7 @@ def main(argv: list[str]) -> int:
     from cs336lm.experiments.tables import Table
 
     runs = [read_run(path) for path in arguments.runs]
-    differ, figures = differences(runs), compared(runs)
+    differ, figures = differences([run.config for run in runs]), compared(runs)
     if arguments.json:
         fields = {name: [_plain(v) for v in values] for name, values in differ.items()}
         print_json({"runs": arguments.runs, "config": fields, "figures": figures})

@@ -77,6 +77,11 @@ _ORDERS: dict[str, Callable[[RunSummary], Any]] = {
 }
 
 
+def _steps(run: RunSummary) -> str:
+    steps = run.config.train.steps
+    return f"{run.step:,}" if steps is None else f"{run.step:,}/{steps:,}"
+
+
 def _as_object(run: RunSummary) -> dict[str, object]:
     return {
         "run": str(run.path),
@@ -99,7 +104,7 @@ def _table(runs: list[RunSummary]) -> str:
         [
             str(run.path),
             run.state,
-            f"{run.step:,}/{run.config.train.steps:,}",
+            _steps(run),
             f"{run.tokens:,}",
             duration(run.seconds),
             number(run.last("train_loss")),

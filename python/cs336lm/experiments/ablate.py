@@ -14,6 +14,7 @@ from cs336lm.errors import UsageError
 from cs336lm.experiments.comparison import Group, p_value
 from cs336lm.experiments.space import Overrides, with_overrides
 from cs336lm.experiments.tables import Table, number, parameters
+from cs336lm.model.accounting import FEED_FORWARD_MATRICES
 from cs336lm.training.config import Config
 
 BASELINE = "baseline"
@@ -40,13 +41,10 @@ def _network(ffn: str) -> Callable[[Config], Overrides]:
     """Another feed-forward network, as wide as gives it the baseline's number of parameters."""
 
     def overrides(base: Config) -> Overrides:
-        matrices = _MATRICES[base.model.ffn] / _MATRICES[ffn]
+        matrices = FEED_FORWARD_MATRICES[base.model.ffn] / FEED_FORWARD_MATRICES[ffn]
         return {"model.ffn": ffn, "model.d_ff": round(base.model.ffn_width * matrices)}
 
     return overrides
-
-
-_MATRICES = {"swiglu": 3, "silu": 2, "relu2": 2}
 
 
 def _times(field: str, factor: float, **fields: object) -> Callable[[Config], Overrides]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,6 +15,7 @@ from cs336lm.errors import UsageError
 from cs336lm.training.config import SECTIONS, Config
 from cs336lm.training.run_directory import RunDirectory
 from cs336lm.training.trackers.jsonl import read_metrics
+from cs336lm.training.trackers.tracker import Record
 
 State = Literal["training", "done", "stopped", "diverged", "not begun"]
 
@@ -27,7 +29,7 @@ class RunSummary:
     path: Path
     config: Config
     """Resolved, as the run trains with it."""
-    records: list[dict[str, Any]]
+    records: list[Record]
     environments: list[dict[str, Any]]
     """Of each start of the run, the first first."""
     state: State
@@ -54,22 +56,34 @@ class RunSummary:
 
     def last(self, figure: str) -> float | None:
         """The last value of a figure of metrics.jsonl that is a number."""
-        values = [r[figure] for r in self.records if r.get(figure) is not None]
+        values = values_of(self.records, figure)
         return values[-1] if values else None
 
     @property
     def best_val_loss(self) -> float | None:
         """The least validation loss."""
-        return min(
-            (r["val_loss"] for r in self.records if r.get("val_loss") is not None), default=None
-        )
+        return min(values_of(self.records, "val_loss"), default=None)
+
+
+def values_of(records: Sequence[Record], figure: str) -> list[float]:
+    """What a figure was, in order, in the records that have a number for it."""
+    return [record[figure] for record in records if record.get(figure) is not None]
+
+
+def lost_its_loss(records: Sequence[Record]) -> bool:
+    """Whether a loss was no number, which metrics.jsonl says by null: JSON has no NaN."""
+    return any(
+        name in record and record[name] is None
+        for record in records
+        for name in ("train_loss", "val_loss")
+    )
 
 
 def read_run(path: str | Path) -> RunSummary:
     """Reads a run directory. Raises ``ValueError`` naming what is wrong with it."""
     run = RunDirectory(path)
     config = run.load_config()
-    records = read_metrics(run.metrics_file) if run.metrics_file.exists() else []
+    records = read_metrics(run.metrics_file)
     return RunSummary(run.path, config, records, _environments(run), _state(run, config, records))
 
 
@@ -88,12 +102,12 @@ def _find(folder: Path, depth: int) -> Iterator[Path]:
                 yield from _find(inner, depth - 1)
 
 
-def differences(runs: Sequence[RunSummary]) -> dict[str, list[Any]]:
-    """The fields whose values are not the same in all runs: a value for each run."""
+def differences(configs: Sequence[Config]) -> dict[str, list[Any]]:
+    """The fields whose values are not the same in all configurations: a value for each."""
     found: dict[str, list[Any]] = {}
     for section, cls in SECTIONS.items():
         for field in dataclasses.fields(cls):
-            values = [getattr(getattr(run.config, section), field.name) for run in runs]
+            values = [getattr(getattr(config, section), field.name) for config in configs]
             if any(value != values[0] for value in values):
                 found[f"{section}.{field.name}"] = values
     return found
@@ -125,17 +139,23 @@ def _environments(run: RunDirectory) -> list[dict[str, Any]]:
     return [line for line in found if isinstance(line, dict)]
 
 
-def _state(run: RunDirectory, config: Config, records: list[dict[str, Any]]) -> State:
+def _state(run: RunDirectory, config: Config, records: list[Record]) -> State:
     try:
         run.refuse_if_in_use()
     except UsageError:
         return "training"
     if not records:
         return "not begun"
-    if any(
-        name in record and record[name] is None
-        for record in records
-        for name in ("train_loss", "val_loss")
-    ):
+    if lost_its_loss(records):
         return "diverged"
-    return "done" if records[-1]["step"] >= config.train.steps else "stopped"
+    return "done" if _used_its_budget(config, records[-1]) else "stopped"
+
+
+def _used_its_budget(config: Config, last: Record) -> bool:
+    if config.train.steps is not None:
+        return last["step"] >= config.train.steps
+    # A run of so many seconds ends a little before them, with a step at the lowest rate.
+    optim, seconds = config.optim, config.train.max_seconds
+    assert optim.min_lr is not None  # resolved
+    assert seconds is not None
+    return last.get("seconds", 0.0) >= seconds or last.get("lr", math.inf) <= optim.min_lr

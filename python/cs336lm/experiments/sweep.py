@@ -21,12 +21,12 @@ import hashlib
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from cs336lm.errors import UsageError
 from cs336lm.experiments.launchers.launcher import Launcher
 from cs336lm.experiments.results import Record, Results, result_record
+from cs336lm.experiments.runs import differences
 from cs336lm.experiments.search import Proposal, Search
 from cs336lm.experiments.space import Overrides, described, with_overrides
 from cs336lm.experiments.trial import Outcome, Trial, run_trial
@@ -35,14 +35,6 @@ from cs336lm.training.config import Config, dump_config, load_config, save_confi
 from cs336lm.training.data import open_data
 
 _LONGEST_NAME = 120
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A trial to be: a name for people, and what it changes."""
-
-    overrides: Overrides
-    name: str | None = None
 
 
 class Sweep:
@@ -155,16 +147,13 @@ class Sweep:
                     "sweep to go on with"
                 )
             return
-        before, now = load_config(self._base_file), self.base
-        for section in dataclasses.fields(Config):
-            old, new = getattr(before, section.name), getattr(now, section.name)
-            for field in dataclasses.fields(old):
-                was, asked = getattr(old, field.name), getattr(new, field.name)
-                if was != asked and (section.name, field.name) != ("train", "seed"):
-                    raise UsageError(
-                        f"{self.path} is a sweep over a base with {section.name}.{field.name}="
-                        f"{was}, not {asked}: name another --out for another base"
-                    )
+        found = differences([load_config(self._base_file), self.base])
+        found.pop("train.seed", None)
+        for name, (was, asked) in found.items():
+            raise UsageError(
+                f"{self.path} is a sweep over a base with {name}={was}, not {asked}: name another "
+                "--out for another base"
+            )
 
     def check(self, variants: Sequence[Overrides]) -> None:
         """Raises ``UsageError`` if one of ``variants`` is an impossible configuration."""
@@ -176,7 +165,9 @@ class Sweep:
 
     def _trial(self, proposal: Proposal, seed: int) -> Trial:
         name = trial_name(proposal.overrides, seed)
-        prunes = self._prune and proposal.number is not None and seed == self.seeds[0]
+        pruner = None
+        if self._prune and proposal.number is not None and seed == self.seeds[0]:
+            pruner = (self.journal, proposal.number)
         return Trial(
             name=name,
             overrides=proposal.overrides,
@@ -185,9 +176,7 @@ class Sweep:
             run=self.path / "runs" / name,
             log=self.path / "logs" / f"{name}.log",
             loss_bound=self.loss_bound,
-            pruner=(self.journal, proposal.number)
-            if prunes and proposal.number is not None
-            else None,
+            pruner=pruner,
         )
 
     def _write_config(self, trial: Trial) -> None:

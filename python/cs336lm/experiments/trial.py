@@ -14,14 +14,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from cs336lm.errors import UsageError
 from cs336lm.experiments.launchers.launcher import Place, TaskDied
+from cs336lm.experiments.runs import lost_its_loss, values_of
 from cs336lm.training.run_directory import RunDirectory
 from cs336lm.training.trackers.jsonl import read_metrics
+from cs336lm.training.trackers.tracker import Record
 
 _POLL_SECONDS = 0.2
 _SAVING_SECONDS = 120.0  # for a process that was asked to stop, and writes a checkpoint
@@ -63,7 +65,6 @@ class Outcome:
     seconds: float = 0.0
     message: str = ""
     """What the process said last, where it failed."""
-    extra: dict[str, Any] = field(default_factory=dict)
 
 
 def run_trial(trial: Trial, place: Place) -> Outcome:
@@ -86,7 +87,7 @@ def run_trial(trial: Trial, place: Place) -> Outcome:
             env=place.environment_of_process(),
         )
         ended = _watch(process, trial, run, place)
-    figures = figures_of(run)
+    figures = read_metrics(run.metrics_file)
     if ended is not None:
         return figures_with(figures, ended)
     status = process.returncode
@@ -119,7 +120,7 @@ def _watch(
         _end(process)
 
 
-def _changes(process: subprocess.Popen[bytes], run: RunDirectory) -> Iterator[list[dict[str, Any]]]:
+def _changes(process: subprocess.Popen[bytes], run: RunDirectory) -> Iterator[list[Record]]:
     """The run's records, now and then, as long as the process lives; [] where nothing is new."""
     seen = -1
     while True:
@@ -127,7 +128,7 @@ def _changes(process: subprocess.Popen[bytes], run: RunDirectory) -> Iterator[li
             process.wait(_POLL_SECONDS)
             return
         size = run.metrics_file.stat().st_size if run.metrics_file.exists() else 0
-        yield figures_of(run) if size != seen else []
+        yield read_metrics(run.metrics_file) if size != seen else []
         seen = size
 
 
@@ -152,33 +153,21 @@ def _wait_until_free(run: RunDirectory, stopping: Callable[[], bool]) -> None:
             time.sleep(_POLL_SECONDS)
 
 
-def figures_of(run: RunDirectory) -> list[dict[str, Any]]:
-    """The records of a run, of which there may be none yet."""
-    return read_metrics(run.metrics_file) if run.metrics_file.exists() else []
-
-
-def has_diverged(records: list[dict[str, Any]], bound: float) -> bool:
+def has_diverged(records: list[Record], bound: float) -> bool:
     """Whether a loss was no number, or a validation loss after the first is above ``bound``."""
-    for record in records:
-        for name in ("train_loss", "val_loss"):
-            if name in record and record[name] is None:  # JSON has no NaN
-                return True
-    return any(loss > bound for loss in _losses(records, "val_loss")[1:])
+    later = values_of(records, "val_loss")[1:]
+    return lost_its_loss(records) or any(loss > bound for loss in later)
 
 
-def _ended_without_norm(records: list[dict[str, Any]]) -> bool:
+def _ended_without_norm(records: list[Record]) -> bool:
     """Whether the last gradient was no number. By itself that is none: float16 skips such steps."""
     last = records[-1] if records else {}
     return "grad_norm" in last and last["grad_norm"] is None
 
 
-def _losses(records: list[dict[str, Any]], name: str) -> list[float]:
-    return [record[name] for record in records if record.get(name) is not None]
-
-
-def figures_with(records: list[dict[str, Any]], end: End, message: str = "") -> Outcome:
+def figures_with(records: list[Record], end: End, message: str = "") -> Outcome:
     """The outcome that ``records`` tell of a trial that ended as ``end``."""
-    val, train = _losses(records, "val_loss"), _losses(records, "train_loss")
+    val, train = values_of(records, "val_loss"), values_of(records, "train_loss")
     last = records[-1] if records else {}
     return Outcome(
         end=end,
@@ -199,7 +188,7 @@ def _last_line(log: Path, began: int) -> str:
     return lines[-1] if lines else "it said nothing"
 
 
-def _pruner(trial: Trial) -> Callable[[list[dict[str, Any]]], bool]:
+def _pruner(trial: Trial) -> Callable[[list[Record]], bool]:
     """Whether a trial is not worth going on with, by the validation losses of the others."""
     if trial.pruner is None:
         return lambda _: False
@@ -213,7 +202,7 @@ def _pruner(trial: Trial) -> Callable[[list[dict[str, Any]]], bool]:
     handle = optuna.trial.Trial(study, study.trials[number]._trial_id)
     told: set[int] = set()
 
-    def should_prune(records: list[dict[str, Any]]) -> bool:
+    def should_prune(records: list[Record]) -> bool:
         for record in records:
             step, loss = record["step"], record.get("val_loss")
             if loss is not None and step not in told:

@@ -206,7 +206,7 @@ def _variants(records: list[Record]) -> Table:
 
 
 def _changes(runs: Sequence[RunSummary]) -> Table | None:
-    differ = differences(runs) if len(runs) > 1 else {}
+    differ = differences([run.config for run in runs]) if len(runs) > 1 else {}
     differ.pop("train.seed", None)
     if not differ:
         return None
