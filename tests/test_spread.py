@@ -102,6 +102,20 @@ def both_ways(
     return everything_in(folder / "one"), everything_in(folder / "parts")
 
 
+def test_what_a_longer_set_left_goes_as_after_one_process(tmp_path):
+    long, short = write(tmp_path, [("txt", b"the cat sat\n" * 40), ("txt", b"the cat sat\n" * 5)])
+    (tmp_path / "parts").mkdir()
+    out = tmp_path / "parts" / "tokens.npy"
+    TOKENIZER.encode_files([long], out, shard_tokens=20)
+    older = len(everything_in(out.parent))
+    job = EncodingJob(TOKENIZER, TextSource([short]), EncodeOptions(shard_tokens=20), threads=1)
+    spread_encoding(job, str(out), HereLauncher, part_bytes=15)
+    TOKENIZER.encode_files([short], tmp_path / "tokens.npy", shard_tokens=20)
+    alone = {p.name: p.read_bytes() for p in tmp_path.glob("tokens*")}
+    assert everything_in(out.parent) == alone
+    assert len(alone) < older
+
+
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     files=st.lists(st.tuples(kinds, contents), min_size=1, max_size=3),

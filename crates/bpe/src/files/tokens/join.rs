@@ -11,16 +11,14 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::documents::DocumentsReader;
-use super::journal::Journal;
 use super::ledger::{EncodedChunk, Ledger};
 use super::npy::{self, Dtype};
 use super::options::EncodeOptions;
 use super::outputs::OutputPaths;
-use super::ownership;
 use super::shards::Shards;
 use super::sidecar::{self, EncodeStats};
 use super::split::{DocumentPart, Split, TRAIN};
-use super::start::{begin, readable};
+use super::start::{begin, claim, conclude, readable};
 use crate::encode::encoder::Tokenizer;
 use crate::error::{Error, Result};
 use crate::files::input::Place;
@@ -51,11 +49,7 @@ pub fn join_files(
     options: &EncodeOptions,
     progress: &Progress,
 ) -> Result<EncodeStats> {
-    options.check(out)?;
-    ownership::check_name(out)?;
-    let (has_shards, has_val) = (options.shard_tokens.is_some(), options.val_fraction > 0.0);
-    let outputs = OutputPaths::new(out, has_shards, has_val);
-    let _claims = ownership::claim(&outputs, paths)?;
+    let (outputs, claimed) = claim(paths, out, options)?;
     let (good, unreadable) = readable(paths, options)?;
     let dtype = Dtype::for_max_id(tokenizer.vocab().max_id());
     // Places in parts are none in the inputs: nothing goes on from here, it is joined again.
@@ -93,10 +87,7 @@ pub fn join_files(
 
     let sizes = shards.sizes();
     let stats = sidecar::stats(tokenizer, options, dtype, &good, &outputs, &sizes, totals);
-    sidecar::write(sidecars, &stats)?;
-    if ownership::is_journal(&outputs.journal()) {
-        Journal::new(outputs.journal(), Value::Null).remove()?;
-    }
+    conclude(&outputs, claimed, &sizes, sidecars, &stats)?;
     Ok(stats)
 }
 

@@ -27,8 +27,6 @@ mod start;
 
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
-
 pub use join::{Part, join_files};
 pub use measure::count_tokens;
 pub use options::EncodeOptions;
@@ -41,12 +39,10 @@ use crate::progress::{Phase, Progress};
 use crate::workers;
 use documents::DocumentsWriter;
 use job::Job;
-use journal::Journal;
 use ledger::Ledger;
 use npy::Dtype;
-use outputs::OutputPaths;
 use split::Split;
-use start::{begin, readable};
+use start::{begin, claim, conclude, readable};
 
 /// Encodes `paths` one after another into the array `out`, by up to `options.threads` threads.
 /// The ids are those of [`Tokenizer::encode`] on each whole file, or on each record. Every file
@@ -65,12 +61,8 @@ pub fn encode_files(
     options: &EncodeOptions,
     progress: &Progress,
 ) -> Result<EncodeStats> {
-    options.check(out)?;
-    ownership::check_name(out)?;
-    let (has_shards, has_val) = (options.shard_tokens.is_some(), options.val_fraction > 0.0);
-    let outputs = OutputPaths::new(out, has_shards, has_val);
     // To the end of the job.
-    let claimed = ownership::claim(&outputs, paths)?;
+    let (outputs, claimed) = claim(paths, out, options)?;
     let (paths, unreadable) = readable(paths, options)?;
     let (pattern, special) = (tokenizer.pattern(), tokenizer.special_tokens());
     let source = Source::open(&paths, pattern, special, &options.source())?;
@@ -114,11 +106,7 @@ pub fn encode_files(
 
     let sizes = shards.sizes();
     let stats = sidecar::stats(tokenizer, options, dtype, &paths, &outputs, &sizes, totals);
-    sidecar::write(sidecars, &stats)?;
-    if ownership::is_journal(&outputs.journal()) {
-        Journal::new(outputs.journal(), Value::Null).remove()?;
-    }
-    claimed.remove_older(&outputs, &sizes)?;
+    conclude(&outputs, claimed, &sizes, sidecars, &stats)?;
     Ok(stats)
 }
 
@@ -128,8 +116,5 @@ pub fn encode_files(
 /// An option that makes no sense, an output that is also an input, that was not written by this
 /// crate, or that another job is writing.
 pub fn check_output(paths: &[PathBuf], out: &Path, options: &EncodeOptions) -> Result<()> {
-    options.check(out)?;
-    ownership::check_name(out)?;
-    let (has_shards, has_val) = (options.shard_tokens.is_some(), options.val_fraction > 0.0);
-    ownership::claim(&OutputPaths::new(out, has_shards, has_val), paths).map(drop)
+    claim(paths, out, options).map(drop)
 }

@@ -1,6 +1,7 @@
-//! What a job begins with: the inputs that can be read, the files to write, the place to go on at.
+//! What a job begins with: its outputs to itself, the inputs that can be read, the files to write,
+//! the place to go on at; and what it ends with.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -9,10 +10,47 @@ use super::ledger::Position;
 use super::npy::Dtype;
 use super::options::EncodeOptions;
 use super::outputs::OutputPaths;
+use super::ownership::{self, Claimed};
 use super::shards::Shards;
+use super::sidecar::{self, EncodeStats};
 use crate::error::Result;
+use crate::files::atomic_file::AtomicFile;
 use crate::files::input;
 use crate::progress::Progress;
+
+/// The job's outputs, which are its own from here on.
+///
+/// # Errors
+/// An option that makes no sense, an output that is also an input, that was not written by this
+/// crate, or that another job is writing.
+pub fn claim(
+    paths: &[PathBuf],
+    out: &Path,
+    options: &EncodeOptions,
+) -> Result<(OutputPaths, Claimed)> {
+    options.check(out)?;
+    ownership::check_name(out)?;
+    let (has_shards, has_val) = (options.shard_tokens.is_some(), options.val_fraction > 0.0);
+    let outputs = OutputPaths::new(out, has_shards, has_val);
+    let claimed = ownership::claim(&outputs, paths)?;
+    Ok((outputs, claimed))
+}
+
+/// Writes the sidecars, once all arrays are there, so many ids in each shard, and removes what
+/// nobody needs any more: the journal, and what older jobs left.
+pub fn conclude(
+    outputs: &OutputPaths,
+    claimed: Claimed,
+    sizes: &[[u64; 2]],
+    sidecars: Vec<AtomicFile>,
+    stats: &EncodeStats,
+) -> Result<()> {
+    sidecar::write(sidecars, stats)?;
+    if ownership::is_journal(&outputs.journal()) {
+        Journal::new(outputs.journal(), Value::Null).remove()?;
+    }
+    claimed.remove_older(outputs, sizes)
+}
 
 /// The inputs to read, and those to leave out with the reason.
 pub fn readable(paths: &[PathBuf], options: &EncodeOptions) -> Result<(Vec<PathBuf>, Vec<String>)> {
