@@ -4,19 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cs336lm.cli.config_flags import hyphenated
-from cs336lm.cli.experiment import (
-    add_launching,
-    base_config,
-    launcher_from,
-    progress_line,
-    signals_interrupt,
-    status_of,
-    write_beside,
-)
-from cs336lm.cli.options import positive
-from cs336lm.cli.output import print_json
-from cs336lm.cli.parser import Parser, parser_for
+from cs336lm.cli.experiment import parse_trials, run_trials, show_trials, trials_parser
+from cs336lm.cli.parser import Parser
 
 _DESCRIPTION = """\
 Train a baseline, and the baseline with one thing changed, for each of a list of changes.
@@ -38,8 +27,7 @@ examples:
 
 def main(argv: list[str]) -> int:
     """Runs all variants and prints the table; 1 if one failed."""
-    arguments, given = _parser().parse_known_args(hyphenated(argv))
-    base = base_config("ablate", arguments.config, given)
+    arguments, base = parse_trials(_parser(), "ablate", argv)
 
     from cs336lm.experiments.ablate import ABLATIONS, ablation_table, variants_of
     from cs336lm.experiments.comparison import TEST, grouped
@@ -52,25 +40,15 @@ def main(argv: list[str]) -> int:
     sweep = Sweep(arguments.out, base, seeds=arguments.seeds, loss_bound=arguments.loss_bound)
     sweep.refuse_what_is_not_ours()
     sweep.check(list(variants.values()))
-    launcher = launcher_from(arguments, sweep.path)
-    with signals_interrupt():
-        records = sweep.run(FixedSearch(list(variants.values())), launcher, progress_line)
+    records = run_trials(sweep, FixedSearch(list(variants.values())), arguments)
     groups = grouped(records, variants)
-    table = ablation_table(groups)
-    write_beside(sweep.path / "table.md", table.as_markdown())
     first = {name: group.records[0]["run"] for name, group in groups.items() if group.records}
     curves = [read_curve(run, name) for name, run in first.items() if _has_metrics(run)]
     if curves:
         plot_curves(curves, sweep.path / "curves.png")
-    if arguments.json:
-        for name, group in groups.items():
-            for record in group.records:
-                print_json({"ablation": name, **record})
-    else:
-        print(table.as_text(), end="")
-        print(f"p: {TEST}, over {arguments.seeds} seeds" if arguments.seeds > 1 else _ONE_SEED)
-        print(f"{len(records)} trials: {sweep.path}")
-    return status_of(records, sweep.path)
+    named = [{"ablation": name, **r} for name, group in groups.items() for r in group.records]
+    test = f"p: {TEST}, over {arguments.seeds} seeds" if arguments.seeds > 1 else _ONE_SEED
+    return show_trials(sweep, named, ablation_table(groups), arguments, [test])
 
 
 _ONE_SEED = "one seed tells no difference from noise: --seeds 3 would"
@@ -86,20 +64,12 @@ def _parser() -> Parser:
 
     width = max(map(len, ABLATIONS))
     listed = "\n".join(f"  {name:<{width}}  {a.what}" for name, a in ABLATIONS.items())
-    parser = parser_for(
+    parser = trials_parser(
         "ablate",
         _DESCRIPTION.format(test=TEST, noise=NOISE),
         _EPILOG.replace("{list}", listed),
     )
-    add = parser.add_argument
-    add(
-        "--config",
-        type=Path,
-        metavar="FILE.toml",
-        help="the baseline; flags of `train` override it",
+    parser.add_argument(
+        "--only", metavar="NAME,NAME", help="some of the ablations below (default: all)"
     )
-    add("--out", required=True, type=Path, metavar="DIR", help="directory of the ablations")
-    add("--only", metavar="NAME,NAME", help="some of the ablations below (default: all)")
-    add("--seeds", type=positive, default=1, metavar="N", help="seeds a variant (default: 1)")
-    add_launching(parser)
     return parser

@@ -6,19 +6,9 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cs336lm.cli.config_flags import hyphenated
-from cs336lm.cli.experiment import (
-    add_launching,
-    base_config,
-    launcher_from,
-    progress_line,
-    signals_interrupt,
-    status_of,
-    write_beside,
-)
+from cs336lm.cli.experiment import parse_trials, run_trials, show_trials, trials_parser
 from cs336lm.cli.options import count, positive
-from cs336lm.cli.output import print_json
-from cs336lm.cli.parser import Parser, parser_for
+from cs336lm.cli.parser import Parser
 
 if TYPE_CHECKING:
     from cs336lm.experiments.comparison import Group
@@ -43,8 +33,7 @@ _LARGEST = 1024
 
 def main(argv: list[str]) -> int:
     """Runs all sizes and prints the table; 1 if one failed."""
-    arguments, given = _parser().parse_known_args(hyphenated(argv))
-    base = base_config("batch-sizes", arguments.config, given)
+    arguments, base = parse_trials(_parser(), "batch-sizes", argv)
 
     from cs336lm.experiments.batch_sizes import batch_size_variants
     from cs336lm.experiments.comparison import by_overrides
@@ -57,21 +46,11 @@ def main(argv: list[str]) -> int:
     largest = arguments.largest or _largest(sweep.base)
     variants = batch_size_variants(base, arguments.tokens, largest, arguments.rule)
     sweep.check(variants)
-    launcher = launcher_from(arguments, sweep.path)
-    with signals_interrupt():
-        records = sweep.run(FixedSearch(variants), launcher, progress_line)
+    records = run_trials(sweep, FixedSearch(variants), arguments)
     groups = by_overrides(records)
-    table = _table(groups)
-    write_beside(sweep.path / "table.md", table.as_markdown())
     if swept_fields(groups):
         plot_sweep(groups, sweep.path / "sweep.png")
-    if arguments.json:
-        for record in records:
-            print_json(record)
-    else:
-        print(table.as_text(), end="")
-        print(f"{len(records)} trials: {sweep.path}")
-    return status_of(records, sweep.path)
+    return show_trials(sweep, records, _table(groups), arguments)
 
 
 def _largest(base: Config) -> int:
@@ -106,23 +85,16 @@ def _table(groups: list[Group]) -> Table:
 
 
 def _parser() -> Parser:
-    parser = parser_for("batch-sizes", _DESCRIPTION, _EPILOG)
+    from cs336lm.experiments.batch_sizes import RULES
+
+    parser = trials_parser("batch-sizes", _DESCRIPTION, _EPILOG)
     add = parser.add_argument
-    add(
-        "--config",
-        type=Path,
-        metavar="FILE.toml",
-        help="the base configuration; flags of `train` override it",
-    )
-    add("--out", required=True, type=Path, metavar="DIR", help="directory of the trials")
     add("--tokens", required=True, type=count, metavar="N", help="tokens of each trial: 2M")
     add("--largest", type=positive, metavar="N", help="largest batch (default: what memory holds)")
     add(
         "--rule",
-        choices=("sqrt", "linear", "none"),
+        choices=tuple(RULES),
         default="sqrt",
         help="how learning rates grow with the batch (default: sqrt)",
     )
-    add("--seeds", type=positive, default=1, metavar="N", help="seeds a size (default: 1)")
-    add_launching(parser)
     return parser

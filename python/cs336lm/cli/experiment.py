@@ -5,15 +5,17 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cs336lm.cli.config_flags import add_config_flags, config_from_flags
+from cs336lm.cli.config_flags import add_config_flags, config_from_flags, hyphenated
 from cs336lm.cli.options import above_zero, positive
-from cs336lm.cli.parser import Parser
+from cs336lm.cli.output import print_json
+from cs336lm.cli.parser import Parser, parser_for
 from cs336lm.errors import UsageError
+from cs336lm.experiments.launchers.table import LAUNCHERS
 from cs336lm.files import atomic_write
 from cs336lm.model.presets import preset_tables
 from cs336lm.training.config import Config, config_from_tables, load_config
@@ -21,6 +23,9 @@ from cs336lm.training.config import Config, config_from_tables, load_config
 if TYPE_CHECKING:
     from cs336lm.experiments.launchers.launcher import Launcher
     from cs336lm.experiments.results import Record
+    from cs336lm.experiments.search import Search
+    from cs336lm.experiments.sweep import Sweep
+    from cs336lm.experiments.tables import Table
 
 
 def base_config(
@@ -34,13 +39,72 @@ def base_config(
     return config_from_flags(given, base if file is None else load_config(file, base))
 
 
-def add_launching(parser: Parser) -> None:
+def trials_parser(command: str, description: str, epilog: str) -> Parser:
+    """The parser of a command that runs trials: what all of them take."""
+    parser = parser_for(command, description, epilog)
+    add = parser.add_argument
+    add(
+        "--config",
+        type=Path,
+        metavar="FILE.toml",
+        help="the base configuration; flags of `train` override it",
+    )
+    add("--out", required=True, type=Path, metavar="DIR", help="directory of the trials")
+    add("--seeds", type=positive, default=1, metavar="N", help="seeds of each (default: 1)")
+    _add_launching(parser)
+    return parser
+
+
+def parse_trials(parser: Parser, command: str, argv: list[str]) -> tuple[Any, Config]:
+    """The flags of the command, and the base configuration that the others say."""
+    arguments, given = parser.parse_known_args(hyphenated(argv))
+    return arguments, base_config(command, arguments.config, given)
+
+
+def run_trials(sweep: Sweep, search: Search, arguments: argparse.Namespace) -> list[Record]:
+    """Runs what ``search`` proposes where the flags say; an interruption saves what runs."""
+    launcher = launcher_from(arguments, sweep.path)
+    with signals_interrupt():
+        return sweep.run(search, launcher, _progress_line)
+
+
+def show_trials(
+    sweep: Sweep,
+    records: list[Record],
+    table: Table,
+    arguments: argparse.Namespace,
+    notes: Iterable[str] = (),
+) -> int:
+    """Writes and prints the table, with ``notes`` below it, or the records as JSON.
+
+    Returns the command's exit status: 1, with a line that says where to look, if a trial failed.
+    """
+    with atomic_write(sweep.path / "table.md") as file:
+        file.write(table.as_markdown().encode())
+    if arguments.json:
+        for record in records:
+            print_json(record)
+    else:
+        print(table.as_text(), end="")
+        for note in (*notes, f"{len(records)} trials: {sweep.path}"):
+            print(note)
+    failed = sum(record["end"] == "failed" for record in records)
+    if failed:
+        print(
+            f"cs336lm: {failed} of {len(records)} trials failed, see {sweep.path / 'logs'}; the "
+            "same command runs them again",
+            file=sys.stderr,
+        )
+    return 1 if failed else 0
+
+
+def _add_launching(parser: Parser) -> None:
     """Adds the flags that say where trials run, and when one counts as diverged."""
     add = parser.add_argument
     add("--jobs", type=positive, default=1, metavar="N", help="trials at once (default: 1)")
     add(
         "--launcher",
-        choices=("local", "slurm", "ray"),
+        choices=tuple(LAUNCHERS),
         default="local",
         help="where trials run: processes of this machine (default), Slurm jobs, Ray tasks",
     )
@@ -63,8 +127,6 @@ def add_launching(parser: Parser) -> None:
 
 def launcher_from(arguments: argparse.Namespace, folder: Path) -> Launcher:
     """The launcher that the flags ask for; its own logs go into ``folder``/launcher."""
-    from cs336lm.experiments.launchers.table import LAUNCHERS
-
     options: dict[str, Any] = {}
     for text in arguments.launcher_option:
         name, equals, value = text.partition("=")
@@ -83,7 +145,7 @@ def _plain(value: str) -> Any:
     return value
 
 
-def progress_line(record: Record) -> None:
+def _progress_line(record: Record) -> None:
     """Says on stderr how a trial ended."""
     loss = "" if record["val_loss"] is None else f", validation loss {record['val_loss']:.4f}"
     why = f": {record['message']}" if "message" in record else ""
@@ -108,21 +170,3 @@ def signals_interrupt() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def write_beside(path: Path, text: str) -> None:
-    """Writes a file of the command's own directory, atomically."""
-    with atomic_write(path) as file:
-        file.write(text.encode())
-
-
-def status_of(records: list[Record], path: Path) -> int:
-    """The command's exit status: 1, with a line that says where to look, if a trial failed."""
-    failed = sum(record["end"] == "failed" for record in records)
-    if failed:
-        print(
-            f"cs336lm: {failed} of {len(records)} trials failed, see {path / 'logs'}; the same "
-            "command runs them again",
-            file=sys.stderr,
-        )
-    return 1 if failed else 0

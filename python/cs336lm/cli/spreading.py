@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cs336lm.cli.options import memory, positive
+from cs336lm.experiments.launchers.table import LAUNCHERS
 
 if TYPE_CHECKING:
     from cs336lm.experiments.launchers.launcher import Launcher
@@ -25,7 +26,7 @@ def add_spreading(parser: argparse.ArgumentParser) -> None:
     add("--jobs", type=positive, metavar="N", help="do the work in parts, N at once")
     add(
         "--launcher",
-        choices=("local", "slurm", "ray"),
+        choices=tuple(LAUNCHERS),
         help="where parts are done: processes of this machine (default), Slurm jobs, Ray tasks",
     )
     add(

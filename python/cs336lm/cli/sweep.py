@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from cs336lm.cli.config_flags import hyphenated
-from cs336lm.cli.experiment import (
-    add_launching,
-    base_config,
-    launcher_from,
-    progress_line,
-    signals_interrupt,
-    status_of,
-    write_beside,
-)
+from cs336lm.cli.experiment import parse_trials, run_trials, show_trials, trials_parser
 from cs336lm.cli.options import positive
-from cs336lm.cli.output import print_json
-from cs336lm.cli.parser import Parser, parser_for
+from cs336lm.cli.parser import Parser
 from cs336lm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -58,8 +48,7 @@ examples:
 
 def main(argv: list[str]) -> int:
     """Runs the sweep and says how each trial ended; 1 if one failed."""
-    arguments, given = _parser().parse_known_args(hyphenated(argv))
-    base = base_config("sweep", arguments.config, given)
+    arguments, base = parse_trials(_parser(), "sweep", argv)
 
     from cs336lm.experiments.comparison import by_overrides
     from cs336lm.experiments.space import parse_space
@@ -75,23 +64,11 @@ def main(argv: list[str]) -> int:
         prune=arguments.search == "tpe" and arguments.prune,
     )
     sweep.refuse_what_is_not_ours()
-    search = _search(arguments, space, sweep)
-    launcher = launcher_from(arguments, sweep.path)
-    with signals_interrupt():
-        records = sweep.run(search, launcher, progress_line)
+    records = run_trials(sweep, _search(arguments, space, sweep), arguments)
     groups = by_overrides(records)
-    table = sweep_table(groups)
-    write_beside(sweep.path / "table.md", table.as_markdown())
     if swept_fields(groups):
         plot_sweep(groups, sweep.path / "sweep.png")
-    if arguments.json:
-        for record in records:
-            print_json(record)
-    else:
-        print(table.as_text(), end="")
-        _print_edges(groups)
-        print(f"{len(records)} trials: {sweep.path}")
-    return status_of(records, sweep.path)
+    return show_trials(sweep, records, sweep_table(groups), arguments, _edges(groups))
 
 
 def sweep_table(groups: list[Group]) -> Table:
@@ -121,13 +98,13 @@ def sweep_table(groups: list[Group]) -> Table:
     return Table(headings, rows, texts=len(fields))
 
 
-def _print_edges(groups: list[Group]) -> None:
+def _edges(groups: list[Group]) -> Iterator[str]:
     from cs336lm.experiments.sweep_plot import edge_of_stability, swept_fields
 
     for field in swept_fields(groups):
         edge = edge_of_stability(groups, field)
         if edge is not None:
-            print(f"edge of stability: {field} between {edge[0]:g} and {edge[1]:g}")
+            yield f"edge of stability: {field} between {edge[0]:g} and {edge[1]:g}"
 
 
 def _search(arguments: argparse.Namespace, space: list[Dimension], sweep: Sweep) -> Search:
@@ -151,28 +128,14 @@ def _search(arguments: argparse.Namespace, space: list[Dimension], sweep: Sweep)
 
 
 def _parser() -> Parser:
-    parser = parser_for("sweep", _DESCRIPTION, _EPILOG)
+    parser = trials_parser("sweep", _DESCRIPTION, _EPILOG)
     add = parser.add_argument
-    add(
-        "--config",
-        type=Path,
-        metavar="FILE.toml",
-        help="the base configuration; flags of `train` override it",
-    )
     add(
         "--grid",
         action="append",
         required=True,
         metavar="FIELD=VALUES",
         help="a field and what to try; several --grid are combined",
-    )
-    add("--out", required=True, type=Path, metavar="DIR", help="directory of the sweep")
-    add(
-        "--seeds",
-        type=positive,
-        default=1,
-        metavar="N",
-        help="seeds a trial is run with (default: 1)",
     )
     add("--random", type=positive, metavar="N", help="try N points drawn at random")
     add("--search", choices=("tpe",), help="let Optuna choose each point by those before")
@@ -185,5 +148,4 @@ def _parser() -> Parser:
         metavar="N",
         help="of --random and --search (default: 0)",
     )
-    add_launching(parser)
     return parser
