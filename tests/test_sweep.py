@@ -18,7 +18,14 @@ from cs336lm.experiments.launchers.launcher import TaskDied
 from cs336lm.experiments.launchers.local import LocalLauncher
 from cs336lm.experiments.results import Results
 from cs336lm.experiments.search import FixedSearch, GridSearch, RandomSearch, TpeSearch
-from cs336lm.experiments.space import Listed, Range, parse_dimension, parse_space, with_overrides
+from cs336lm.experiments.space import (
+    Listed,
+    Range,
+    described,
+    parse_dimension,
+    parse_space,
+    with_overrides,
+)
 from cs336lm.experiments.sweep import Sweep, trial_name
 from cs336lm.experiments.sweep_plot import edge_of_stability
 from cs336lm.experiments.trial import Outcome
@@ -88,6 +95,11 @@ def test_values_that_are_possible_only_together():
         Config(), {"model.d_model": 36, "model.num_heads": 9, "model.d_ff": None}
     )
     assert (config.model.d_model, config.model.num_heads) == (36, 9)
+
+
+def test_values_for_people():
+    overrides = {"optim.betas": (0.9, 0.95), "train.compile": True, "model.d_ff": None}
+    assert described(overrides) == "optim.betas=0.9 0.95, train.compile=true, model.d_ff=None"
 
 
 def test_a_grid_is_every_combination():

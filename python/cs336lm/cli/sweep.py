@@ -73,25 +73,21 @@ def main(argv: list[str]) -> int:
 
 def sweep_table(groups: list[Group]) -> Table:
     """A row a combination of values: mean loss and spread over seeds, best first."""
-    from cs336lm.experiments.space import described
+    from cs336lm.experiments.space import shown
     from cs336lm.experiments.tables import Table, number, parameters
 
     fields = list(dict.fromkeys(name for group in groups for name in group.overrides))
     rows = []
     for group in sorted(groups, key=lambda g: (g.mean is None, g.mean)):
-        shown = [
-            described({f: group.overrides[f]}).partition("=")[2] if f in group.overrides else ""
-            for f in fields
-        ]
-        ends = {record["end"] for record in group.records} - {"done"}
+        values = [shown(group.overrides[f]) if f in group.overrides else "" for f in fields]
         rows.append(
             [
-                *shown,
+                *values,
                 number(group.mean),
                 number(group.spread),
                 str(len(group.records)),
                 parameters(group.records[0]["parameters"]),
-                ", ".join(sorted(ends)),
+                group.ends,
             ]
         )
     headings = [*fields, "val loss", "± seeds", "seeds", "parameters", ""]

@@ -33,6 +33,11 @@ class Group:
         return sum(r["diverged"] for r in self.records)
 
     @property
+    def ends(self) -> str:
+        """How seeds ended, but for those that are done."""
+        return ", ".join(sorted({record["end"] for record in self.records} - {"done"}))
+
+    @property
     def mean(self) -> float | None:
         """The mean loss; None if any seed has no loss: a mean of the lucky ones would flatter."""
         whole = len(self.losses) == len(self.records) and self.records

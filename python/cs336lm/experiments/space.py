@@ -111,14 +111,15 @@ def with_overrides(base: Config, overrides: Mapping[str, Any]) -> Config:
 
 def described(overrides: Mapping[str, Any]) -> str:
     """``optim.lr=0.001, model.d_ff=None``: one line for people."""
-    return ", ".join(f"{name}={_shown(value)}" for name, value in overrides.items())
+    return ", ".join(f"{name}={shown(value)}" for name, value in overrides.items())
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value for people."""
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, tuple | list):
-        return " ".join(map(_shown, value))
+        return " ".join(map(shown, value))
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

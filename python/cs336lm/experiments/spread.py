@@ -60,13 +60,7 @@ def run_part(task: PartTask, place: Place) -> None:
     command = [sys.executable, "-m", "cs336lm.text.parts", str(task.folder), str(task.number)]
     log = task.folder / f"{task.number:05}.log"
     with log.open("wb") as file:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=file,
-            env=place.environment_of_process(),
-        )
+        process = place.start(command, file)
         try:
             while process.poll() is None:
                 if place.stopping():

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from cs336lm.errors import UsageError
 from cs336lm.experiments.comparison import Group
 from cs336lm.experiments.figures import COLOURS, drawing_into
-from cs336lm.experiments.space import described
+from cs336lm.experiments.space import described, shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -153,9 +153,7 @@ def _scale(axes: Axes, field: str, groups: Sequence[Group], places: dict[str, fl
     axes.set_xlabel(field)
     values = [g.overrides[field] for g in groups if field in g.overrides]
     if not all(_is_number(value) for value in values):
-        named = {
-            places[repr(value)]: described({field: value}).partition("=")[2] for value in values
-        }
+        named = {places[repr(value)]: shown(value) for value in values}
         axes.set_xticks(list(named), labels=list(named.values()))
         return
     if min(values) > 0 and max(values) / min(values) >= _LOG_FROM:

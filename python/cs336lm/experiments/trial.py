@@ -79,13 +79,7 @@ def run_trial(trial: Trial, place: Place) -> Outcome:
     trial.log.parent.mkdir(parents=True, exist_ok=True)
     with trial.log.open("ab") as log:
         began = log.tell()
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env=place.environment_of_process(),
-        )
+        process = place.start(command, log)
         ended = _watch(process, trial, run, place)
     figures = read_metrics(run.metrics_file)
     if ended is not None:

@@ -8,9 +8,10 @@ write goes to a file system that all machines share.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+import subprocess
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import BinaryIO, Protocol, TypeVar
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -36,9 +37,15 @@ class Place:
     stopping: Callable[[], bool] = _never
     """Whether the work is to be saved and left now."""
 
-    def environment_of_process(self) -> dict[str, str]:
-        """All variables for a process that works here."""
-        return {**os.environ, **self.environment}
+    def start(self, command: Sequence[str], log: BinaryIO) -> subprocess.Popen[bytes]:
+        """A process that works here; all that it says goes into ``log``."""
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, **self.environment},
+        )
 
 
 class Launcher(Protocol):

@@ -76,28 +76,27 @@ class Section:
 
     @property
     def curves(self) -> list[Curve]:
-        """Of the runs that have losses, under their names; of a sweep the first seed of each."""
-        named = {run.path.resolve(): run.name for run in self.runs}
-        if self.records:
-            first = first_of_each(self.records)
-            named = {Path(r["run"]).resolve(): name for name, r in first.items()}
-        return [
-            read_curve(run.path, named[run.path.resolve()])
-            for run in self.runs
-            if run.path.resolve() in named and _has_losses(run)
-        ]
+        """Of the pictured runs that have losses."""
+        return [read_curve(run.path, name) for name, run in self._pictured if _has_losses(run)]
 
     @property
     def monitored(self) -> list[tuple[str, Monitored]]:
-        """What was seen inside the runs of ``curves``, by their names."""
-        chosen = {run.path.resolve() for run in self.runs}
-        if self.records:
-            chosen = {Path(r["run"]).resolve() for r in first_of_each(self.records).values()}
+        """What was seen inside the pictured runs, by the names of their directories."""
         return [
             (run.name, seen)
-            for run in self.runs
-            if run.path.resolve() in chosen and (seen := monitored_in(run.records)) is not None
+            for _, run in self._pictured
+            if (seen := monitored_in(run.records)) is not None
         ]
+
+    @property
+    def _pictured(self) -> list[tuple[str, RunSummary]]:
+        """The runs that are drawn, each under a name: of a sweep the first seed of a variant."""
+        if not self.records:
+            return [(run.name, run) for run in self.runs]
+        first = first_of_each(self.records)
+        named = {Path(record["run"]).resolve(): name for name, record in first.items()}
+        places = ((run.path.resolve(), run) for run in self.runs)
+        return [(named[place], run) for place, run in places if place in named]
 
     @property
     def progress(self) -> list[Progress]:
@@ -190,7 +189,6 @@ def _results(runs: Iterable[RunSummary]) -> Table:
 def _variants(records: list[Record]) -> Table:
     rows = []
     for group in by_overrides(records):
-        ends = {record["end"] for record in group.records} - {"done"}
         rows.append(
             [
                 described(group.overrides) or "baseline",
@@ -198,7 +196,7 @@ def _variants(records: list[Record]) -> Table:
                 number(group.mean),
                 number(group.spread),
                 str(len(group.records)),
-                ", ".join(sorted(ends)),
+                group.ends,
             ]
         )
     headings = ["variant", "parameters", "val loss", "± seeds", "seeds", ""]
