@@ -90,14 +90,16 @@ def _draw_panel(axes: Axes, field: str, groups: Sequence[Group], fields: Sequenc
     for index, (label, line) in enumerate(lines.items()):
         colour = "#0072B2" if many else COLOURS[index]
         line = sorted(line, key=lambda group: places[repr(group.overrides[field])])
-        whole = [group for group in line if group.mean is not None]
-        xs = [places[repr(group.overrides[field])] for group in whole]
-        means = [group.mean for group in whole]
-        below = [group.mean - min(group.losses) for group in whole if group.mean is not None]
-        above = [max(group.losses) - group.mean for group in whole if group.mean is not None]
+        points = [
+            (places[repr(group.overrides[field])], mean, group.losses)
+            for group in line
+            if (mean := group.mean) is not None
+        ]
+        below = [mean - min(losses) for _, mean, losses in points]
+        above = [max(losses) - mean for _, mean, losses in points]
         axes.errorbar(
-            xs,
-            means,  # type: ignore[arg-type]
+            [x for x, _, _ in points],
+            [mean for _, mean, _ in points],
             yerr=[below, above],
             color=colour,
             marker="o",
