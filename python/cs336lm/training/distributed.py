@@ -110,6 +110,14 @@ class World:
         dist.all_reduce(total)
         return total / self.size
 
+    def least(self, number: int, device: torch.device) -> int:
+        """The least of the processes' numbers."""
+        if self.size == 1:
+            return number
+        least = torch.tensor(number, device=device)
+        dist.all_reduce(least, op=dist.ReduceOp.MIN)
+        return int(least.item())
+
 
 class FirstSays:
     """Numbers that the first process decides for all of them; every process must ask.
