@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::journal::Journal;
+use super::journal::{FinishedShard, Journal};
 use super::ledger::Position;
 use super::npy::Dtype;
 use super::options::EncodeOptions;
@@ -36,12 +36,11 @@ pub fn claim(
     Ok((outputs, claimed))
 }
 
-/// Writes the sidecars, once all arrays are there, so many ids in each shard, and removes what
-/// nobody needs any more: the journal, and what older jobs left.
+/// Writes the sidecars, once all arrays are there, and removes what nobody needs any more: the journal, and what older jobs left.
 pub fn conclude(
     outputs: &OutputPaths,
     claimed: Claimed,
-    sizes: &[[u64; 2]],
+    finished: &[FinishedShard],
     sidecars: Vec<AtomicFile>,
     stats: &EncodeStats,
 ) -> Result<()> {
@@ -49,7 +48,7 @@ pub fn conclude(
     if ownership::is_journal(&outputs.journal()) {
         Journal::new(outputs.journal(), Value::Null).remove()?;
     }
-    claimed.remove_older(outputs, sizes)
+    claimed.remove_older(outputs, finished)
 }
 
 /// The inputs to read, and those to leave out with the reason.
