@@ -3,17 +3,15 @@
 //!
 //! Links are followed: the file appears where they lead. One that replaces another keeps its
 //! permissions, and has no wider ones before either. While it is written it is locked, so that what
-//! a killed process leaves can be told from what a living one is writing (`claim` removes it).
+//! a killed process leaves can be told from what a living one is writing (`unfinished` removes it).
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use super::place::{folder, follow_links, is_called};
+use super::unfinished::{UNFINISHED, remove_unfinished};
 use crate::error::{Error, Result};
-
-/// How the names of unfinished files end.
-pub const UNFINISHED: &str = ".part";
 
 pub struct AtomicFile {
     unfinished: Unfinished,
@@ -109,7 +107,7 @@ pub fn replaceable(path: &Path) -> Result<Option<Metadata>> {
 }
 
 /// Creates or replaces `path` with what `write` writes. If anything fails, what stood there
-/// stays, and nothing is left beside it.
+/// stays, and nothing is left beside it; what a killed process left of the same file is removed.
 ///
 /// # Errors
 /// As [`AtomicFile::create`] and [`AtomicFile::commit`], and those of `write`.
@@ -118,6 +116,8 @@ pub fn write_atomically(
     write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
 ) -> Result<()> {
     let file = AtomicFile::create(path)?;
+    let name = file.place.file_name().and_then(|name| name.to_str());
+    remove_unfinished(&file.place, |left| Some(left) == name);
     let mut writer = BufWriter::new(file.file());
     write(&mut writer).and_then(|()| writer.flush()).map_err(|error| Error::io(path, error))?;
     drop(writer);
@@ -246,6 +246,19 @@ mod tests {
         write_atomically(&path, |file| file.write_all(b"new")).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"new");
         assert_eq!(names(folder.path()), ["a.bin"]);
+    }
+
+    #[test]
+    fn what_a_killed_process_left_of_the_same_file_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.bin");
+        for name in [".a.bin.4000000-0.part", ".b.bin.4000000-0.part"] {
+            fs::write(folder.path().join(name), "left").unwrap();
+        }
+        write_atomically(&path, |file| file.write_all(b"new")).unwrap();
+        let mut left = names(folder.path());
+        left.sort();
+        assert_eq!(left, [".b.bin.4000000-0.part", "a.bin"]);
     }
 
     #[cfg(unix)]

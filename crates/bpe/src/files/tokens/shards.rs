@@ -23,7 +23,8 @@ pub struct Shards {
     outputs: OutputPaths,
     dtype: Dtype,
     has_val: bool,
-    has_journal: bool,
+    /// Whether the journal lists what is finished; otherwise it only says whose the arrays are.
+    is_resumable: bool,
     /// Shards below this were finished by an earlier run.
     first: usize,
     open: Mutex<BTreeMap<usize, OpenShard>>,
@@ -58,14 +59,14 @@ impl Shards {
         shards: Vec<FinishedShard>,
         journal: Option<Journal>,
     ) -> Self {
-        let (first, has_journal) = (shards.len(), journal.is_some());
+        let (first, is_resumable) = (shards.len(), outputs.is_sharded() && journal.is_some());
         let finished =
             Mutex::new(Finished { shards, ahead: BTreeMap::new(), journal, has_begun: false });
         Self {
             outputs,
             dtype,
             has_val,
-            has_journal,
+            is_resumable,
             first,
             open: Mutex::default(),
             finished,
@@ -97,7 +98,7 @@ impl Shards {
                 .map_err(|error| Error::io(file.path(), error))?;
             self.flusher.note(file.file(), bytes.len() as u64);
             drop(file);
-            let checksum = self.has_journal.then(|| {
+            let checksum = self.is_resumable.then(|| {
                 let mut hasher = Hasher::new();
                 hasher.update(bytes);
                 hasher
@@ -220,7 +221,9 @@ impl Shards {
             resume_from = Some(position);
         }
         match (journal, resume_from) {
-            (Some(journal), Some(position)) => journal.write(shards, &position),
+            (Some(journal), Some(position)) if self.is_resumable => {
+                journal.write(shards, &position)
+            }
             _ => Ok(()),
         }
     }
