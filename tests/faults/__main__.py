@@ -28,7 +28,7 @@ def main() -> int:
         prog="python -m tests.faults", description=__doc__, epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("kind", choices=["jobs", "kill", "fail"])
+    parser.add_argument("kind", choices=["jobs", "kill", "fail", "power"])
     parser.add_argument("--job", action="append", metavar="JOB", help="default: all; see `jobs`")
     parser.add_argument("--cases", type=int, default=50, metavar="N", help="of each job")
     parser.add_argument("--seed", type=int, default=1, metavar="N")
@@ -51,6 +51,7 @@ def main() -> int:
     from .findings import Tally, conclude
     from .jobs import JOBS, make_inputs
     from .kill import kill
+    from .power import power
     from .process import Place
 
     if arguments.kind == "jobs":
@@ -69,6 +70,8 @@ def main() -> int:
         job = JOBS[name]
         if arguments.kind == "kill":
             tallies.append(kill(job, place, arguments.cases, arguments.seed))
+        elif arguments.kind == "power":
+            tallies.append(power(job, place, arguments.cases, arguments.seed))
         elif arguments.nth is not None:
             if not (arguments.call and arguments.errno):
                 parser.error("--nth needs --call and --errno")

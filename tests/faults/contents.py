@@ -66,9 +66,10 @@ def broken(path: Path) -> str | None:
 
 
 def _broken_lines(path: Path) -> str | None:
-    """A file that grows by lines: all but the last are whole, and so is that if it has an end."""
-    *whole, last = path.read_bytes().split(b"\n")
-    for number, line in enumerate(whole, 1):
+    """A file that grows by lines: they are whole, but for what is torn at its end."""
+    *whole, _ = path.read_bytes().split(b"\n")
+    torn = next((i for i, line in enumerate(whole) if b"\0" in line), len(whole))
+    for number, line in enumerate(whole[:torn], 1):
         try:
             json.loads(line)
         except ValueError:

@@ -128,7 +128,7 @@ def start(
         return Running(pid, place, name)
     status = 70
     try:
-        _become(place, name, environment or {})
+        _become(place, name, environment or {}, log)
         arm(place.work, fault, fired, log)
         status = _call(argv, main)
         threading._shutdown()  # as at the end of any program: threads that are no daemons end
@@ -147,7 +147,7 @@ def run(argv: Sequence[str], place: Place, fault: Fault | None = None, **options
     return start(argv, place, fault, **options).end()  # type: ignore[arg-type]
 
 
-def _become(place: Place, name: str, environment: dict[str, str]) -> None:
+def _become(place: Place, name: str, environment: dict[str, str], log: Path | None) -> None:
     with suppress(OSError):
         os.setpgid(0, 0)
     for number, file in ((1, "out"), (2, "err")):
@@ -158,6 +158,8 @@ def _become(place: Place, name: str, environment: dict[str, str]) -> None:
     os.dup2(null, 0)
     os.chdir(place.work)
     os.environ |= {"TMPDIR": str(place.tmp), **environment}
+    if log is not None:  # what it starts writes into the same record
+        os.environ |= {"FAULTS_ROOT": str(place.work), "FAULTS_LOG": str(log)}
     gc.freeze()
 
 

@@ -13,7 +13,7 @@
  *   FAULTS_LOG    a file that gets a record of every call that changes something
  *   FAULTS_JUMP   seconds that the clock of the day is put forward or back, after FAULTS_NTH looks
  *
- * A record is a line of JSON-free text, "op size path[\tpath2] numbers\n", then `size` bytes.
+ * A record is a line, "op\tinode\toffset\tsize\tpath\tsecond path\n", and `size` bytes.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -163,12 +163,8 @@ static void record(const char *op, const char *path, const char *other, long a, 
     char line[2 * PATH_MAX + 128];
     int n = snprintf(line, sizeof line, "%s\t%ld\t%ld\t%zu\t%s\t%s\n", op, a, b, size, path,
                      other ? other : "");
-    syscall(SYS_write, log_fd, line, n);
-    for (size_t done = 0; done < size;) {
-        ssize_t wrote = syscall(SYS_write, log_fd, (const char *)data + done, size - done);
-        if (wrote <= 0) break;
-        done += wrote;
-    }
+    struct iovec parts[] = {{line, n}, {(void *)data, size}}; /* at once: others write here too */
+    syscall(SYS_writev, log_fd, parts, 2);
 }
 
 static long inode(int fd) {

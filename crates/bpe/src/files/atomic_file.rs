@@ -115,9 +115,10 @@ pub fn write_atomically(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
 ) -> Result<()> {
+    let place = follow_links(path)?;
+    let name = place.file_name().and_then(|name| name.to_str());
+    remove_unfinished(&place, |left| Some(left) == name);
     let file = AtomicFile::create(path)?;
-    let name = file.place.file_name().and_then(|name| name.to_str());
-    remove_unfinished(&file.place, |left| Some(left) == name);
     let mut writer = BufWriter::new(file.file());
     write(&mut writer).and_then(|()| writer.flush()).map_err(|error| Error::io(path, error))?;
     drop(writer);
@@ -166,12 +167,14 @@ fn create_beside(path: &Path, replaced: Option<&Metadata>) -> io::Result<Unfinis
 /// Locks a file that was just created; `false` if someone took it for one that a killed process
 /// left, between its creation and now.
 fn lock_new(file: &File, path: &Path) -> io::Result<bool> {
-    match file.try_lock() {
-        Err(fs::TryLockError::WouldBlock) => return Ok(false),
-        // Where the file system has no locks, unfinished files are not removed either.
-        Err(fs::TryLockError::Error(_)) | Ok(()) => {}
+    loop {
+        match file.try_lock() {
+            Err(fs::TryLockError::WouldBlock) => return Ok(false),
+            Err(fs::TryLockError::Error(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+            // Where the file system has no locks, unfinished files are not removed either.
+            Err(fs::TryLockError::Error(_)) | Ok(()) => return is_called(file, path),
+        }
     }
-    is_called(file, path)
 }
 
 #[cfg(unix)]

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::atomic_file::replaceable;
 use super::input::STDIN;
-use super::place::{Identity, folder, is_called};
+use super::place::{Identity, is_called};
 use crate::error::{Error, Result};
 
 /// The inputs of a job, recognized by whatever name.
@@ -90,6 +90,9 @@ impl Claim {
                         "{output}: another job is writing it; wait for its end, or give another \
                          output"
                     )));
+                }
+                Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Interrupted => {
+                    continue;
                 }
                 Err(TryLockError::Error(_)) => return Ok(None),
             }

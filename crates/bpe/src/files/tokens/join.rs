@@ -87,7 +87,7 @@ pub fn join_files(
 
     let sizes = shards.sizes();
     let stats = sidecar::stats(tokenizer, options, dtype, &good, &outputs, &sizes, totals);
-    conclude(&outputs, claimed, &sizes, sidecars, &stats)?;
+    conclude(&outputs, claimed, &shards, sidecars, &stats)?;
     Ok(stats)
 }
 

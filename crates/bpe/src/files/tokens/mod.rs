@@ -106,7 +106,7 @@ pub fn encode_files(
 
     let sizes = shards.sizes();
     let stats = sidecar::stats(tokenizer, options, dtype, &paths, &outputs, &sizes, totals);
-    conclude(&outputs, claimed, &sizes, sidecars, &stats)?;
+    conclude(&outputs, claimed, shards, sidecars, &stats)?;
     Ok(stats)
 }
 

@@ -131,6 +131,14 @@ impl Shards {
         lock(&self.finished).shards.iter().map(|shard| shard.sizes).collect()
     }
 
+    /// Removes the record of the job, which is done.
+    ///
+    /// # Errors
+    /// It is there and cannot be removed.
+    pub fn remove_journal(&self) -> Result<()> {
+        lock(&self.finished).journal.as_ref().map_or(Ok(()), Journal::remove)
+    }
+
     fn file(&self, shard: usize, side: usize) -> Result<Arc<AtomicFile>> {
         let mut open = lock(&self.open);
         let place = &mut open.entry(shard).or_default().files[side];

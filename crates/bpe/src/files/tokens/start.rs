@@ -36,20 +36,18 @@ pub fn claim(
     Ok((outputs, claimed))
 }
 
-/// Writes the sidecars, once all arrays are there, so many ids in each shard, and removes what
-/// nobody needs any more: the journal, and what older jobs left.
+/// Writes the sidecars, once all arrays are there, and removes what nobody needs any more: the
+/// journal, and what older jobs left.
 pub fn conclude(
     outputs: &OutputPaths,
     claimed: Claimed,
-    sizes: &[[u64; 2]],
+    shards: &Shards,
     sidecars: Vec<AtomicFile>,
     stats: &EncodeStats,
 ) -> Result<()> {
     sidecar::write(sidecars, stats)?;
-    if ownership::is_journal(&outputs.journal()) {
-        Journal::new(outputs.journal(), Value::Null).remove()?;
-    }
-    claimed.remove_older(outputs, sizes)
+    shards.remove_journal()?;
+    claimed.remove_older(outputs, &shards.sizes())
 }
 
 /// The inputs to read, and those to leave out with the reason.
