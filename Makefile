@@ -7,6 +7,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+UV     := $(BIN)/uv
 RUST   := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 
 .PHONY: demo course test dev lint format gpu-bundle clean
@@ -40,16 +41,19 @@ $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "cs336lm needs Python 3.11 or newer; say which with: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
 
+# uv installs the same packages in a quarter of pip's time. It reads none of pip's settings, so
+# where only pip knows the way (a mirror in pip.conf), pip goes it.
 $(VENV)/.tools: pyproject.toml | $(BIN)/python
-	@echo "Installing the tools into $(VENV) ..."
-	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --group dev
+	@echo "Installing the tools and what the package needs into $(VENV) (PyTorch is large) ..."
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1' 'uv>=0.9'
+	$(UV) pip install --quiet --python $(BIN)/python --group dev --requirement pyproject.toml || \
+	    $(BIN)/python -m pip install --quiet --group dev
 	touch $@
 
 # `maturin develop` installs the package in place with what it depends on: an edit in python/ is
 # live at once, an edit in crates/ at the next `make`.
 $(VENV)/.installed: $(VENV)/.tools $(RUST)
-	@echo "Building the Rust core and installing what the package needs (PyTorch is large) ..."
+	@echo "Building the Rust core ..."
 	. $(BIN)/activate && PIP_QUIET=1 maturin develop --release --quiet
 	touch $@
 

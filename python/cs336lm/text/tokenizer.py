@@ -373,6 +373,7 @@ class Tokenizer:
         shard_tokens: int | None = None,
         resume: bool = False,
         skip_errors: bool = False,
+        special_tokens_in_records: bool = False,
         **options: Unpack[ReadOptions],
     ) -> EncodedFile:
         """Encodes text files, one after the other, into one ``.npy`` file.
@@ -404,6 +405,9 @@ class Tokenizer:
             skip_errors: leave out files, rest of files and records that cannot be read and texts
                 that cannot be encoded (only a regular expression of your own can give up), and say
                 so in ``skipped`` and in the sidecar, rather than raise.
+            special_tokens_in_records: read special tokens in records too. Without this the text of
+                a record is plain text, as for :meth:`encode_ordinary`: whoever wrote it cannot
+                forge the end of a document.
             text_field, text_column, threads, progress: see
                 :class:`~cs336lm.text.options.ReadOptions`; the phase is ``"encoding"``.
 
@@ -415,13 +419,21 @@ class Tokenizer:
             KeyboardInterrupt: Ctrl-C; nothing but finished shards is left behind.
         """
         source, resources = read_arguments(paths, **options)
-        encode = EncodeOptions(append_eot, val_fraction, seed, shard_tokens, resume, skip_errors)
+        encode = EncodeOptions(
+            append_eot,
+            val_fraction,
+            seed,
+            shard_tokens,
+            resume,
+            skip_errors,
+            special_in_records=special_tokens_in_records,
+        )
         return encoded_file(self._core.encode_files(source, out, encode, resources), out)
 
     def count_tokens(
         self, paths: Path | Iterable[Path], **options: Unpack[ReadOptions]
     ) -> tuple[int, int]:
-        """How many ids :meth:`encode_files` would write, and of how many bytes of text.
+        """How many ids :meth:`encode_files` would write by default, and of how many bytes of text.
 
         Args:
             paths, text_field, text_column, threads, progress: as for :meth:`encode_files`.

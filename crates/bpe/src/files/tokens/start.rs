@@ -47,7 +47,7 @@ pub fn conclude(
 ) -> Result<()> {
     sidecar::write(sidecars, stats)?;
     shards.remove_journal()?;
-    claimed.remove_older(outputs, &shards.sizes())
+    claimed.remove_older(outputs, &shards.finished())
 }
 
 /// The inputs to read, and those to leave out with the reason.
