@@ -39,6 +39,7 @@ COMMANDS = {
     "data": ("data", "download the course's corpora"),
     "stories": ("stories", "the built-in corpus, with its exact entropy"),
     "demo": ("demo", "all of it, in two minutes, on a laptop"),
+    "completion": ("completion", "a script that lets bash, zsh or fish complete all this"),
 }
 
 _EPILOG = """\
