@@ -34,6 +34,7 @@ COMMANDS = {
         "export_tokenizer",
         "tokenizer -> others' formats",
     ),
+    "serve": ("serve", "run directory -> OpenAI's API and a page, by HTTP"),
     "data": ("data", "download the course's corpora"),
     "stories": ("stories", "the built-in corpus, with its exact entropy"),
     "demo": ("demo", "all of it, in two minutes, on a laptop"),
