@@ -171,7 +171,7 @@ def test_a_stream_is_the_whole_answer_in_pieces(client, url):
 
 
 @pytest.mark.parametrize("max_tokens", [0, 1])
-@pytest.mark.parametrize("prompt", ["the sé", [256, 32, 115, 0xC3, 0xA9]])
+@pytest.mark.parametrize("prompt", ["the sé", [257, 32, 115, 0xC3, 0xA9]])
 def test_echo_scores_the_prompt(client, prompt, max_tokens):
     """What lm-eval asks: the log-probabilities of a prompt's own tokens."""
     answer = client.completions.create(

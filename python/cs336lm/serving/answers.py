@@ -127,7 +127,7 @@ class Answer:
                     if token.prompt is not None:
                         scored = [(t.id, t.logprob, t.top or ()) for t in token.prompt]
                         delta.scored = scored_prompt(self._model, scored) + delta.scored
-                if choice.has_ended and token.finish is None:
+                if delta.finish is not None and token.finish is None:
                     self._batcher.cancel(self._ticket, [index])
                 yield index, delta
         finally:

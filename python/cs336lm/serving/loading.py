@@ -53,6 +53,7 @@ def load_model(
     if tokenizer is None:
         raise UsageError(f"{path} has no tokenizer: there is no text to serve")
     check_vocabularies(model, tokenizer)
+    template: ChatTemplate | None
     if chat_template is not None:
         template = ChatTemplate(chat_template.read_text(encoding="utf-8"), tokenizer)
     else:

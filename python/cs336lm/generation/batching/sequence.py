@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+
 from torch import Tensor
 
 from cs336lm.generation.batching.random_streams import stream_key
