@@ -35,6 +35,7 @@ COMMANDS = {
         "export_tokenizer",
         "tokenizer -> others' formats",
     ),
+    "serve": ("serve", "run directory -> OpenAI's API and a page, by HTTP"),
     "check": ("check", "is what was written still as it was written?"),
     "data": ("data", "download the course's corpora"),
     "stories": ("stories", "the built-in corpus, with its exact entropy"),
