@@ -9,6 +9,11 @@ import sys
 
 _FULL = re.compile(r"out of memory|can't allocate memory", re.IGNORECASE)
 
+# What gloo, NCCL and their store say when one of the processes is gone or silent.
+_GONE = re.compile(
+    r"gloo|NCCL|[Cc]onnection (closed|reset|was)|[Tt]imed? ?out|Broken pipe|TCPStore|recvValue",
+)
+
 
 def explain(error: RuntimeError | MemoryError) -> str | None:
     """One line with what is wrong and what to do, or None for an error that is none of these."""
@@ -22,6 +27,11 @@ def explain(error: RuntimeError | MemoryError) -> str | None:
             f"memory is full{amount}: train with a smaller --data.batch-size, a greater "
             "--train.grad-accumulation or --train.activation-checkpointing, a tokenizer with "
             "--max-memory; generate fewer or shorter texts"
+        )
+    if _GONE.search(str(error)) and "torch.distributed" in sys.modules:
+        return (
+            f"another process of the job has ended, or does not answer ({says[:200]}): its own "
+            "last line says why; start all of them again with --resume"
         )
     # Whatever goes wrong while compiling is wrapped in an error of this module.
     compiler = sys.modules.get("torch._dynamo.exc")

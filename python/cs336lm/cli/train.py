@@ -143,6 +143,7 @@ def _opening(trainer: Trainer) -> str:
         f"{many}{trainer.device.type} in {str(trainer.dtype).removeprefix('torch.')}, "
         f"{data.batch_size * model.context_length:,} tokens per step"
         + "".join(f"\n  {remark}" for remark in trainer.data.plan.remarks())
+        + "".join(f"\n  {reason}; set aside" for reason in trainer.damaged.values())
     )
 
 

@@ -91,6 +91,7 @@ class Trainer:
         self.world, self.device, self.dtype = setup.world, setup.device, setup.dtype
         self.model, self.optimizer = setup.model.module, setup.optimizer
         self.progress, self.budget = setup.progress, setup.budget
+        self.damaged = setup.damaged
         self._others = [make(setup) for make in callbacks]
 
     def train(self) -> TrainResult:
@@ -108,7 +109,7 @@ class Trainer:
         self.world.barrier()  # everybody has looked at the directory and found it good
         with ExitStack() as stack:
             if self.world.is_main:
-                stack.enter_context(self.run.in_use(self.progress.step))
+                stack.enter_context(self.run.in_use(self.progress.step, list(self.damaged)))
                 self.run.prepare(self.config, self.data.tokenizer, asked=self._setup.asked)
                 self.run.settle_best(self.progress.best_step, self.progress.step)
                 record_environment(
