@@ -95,18 +95,19 @@ def _value(action: argparse.Action) -> str:
 
 
 def _plain(text: str) -> str:
-    """Prose of a help text as Markdown: what Markdown would take for its own is escaped."""
-    return "".join(_escaped(text))
+    """Prose of a help text as Markdown: flags and special tokens as code, and nothing misread."""
+    return "".join(_marked(text))
 
 
-def _escaped(text: str) -> Iterator[str]:
-    for part in re.split(r"(`[^`]+`)", text):
-        if part.startswith("`") and len(part) > 1:
+def _marked(text: str) -> Iterator[str]:
+    for part in re.split(r"(`[^`]+`|'?<\|\w*\|>(?:=\d+)?'?)", text):
+        if part.startswith("`"):
             yield part
+        elif "<|" in part:
+            yield f"`{part}`"
         else:
-            part = re.sub(r"([\\*<|\[\]_`])", r"\\\1", part)
-            # Indented lines and flags are examples: as they stand.
-            yield re.sub(r"(?<![\w`\\-])(--?[a-z][\w.-]*[\w])", r"`\1`", part)
+            part = re.sub(r"([*\[\]])", r"\\\1", part).replace("<", "&lt;")
+            yield re.sub(r"(?<![\w\\-])(--?[a-z][\w.-]*\w)", r"`\1`", part)
 
 
 if __name__ == "__main__":
