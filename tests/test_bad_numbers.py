@@ -68,6 +68,23 @@ def test_a_run_stops_before_the_step_and_names_the_layer(tmp_path, value):
     assert curve(run.path)[-1] == curve(tmp_path / "whole")[-1]
 
 
+def test_where_the_device_is_not_waited_for_the_step_is_named_one_later(tmp_path):
+    """As on a GPU: with the weights of the last checkpoint, for those of the step are gone."""
+    trainer = Trainer(make_config(tmp_path, steps=12, checkpoint_every=3), tmp_path / "run")
+    trainer._step._guard._waits = False
+    spoil(trainer, {8, 9})
+    with pytest.raises(BadNumbers) as caught:
+        trainer.train()
+    assert "step 8: the loss is nan" in str(caught.value)
+    assert "with the weights of step-00000006, see it again with" in str(caught.value)
+    assert trainer.progress.step == 8
+    run = RunDirectory(tmp_path / "run")
+    saved, six = read_state(run.bad_batch(8)), read_state(run.step_checkpoints()[-1])
+    assert six["iteration"] == 6
+    for name, weight in six["model"].items():
+        assert torch.equal(saved["model"][name], weight)
+
+
 def test_a_run_may_leave_such_steps_out(tmp_path):
     config = make_config(tmp_path, steps=12, grad_accumulation=2, on_bad_numbers="skip")
     trainer = Trainer(config, tmp_path / "run")

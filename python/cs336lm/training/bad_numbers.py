@@ -6,6 +6,10 @@ hooks (``first_bad.py``), and saved with them: ``cs336lm train --replay FILE`` r
 the run stops (``train.on_bad_numbers = "stop"``) or leaves the step out (``"skip"``); all
 processes do the same. With float16, gradients that overflow are the loss scaler's to skip.
 
+A GPU would stand still while the host waits for those numbers. So a run that is to stop reads them
+there a step later, when they have arrived: the step is named as exactly, but its update is made,
+and the weights that the batch is run through and saved with are those of the last checkpoint.
+
 A loss far above those before it is a **spike**, and counted: more than :data:`SPIKE_DEVIATIONS`
 standard deviations above the mean of the last :data:`SPIKE_WINDOW` (the measure of OLMo's reports).
 """
@@ -25,6 +29,7 @@ from torch import Tensor
 from cs336lm.errors import Note
 from cs336lm.training.checkpoints.archive import write_state
 from cs336lm.training.checkpoints.state import State, describe, distinct_weights, unwrapped
+from cs336lm.training.device_events import PendingScalars
 from cs336lm.training.distributed import gather_objects, gather_rows
 from cs336lm.training.first_bad import first_bad
 from cs336lm.training.parallel import gather_weights
@@ -51,6 +56,8 @@ class NumberGuard:
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
         self._skips = setup.config.train.on_bad_numbers == "skip"
+        self._waits = self._skips or setup.device.type == "cpu"
+        self._before: tuple[int, Tensor, Tensor, int, PendingScalars] | None = None
         self._in_a_row = 0
         self._saved = 0
         self._spikes = SpikeCounter()
@@ -58,10 +65,15 @@ class NumberGuard:
     def admits(self, x: Tensor, y: Tensor, rounds: int, loss: Tensor, norm: Tensor) -> bool:
         """Whether the step on this process's ``x`` -> ``y`` may change the weights.
 
-        ``loss`` is the mean over this process's share, ``norm`` the whole gradient's. Waits for the
-        device. All processes must ask, and get the same answer. Raises ``BadNumbers`` to stop.
+        ``loss`` is the mean over this process's share, ``norm`` the whole gradient's. All processes
+        must ask, and get the same answer. Raises ``BadNumbers`` to stop.
         """
         setup, step = self._setup, self._setup.progress.step + 1
+        if not self._waits:
+            before, self._before = self._before, (step, x, y, rounds, PendingScalars([loss, norm]))
+            if before is not None:
+                self._look_back(*before)
+            return True
         pair = torch.stack([setup.world.mean(loss).float(), norm.float().to(loss.device)])
         mean_loss, size = pair.tolist()
         # The scaler of float16 looks at the gradient itself, and scales less after an overflow.
@@ -83,6 +95,25 @@ class NumberGuard:
         if setup.world.is_main:
             warnings.warn(f"{what}; the step is left out; {saved}".rstrip("; "), Note, stacklevel=4)
         return False
+
+    def _look_back(
+        self, step: int, x: Tensor, y: Tensor, rounds: int, numbers: PendingScalars
+    ) -> None:
+        """Raises ``BadNumbers`` if those of the step before, which has been taken, were bad."""
+        setup = self._setup
+        loss, size = numbers.read()
+        # The norm is that of all processes: they agree on it.
+        if math.isfinite(size) or setup.scaler.is_enabled():
+            setup.progress.loss_spikes += self._spikes.is_one(loss)
+            return
+        what = f"step {step}: the loss is {loss} and the norm of the gradient {size}"
+        where, saved = "", ""
+        checkpoint, _ = setup.run.last_good_checkpoint()
+        if checkpoint is not None:
+            setup.run.restore(checkpoint, setup.model.module)
+            where, saved = self._save(step, x, y, rounds)
+            saved = f"with the weights of {checkpoint.stem}, {saved}"
+        raise BadNumbers(f"{what}{where}: training has diverged; {saved}{_ADVICE}")
 
     def _save(self, step: int, x: Tensor, y: Tensor, rounds: int) -> tuple[str, str]:
         """In words, where the numbers went wrong first, and where the batch is saved."""

@@ -93,8 +93,9 @@ class Reporter(Callback):
         may_overflow = is_harmless or self._may_overflow()
         if (math.isfinite(loss) or self._skips) and (math.isfinite(norm) or may_overflow):
             return
+        scaled = f", the loss scaled by {self._scaler.get_scale():g}" * self._scaler.is_enabled()
         raise ValueError(
-            f"step {step}: the loss is {loss} and the norm of the gradient {norm}: training "
+            f"step {step}: the loss is {loss} and the norm of the gradient {norm}{scaled}: training "
             "has diverged; a lower --optim.lr or a longer --optim.warmup-steps may help"
         )
 

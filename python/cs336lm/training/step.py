@@ -1,7 +1,7 @@
 """One step of training: forward, backward, clip, look, update.
 
-The host waits for the device once, between the backward pass and the update: what is not finite
-must not reach the weights (``bad_numbers.py``).
+Nothing here waits for a GPU, but float16's scaling by its nature, and ``train.on_bad_numbers =
+"skip"``, where what is not finite must not reach the weights (``bad_numbers.py``).
 """
 
 from __future__ import annotations

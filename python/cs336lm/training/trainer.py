@@ -16,7 +16,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -128,7 +128,8 @@ class Trainer:
                 try:
                     run_steps(self._setup, self.update, callbacks, self._stop, profiler)
                 except BadNumbers:
-                    reporter.flush()  # the steps before were good ones
+                    with suppress(ValueError):  # which says the same
+                        reporter.flush()  # the steps before were good ones
                     raise
             self.world.barrier()
         latest = reporter.latest
