@@ -95,8 +95,8 @@ class Reporter(Callback):
             return
         scaled = f", the loss scaled by {self._scaler.get_scale():g}" * self._scaler.is_enabled()
         raise ValueError(
-            f"step {step}: the loss is {loss} and the norm of the gradient {norm}{scaled}: training "
-            "has diverged; a lower --optim.lr or a longer --optim.warmup-steps may help"
+            f"step {step}: the loss is {loss} and the norm of the gradient {norm}{scaled}: "
+            "training has diverged; a lower --optim.lr or a longer --optim.warmup-steps may help"
         )
 
     def close(self) -> None:
