@@ -142,6 +142,7 @@ class BatchEngine:
                     f"{name} has the id {token}, the model knows 0 to {self._vocab_size - 1}"
                 )
 
+    @torch.inference_mode()
     def cancel(self, sequence: int) -> None:
         """Ends a sequence, of which nothing more will be told; one that has ended is left alone."""
         found = self._live.get(sequence)
