@@ -1,5 +1,6 @@
 # make demo    everything from text to a generated story, in .venv, nothing to set up before
 # make test    every test, formatter, linter and the type checker
+# make fault-test   faults put into every job on purpose: under half an hour (docs/reliability.md)
 # make course  the experiments of CS336's first assignment, tiny, and their report
 # make gpu-bundle   what a GPU machine without a network needs, in one folder
 # make wheel   the package as one file in dist/, checked
@@ -12,7 +13,7 @@ BIN    := $(VENV)/bin
 UV     := $(BIN)/uv
 RUST   := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 
-.PHONY: demo course test dev lint format wheel docs cli-reference gpu-bundle clean
+.PHONY: demo course test fault-test dev lint format wheel docs cli-reference gpu-bundle clean
 
 demo: $(VENV)/.installed
 	$(BIN)/cs336lm demo --out demo/
@@ -23,6 +24,9 @@ course: $(VENV)/.installed
 test: $(VENV)/.installed lint
 	cargo test --quiet --package bpe
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
+
+fault-test: $(VENV)/.installed
+	$(BIN)/python -m tests.faults all --dir "$${TMPDIR:-/tmp}/cs336lm-fault-test"
 
 lint: $(VENV)/.installed
 	cargo fmt --check

@@ -112,7 +112,9 @@ def test_damage_is_noticed(written: Path, name: str, data: st.DataObject) -> Non
     path, use = USES[name]
     whole = (written / name).read_bytes()
     if data.draw(st.booleans(), label="cut"):
-        damaged = whole[: data.draw(st.integers(0, len(whole) - 1), label="to")]
+        # The last newline of a text alone changes nothing.
+        most = len(whole) - (2 if whole.endswith(b"\n") else 1)
+        damaged = whole[: data.draw(st.integers(0, most), label="to")]
     else:
         bit = data.draw(st.integers(0, 8 * len(whole) - 1), label="bit")
         flipped = whole[bit // 8] ^ (1 << bit % 8)

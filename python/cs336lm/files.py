@@ -166,7 +166,7 @@ def write_all(file: FileIO, content: bytes) -> None:
 
 def sync_file(path: Path) -> None:
     """Has all that was written to a file so far on the disk; does nothing if it is not there."""
-    with suppress(FileNotFoundError), path.open("r+b") as file:
+    with suppress(FileNotFoundError), _named(path), path.open("r+b") as file:
         os.fsync(file.fileno())
 
 

@@ -37,6 +37,8 @@ def digest(path: Path) -> str:
     """Of a file's content, without times. Raises ``ValueError`` if it is incomplete."""
     if path.suffix == ".jsonl":
         records = [_timeless(json.loads(line)) for line in path.read_bytes().splitlines()]
+        if path.name == "results.jsonl":  # in the order in which trials ended
+            records.sort(key=lambda record: record["trial"])
         return _hash(json.dumps(records).encode())
     if path.suffix == ".pt":
         from cs336lm.training.checkpoints.archive import read_state

@@ -51,7 +51,7 @@ class File:
     """(offset, data), or (length, None) where it was cut."""
 
     def content(self, how: str, rng: random.Random) -> bytes:
-        """One of the contents that it may have: ``none`` of what is new, ``all``, ``zeros``, ``some``."""
+        """What it may hold: ``none`` of what is new, ``all``, ``some``, or ``zeros`` instead."""
         if how == "none":
             return self.synced
         whole = _apply(self.synced, self.since)

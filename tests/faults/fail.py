@@ -58,6 +58,6 @@ def one_case(job: Job, place: Place, fault: Fault, tally: Tally) -> None:
         and not fault.stays
     ):
         wrong = f"ended though nothing was lost: {ended.said.strip().splitlines()[-1]}"
-    if wrong is None and not (job.is_refused_when_done and ended.status == 0):
+    if wrong is None and not (job.once and ended.status == 0):
         wrong = went_on(job, place)
     tally.case(f"{fault} ({ended.fired.partition(' ')[2]})", wrong, place)

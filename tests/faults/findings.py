@@ -1,4 +1,4 @@
-"""What the cases of a kind of fault came to: how many there were, and which promise did not hold."""
+"""What the cases of a kind of fault came to: how many there were, which promise did not hold."""
 
 from __future__ import annotations
 

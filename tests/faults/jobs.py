@@ -26,15 +26,19 @@ num_heads = 2
 [optim]
 lr = 1e-2
 [train]
-steps = {steps}
 device = "cpu"
 log_every = 1
 eval_every = 4
 eval_batches = 2
 checkpoint_every = 3
 keep_checkpoints = 2
-{more}
 """
+_CONFIGS = {
+    "run": "steps = 10",
+    "base": "steps = 4",
+    "sampled": "steps = 10\nsample_every = 5",
+    "endless": "",
+}
 
 
 @dataclass
@@ -42,21 +46,24 @@ class Job:
     """A command, what it needs, and what it leaves."""
 
     name: str
-    argv: list[str]
+    command: str
     """Given again as it is after a fault; paths are relative to ``work``."""
-    again: list[str] | None = None
-    """What to give after a fault instead."""
-    before: list[str] | None = None
+    before: str | None = None
     """A command whose output stands there already, and is to be replaced."""
-    visible_may_differ: tuple[str, ...] = ()
+    changing: tuple[str, ...] = ()
     """Ends of names of files that change while the job goes on: only looked at, not compared."""
-    is_refused_when_done: bool = False
-    """Whether an output that is whole stays, and the command says so."""
+    once: bool = False
+    """Whether an output that is whole stays, and the command given again says so."""
     reference: dict[str, str] = field(default_factory=dict)
     older: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     calls: dict[str, int] = field(default_factory=dict)
     """How many calls of each kind it makes."""
+
+    @property
+    def argv(self) -> list[str]:
+        """The command's arguments."""
+        return self.command.split()
 
     def prepare(self, place: Place) -> None:
         """Runs it undisturbed, twice: to import, and to see what it leaves."""
@@ -78,7 +85,7 @@ class Job:
     def _begin(self, place: Place) -> None:
         place.clear()
         if self.before is not None:
-            ended = run(self.before, place)
+            ended = run(self.before.split(), place)
             assert ended.status == 0, ended.said
             self.older = contents(place.out)
             kept = place.base / f"{self.name}-before"
@@ -95,7 +102,7 @@ class Job:
             why = broken(path)
             if why is not None:
                 return f"{name} is incomplete: {why}"
-            if _changes(path, self.visible_may_differ):
+            if _changes(path, self.changing):
                 continue
             known = {self.reference.get(str(name)), self.older.get(str(name))}
             if known != {None} and digest(path) not in known:
@@ -108,14 +115,15 @@ class Job:
             found = contents(place.out, hidden=hidden)
         except ValueError as error:
             return f"something is broken: {error}"
-        wanted = {name: what for name, what in self.reference.items()
-                  if hidden or not any(part.startswith(".") for part in Path(name).parts)}  # fmt: skip
-        names = [name for name in found.keys() | wanted.keys()
-                 if found.get(name) != wanted.get(name)]  # fmt: skip
-        how = [
-            f"{name} {'differs' if name in found and name in wanted else 'is left over' if name in found else 'is missing'}"
-            for name in sorted(names)
-        ]  # noqa: E501
+        wanted = {
+            name: what
+            for name, what in self.reference.items()
+            if hidden or not any(part.startswith(".") for part in Path(name).parts)
+        }
+        how = [f"{name} is missing" for name in sorted(wanted.keys() - found.keys())]
+        how += [f"{name} is left over" for name in sorted(found.keys() - wanted.keys())]
+        both = sorted(found.keys() & wanted.keys())
+        how += [f"{name} differs" for name in both if found[name] != wanted[name]]
         left = [str(path.relative_to(place.work)) for path in place.tmp.rglob("*")]
         how += [f"{name} is left over" for name in left if hidden]
         return "; ".join(how) or None
@@ -138,56 +146,67 @@ def make_inputs(place: Place) -> None:
         "tokenize in/b.txt --tokenizer in/tok --out in/val.npy",
         "train --config in/run.toml --run-dir in/run",
     ]
-    for name, more, steps in (
-        ("run", "", 10),
-        ("base", "", 4),
-        ("sampled", "sample_every = 5", 10),
-    ):
-        (place.inputs / f"{name}.toml").write_text(_CONFIG.format(more=more, steps=steps))
+    for name, more in _CONFIGS.items():
+        (place.inputs / f"{name}.toml").write_text(_CONFIG + more)
     for command in commands:
         ended = run(command.split(), place)
         assert ended.status == 0, f"{command}: {ended.said}"
     (place.inputs / "done").touch()
 
 
-def _jobs() -> list[Job]:
-    tokenize = "tokenize in/a.txt in/b.txt --tokenizer in/tok --threads 2 --out out/t.npy".split()
-    older = "tokenize in/b.txt --tokenizer in/tok-older --threads 1 --out out/t.npy".split()
-    split = [*tokenize, "--val-fraction", "0.2"]
-    shards = [*split, "--shard-tokens", "8000"]
-    grows = (".jsonl", ".pt", "config.toml")
-    train = "train --config in/run.toml --run-dir out/run --resume".split()
-    return [
-        Job("tokenize", split),
-        Job("tokenize-over", split, before=[*older, "--val-fraction", "0.3"]),
-        Job("tokenize-shards", [*shards, "--resume"], visible_may_differ=(".resume.json",)),
-        Job("tokenize-shards-over", [*shards, "--resume"], visible_may_differ=(".resume.json",),
-            before=[*older, "--val-fraction", "0.3", "--shard-tokens", "3000"]),
-        Job("tokenize-jobs", [*tokenize, "--jobs", "2", "--part-size", "30KB"],
-            visible_may_differ=("t.parts",)),
-        Job("train-bpe", f"train-bpe in/a.txt --vocab-size 320 --special-token {EOT} --threads 2 "
-            "--max-memory 100KB --out out/tok".split()),
-        Job("train-bpe-over", f"train-bpe in/a.txt --vocab-size 320 --special-token {EOT} "
-            "--threads 2 --out out/tok".split(),
-            before=f"train-bpe in/b.txt --vocab-size 290 --special-token {EOT} --threads 2 "
-            "--out out/tok".split()),
-        Job("count-pretokens", f"count-pretokens in/a.txt --special-token {EOT} --threads 2 "
-            "--max-memory 100KB --out out/c.counts".split()),
-        Job("stories", "stories --megabytes 0.05 --seed 3 --out out/s.txt".split()),
-        Job("stories-over", "stories --megabytes 0.05 --seed 3 --out out/s.txt".split(),
-            before="stories --megabytes 0.02 --seed 4 --out out/s.txt".split()),
-        Job("train", train, visible_may_differ=grows),
-        Job("train-samples", "train --config in/sampled.toml --run-dir out/run --resume".split(),
-            visible_may_differ=grows),
-        Job("export-hf", "export in/run --format hf --out out/hf".split(),
-            is_refused_when_done=True),
-        Job("export-safetensors", "export in/run --format safetensors --out out/m.safetensors".split(),
-            is_refused_when_done=True),
-        Job("export-gguf", "export in/run --format gguf --out out/m.gguf".split(),
-            is_refused_when_done=True),
-        Job("sweep", "sweep --config in/base.toml --grid optim.lr=1e-2,3e-2 --out out/sweep "
-            "--jobs 2".split(), visible_may_differ=grows),
-    ]  # fmt: skip
+_GROWS = (".jsonl", ".pt", "config.toml")
+_TOKENIZE = "tokenize in/a.txt in/b.txt --tokenizer in/tok --threads 2 --out out/t.npy"
+_SPLIT = f"{_TOKENIZE} --val-fraction 0.2"
+_SHARDS = f"{_SPLIT} --shard-tokens 8000 --resume"
+_OLDER = "tokenize in/b.txt --tokenizer in/tok-older --out out/t.npy --val-fraction 0.3"
+_TRAIN_BPE = f"train-bpe in/a.txt --vocab-size 320 --special-token {EOT} --threads 2 --out out/tok"
 
+_JOBS = [
+    Job("tokenize", _SPLIT),
+    Job("tokenize-over", _SPLIT, before=_OLDER),
+    Job("tokenize-shards", _SHARDS, changing=(".resume.json",)),
+    Job(
+        "tokenize-shards-over",
+        _SHARDS,
+        before=f"{_OLDER} --shard-tokens 3000",
+        changing=(".resume.json",),
+    ),
+    Job("tokenize-jobs", f"{_TOKENIZE} --jobs 2 --part-size 30KB", changing=("t.parts",)),
+    Job("train-bpe", f"{_TRAIN_BPE} --max-memory 100KB"),
+    Job(
+        "train-bpe-over",
+        _TRAIN_BPE,
+        before=f"train-bpe in/b.txt --vocab-size 290 --special-token {EOT} --out out/tok",
+    ),
+    Job(
+        "count-pretokens",
+        f"count-pretokens in/a.txt --special-token {EOT} --threads 2 --max-memory 100KB "
+        "--out out/c.counts",
+    ),
+    Job("stories", "stories --megabytes 0.05 --seed 3 --out out/s.txt"),
+    Job(
+        "stories-over",
+        "stories --megabytes 0.05 --seed 3 --out out/s.txt",
+        before="stories --megabytes 0.02 --seed 4 --out out/s.txt",
+    ),
+    Job("train", "train --config in/run.toml --run-dir out/run --resume", changing=_GROWS),
+    Job(
+        "train-samples",
+        "train --config in/sampled.toml --run-dir out/run --resume",
+        changing=_GROWS,
+    ),
+    Job("export-hf", "export in/run --format hf --out out/hf", once=True),
+    Job(
+        "export-safetensors",
+        "export in/run --format safetensors --out out/m.safetensors",
+        once=True,
+    ),
+    Job("export-gguf", "export in/run --format gguf --out out/m.gguf", once=True),
+    Job(
+        "sweep",
+        "sweep --config in/base.toml --grid optim.lr=1e-2,3e-2 --out out/sweep --jobs 2",
+        changing=_GROWS,
+    ),
+]
 
-JOBS: dict[str, Job] = {job.name: job for job in _jobs()}
+JOBS: dict[str, Job] = {job.name: job for job in _JOBS}

@@ -40,8 +40,8 @@ def kill(job: Job, place: Place, cases: int, seed: int) -> Tally:
 
 def went_on(job: Job, place: Place) -> str | None:
     """What is wrong after the next start, which nothing disturbs; None if nothing is."""
-    if job.is_refused_when_done and job.difference(place) is None:
+    if job.once and job.difference(place) is None:
         return None
-    ended = run(job.again or job.argv, place)
+    ended = run(job.argv, place)
     wrong = ended.complaint() or (ended.status and f"the next start fails: {ended.said.strip()}")
     return wrong or job.difference(place)

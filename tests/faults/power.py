@@ -1,4 +1,4 @@
-"""(c) The power is cut: every state that a disk may be in then, at every sync, and what comes next."""
+"""(c) The power is cut: every state that a disk may be in then, at every sync, and what follows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What to do about failures from deep inside: memory that is full, a compiler that is missing.
+"""What to do about failures from deep inside: memory that is full, a compiler that is missing, a
+process that is gone, a disk that fails in the middle of a file.
 
 PyTorch reports them as ``RuntimeError``, with a traceback and a page of advice to its developers.
 It is not imported here: where it is not loaded, no error is one of its own.
@@ -6,6 +7,9 @@ It is not imported here: where it is not loaded, no error is one of its own.
 
 import re
 import sys
+from io import IOBase
+from pathlib import Path
+from traceback import walk_tb
 
 _FULL = re.compile(r"out of memory|can't allocate memory", re.IGNORECASE)
 
@@ -40,4 +44,22 @@ def explain(error: RuntimeError | MemoryError) -> str | None:
             f"torch.compile failed: {says.rstrip('.')}: install what is missing (it needs a C++ "
             "compiler such as g++), or do without: --train.no-compile, generate without --compile"
         )
+    return None
+
+
+def file_of(error: OSError) -> str | None:
+    """The file that an error is about, if it names none: reading an open file fails without a name.
+
+    It is found among what the functions that it passed through had in their hands, innermost first.
+    """
+    frames = [frame for frame, _ in walk_tb(error.__traceback__)]
+    for frame in reversed(frames):
+        held = list(frame.f_locals.values())
+        for value in held:
+            name = getattr(value, "name", None) if isinstance(value, IOBase) else None
+            if isinstance(name, str):
+                return name
+        for value in held:
+            if isinstance(value, Path):
+                return str(value)
     return None

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
-from cs336lm.data.token_files import TokenArray, checksums, open_token_files
+from cs336lm.data.token_files import TokenArray, checksums, has_header, open_token_files
 
 _SCAN_TOKENS = 1 << 22  # 8 or 16 MB at once: a file of any size is checked in little memory
 
@@ -145,7 +145,7 @@ class TokenDataset:
                     continue
                 for start in range(0, len(array), _SCAN_TOKENS):
                     crc = zlib.crc32(array[start : start + _SCAN_TOKENS].data, crc)
-                if crc != expected:
+                if crc != expected or not has_header(path, array):
                     raise ValueError(
                         f"{path} is damaged: the checksum of its ids does not match; write it "
                         "again with `cs336lm tokenize`"

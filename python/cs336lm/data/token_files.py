@@ -83,6 +83,14 @@ def checksums(path: Path, sidecar: Sidecar | None) -> list[tuple[Path, int | Non
     return [(stem.with_name(one["file"]), one.get("crc32")) for one in listed]
 
 
+def has_header(path: Path, array: TokenArray) -> bool:
+    """Whether a file begins as ``cs336lm tokenize`` begins one that holds ``array``."""
+    said = f"{{'descr': '{array.dtype.str}', 'fortran_order': False, 'shape': ({len(array)},), }}"
+    begin = _MAGIC + b"\x01\x00\x76\x00" + said.encode().ljust(117) + b"\n"
+    with path.open("rb") as file:
+        return file.read(len(begin)) == begin
+
+
 def _shards(sidecar: Sidecar, path: Path) -> list[dict[str, Any]]:
     """The shards that a sidecar lists: files beside it, each with its number of tokens."""
     shards = sidecar.get("shards") or []

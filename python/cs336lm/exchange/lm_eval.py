@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import lm_eval.models  # noqa: F401  (the harness registers its own only where none is known yet)
 import torch
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model

@@ -1,10 +1,10 @@
 """What a tokenizer's files were when they were written, so that damage to them is noticed.
 
 ``Tokenizer.save`` writes ``checksums.json`` last, beside them: the size and the SHA-256 of each. A
-flipped bit keeps a file's size, and of JSON a cut leaves nothing that is JSON, unless it took the
-last newline alone. So a file of another size was written again, by Hugging Face's library perhaps,
-and is read as it is; except ``merges.txt``, which any cut leaves readable, and which is longer or
-as it was. A folder without ``checksums.json`` is read as it is, too.
+flipped bit keeps a file's size; of JSON a cut leaves nothing that is JSON, and a ``merges.txt``
+that was cut has lost its last line, which stands there as well. (The last newline alone changes
+nothing.) Any other file of another size was written again, by Hugging Face's library perhaps, and
+is read as it is. So is a folder without ``checksums.json``.
 """
 
 from __future__ import annotations
@@ -40,10 +40,11 @@ def remember(folder: Path) -> None:
     """Writes the checksums of the files in ``folder``."""
     from cs336lm.files import atomic_write
 
-    about = {
+    about: dict[str, Any] = {
         name: {"bytes": (folder / name).stat().st_size, "sha256": _sha256(folder / name)}
         for name in FILES
     }
+    about["last merge"] = _last_line(folder / "merges.txt")
     with atomic_write(folder / NAME) as file:
         file.write(sealed(about))
 
@@ -64,22 +65,25 @@ def verify(path: str | os.PathLike[str]) -> list[str] | None:
     except ValueError as error:
         raise ValueError(f"{sums} is damaged ({error}): {_WAY_OUT}") from None
     changed = []
-    for name, (size, digest) in (known or {}).items():
+    if known is None:
+        return None
+    for name in FILES:
+        size, digest = known[name]["bytes"], known[name]["sha256"]
         file = folder / name
         if not file.exists() or _sha256(file) == digest:
             continue
         now = file.stat().st_size
-        if now in (size, size - 1) or (now < size and _may_be_cut(file)):
+        if now == size or (now < size and _is_cut(file, known["last merge"])):
             raise ValueError(
                 f"{file} is damaged: its checksum is not the one in {NAME} beside it; {_WAY_OUT}"
             )
         changed.append(name)
-    return None if known is None else changed
+    return changed
 
 
-def _may_be_cut(file: Path) -> bool:
+def _is_cut(file: Path, last_merge: str) -> bool:
     if file.name == "merges.txt":
-        return True
+        return _last_line(file) != last_merge
     try:
         parse_json(file.read_bytes())
     except ValueError:
@@ -90,8 +94,12 @@ def _may_be_cut(file: Path) -> bool:
 _WAY_OUT = f"save the tokenizer again, or delete {NAME} if it was changed on purpose"
 
 
-def _read(path: Path) -> dict[str, tuple[int, str]] | None:
-    """File -> size and SHA-256; None if there are no checksums. Raises ``ValueError``."""
+def _last_line(file: Path) -> str:
+    return file.read_text(encoding="utf-8", errors="replace").removesuffix("\n").rpartition("\n")[2]
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """What is known of each file; None if there are no checksums. Raises ``ValueError``."""
     try:
         content = read_bounded(path, _MOST_BYTES)
     except (FileNotFoundError, NotADirectoryError):
@@ -99,10 +107,9 @@ def _read(path: Path) -> dict[str, tuple[int, str]] | None:
     about: Any = parse_json(content)
     if not is_sealed(content) or not isinstance(about, dict):
         raise ValueError("it does not end in a checksum of itself")
-    try:
-        return {name: (about[name]["bytes"], about[name]["sha256"]) for name in FILES}
-    except (KeyError, TypeError):
-        raise ValueError("it is not about a tokenizer's files") from None
+    if about.keys() != {*FILES, "last merge", "checksum"}:
+        raise ValueError("it is not about a tokenizer's files")
+    return about
 
 
 def _sha256(path: Path) -> str:

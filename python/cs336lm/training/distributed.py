@@ -129,6 +129,24 @@ class World:
         return int(least.item())
 
 
+def gather_objects(world: World, mine: Any) -> list[Any]:
+    """What every process has, by rank; every process must call it."""
+    if world.size == 1:
+        return [mine]
+    everybody: list[Any] = [None] * world.size
+    dist.all_gather_object(everybody, mine)
+    return everybody
+
+
+def gather_rows(world: World, mine: Tensor) -> Tensor:
+    """The rows of all processes, equally many each, by rank, on the host."""
+    if world.size == 1:
+        return mine.cpu()
+    everybody = [torch.empty_like(mine) for _ in range(world.size)]
+    dist.all_gather(everybody, mine.contiguous())
+    return torch.cat(everybody).cpu()
+
+
 class FirstSays:
     """Numbers that the first process decides for all of them; every process must ask.
 

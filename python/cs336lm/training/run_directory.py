@@ -6,6 +6,7 @@
     environment.jsonl  a line a start: versions, command, commit, devices
     checkpoints/       step-00001000.pt, ... the last few (directories, where the run was sharded);
                        best.pt, the weights with the best validation loss
+    bad-batches/       step-00000123.pt: what a step could not learn from, and the weights it met
     tokenizer/         a copy of the tokenizer, if the run was given one
     .lock              locked by the process that trains, as long as it does
 
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 
 Which = Literal["best", "last"] | int
 """One of a run's checkpoints; a number is a step."""
+
+BAD_BATCHES = "bad-batches"
 
 _STEP_NAME = re.compile(r"step-(\d{8,})(\.pt)?")
 
@@ -159,6 +162,10 @@ class RunDirectory:
             return []
         found = [path for path in self.checkpoints.iterdir() if _STEP_NAME.fullmatch(path.name)]
         return sorted(found, key=_step_of)
+
+    def bad_batch(self, step: int) -> Path:
+        """Where the batch of a step goes whose numbers were not finite, with the weights."""
+        return self.path / BAD_BATCHES / f"step-{step:08d}.pt"
 
     def sharded_checkpoint(self, step: int) -> Path:
         """Where a sharded run's checkpoint of ``step`` goes: a directory."""

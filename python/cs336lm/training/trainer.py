@@ -1,7 +1,7 @@
 """A training run from a configuration to a run directory: its parts, put together.
 
     setup           data, processes, device, model, optimizer, last checkpoint
-    step            one batch -> one change of the model
+    step            one batch -> one change of the model, unless its numbers are bad
     loop            step after step, and after each the callbacks
       validator       the loss on held-out data, now and then
       monitor         a look inside the model, now and then
@@ -16,7 +16,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from pathlib import Path
 from torch import Tensor
 
 from cs336lm.errors import UsageError
+from cs336lm.training.bad_numbers import BadNumbers
 from cs336lm.training.callbacks import Callback
 from cs336lm.training.config import Config, config_tables
 from cs336lm.training.distributed import StopVote
@@ -124,7 +125,12 @@ class Trainer:
             with self._signals:
                 self._stop.begin()
                 callbacks = [validator, monitor, *self._others, reporter, saver]
-                run_steps(self._setup, self.update, callbacks, self._stop, profiler)
+                try:
+                    run_steps(self._setup, self.update, callbacks, self._stop, profiler)
+                except BadNumbers:
+                    with suppress(ValueError):  # which says the same
+                        reporter.flush()  # the steps before were good ones
+                    raise
             self.world.barrier()
         latest = reporter.latest
         return TrainResult(

@@ -9,7 +9,7 @@ from pathlib import Path
 from cs336lm.errors import UsageError
 from cs336lm.json_files import parse_json
 from cs336lm.training.checkpoints.archive import peek_iteration
-from cs336lm.training.run_directory import RunDirectory, verify_checkpoint
+from cs336lm.training.run_directory import BAD_BATCHES, RunDirectory, verify_checkpoint
 from cs336lm.training.verification.finding import Finding, looked_at
 from cs336lm.training.verification.texts import verify_tokenizer
 
@@ -28,6 +28,8 @@ def verify_run(path: Path) -> Iterator[Finding]:
             yield from verify_one(checkpoint)
     if not run.holds_weights():
         yield Finding(str(run.checkpoints), True, "no checkpoint was written yet")
+    for batch in sorted((path / BAD_BATCHES).glob("*.pt")):
+        yield from verify_one(batch)
     for left in sorted(run.checkpoints.glob("*.damaged")):
         yield Finding(str(left), True, "set aside as damaged before; nothing reads it")
     for left in sorted(run.checkpoints.glob(".*.partial")):
@@ -55,7 +57,8 @@ def verify_one(path: Path) -> Iterator[Finding]:
         step = peek_iteration(path)
         if step is None:
             raise ValueError("is not a checkpoint: it has no step")
-        if path.stem.startswith("step-") and int(path.stem.removeprefix("step-")) != step:
+        is_named = path.stem.startswith("step-") and path.parent.name != BAD_BATCHES
+        if is_named and int(path.stem.removeprefix("step-")) != step:
             raise ValueError(f"is of step {step}, which its name does not say")
         return f"{how}; of step {step:,}"
 

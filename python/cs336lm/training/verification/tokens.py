@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cs336lm.data.dataset import TokenDataset
+from cs336lm.data.token_files import has_header
 from cs336lm.json_files import read_json
 from cs336lm.training.verification.finding import Finding, looked_at
 
@@ -82,6 +83,6 @@ def _shard(path: Path, tokens: int, crc: int) -> str:
     found = 0
     for _, block in ids.blocks():
         found = zlib.crc32(block.data, found)
-    if found != crc:
+    if found != crc or not has_header(path, ids.shards[0]):
         raise ValueError("its checksum does not match the journal's")
     return f"{tokens:,} ids: the checksum matches the journal's"
