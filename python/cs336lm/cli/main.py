@@ -118,7 +118,12 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror}"
-    return " ".join(str(error).split())
+    line = " ".join(str(error).split())
+    # What is quoted may be a stranger's, and of any length.
+    return line if len(line) <= _LONGEST_LINE else f"{line[:600]} ... {line[-300:]}"
+
+
+_LONGEST_LINE = 1000
 
 
 def _format_warning(

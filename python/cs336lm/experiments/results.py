@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from cs336lm.experiments.trial import Outcome, Trial
+from cs336lm.json_files import parse_json
 
 Record = dict[str, Any]
 
@@ -36,7 +37,7 @@ class Results:
         found: dict[str, Record] = {}
         for number, line in enumerate(self._whole_lines(), 1):
             try:
-                record = json.loads(line)
+                record = parse_json(line)
                 found[record["trial"]] = record
             except (ValueError, KeyError, TypeError):
                 raise ValueError(f"{self.path}, line {number}: not the result of a trial") from None

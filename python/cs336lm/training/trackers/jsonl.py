@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cs336lm.files import atomic_write
+from cs336lm.json_files import parse_json
 from cs336lm.training.trackers.tracker import Record
 
 
@@ -82,7 +83,7 @@ def lines_until(path: Path, step: int) -> list[bytes]:
     kept = []
     for number, line in enumerate(whole, 1):
         try:
-            at = json.loads(line)["step"]
+            at = parse_json(line)["step"]
         except (ValueError, KeyError, TypeError):
             raise ValueError(f"{path}, line {number}: not a JSON object with a step") from None
         if at <= step:
