@@ -35,10 +35,12 @@ COMMANDS = {
         "export_tokenizer",
         "tokenizer -> others' formats",
     ),
+    "serve": ("serve", "run directory -> OpenAI's API and a page, by HTTP"),
     "check": ("check", "is what was written still as it was written?"),
     "data": ("data", "download the course's corpora"),
     "stories": ("stories", "the built-in corpus, with its exact entropy"),
     "demo": ("demo", "all of it, in two minutes, on a laptop"),
+    "completion": ("completion", "a script that lets bash, zsh or fish complete all this"),
 }
 
 _EPILOG = """\
@@ -116,8 +118,10 @@ def _status(error: Exception) -> int:
 
 def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
-        where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror}"
+        from cs336lm.cli.failures import file_of
+
+        where = error.filename or file_of(error)
+        return f"{where}: {error.strerror}" if where else error.strerror
     line = " ".join(str(error).split())
     # What is quoted may be a stranger's, and of any length.
     return line if len(line) <= _LONGEST_LINE else f"{line[:600]} ... {line[-300:]}"

@@ -34,6 +34,14 @@ class TokenDataset:
     or has a step. A pickle holds the path alone, and opens the files again. Raises ``OSError`` if a
     file cannot be opened and ``ValueError`` if it holds anything but a row of uint16 or uint32, or
     not what the sidecar says.
+
+    Examples:
+        >>> np.save("tokens.npy", np.arange(1000, dtype=np.uint16))
+        >>> dataset = TokenDataset("tokens.npy")
+        >>> len(dataset)
+        1000
+        >>> dataset[10:13]
+        array([10, 11, 12], dtype=uint16)
     """
 
     def __init__(self, path: str | Path) -> None:

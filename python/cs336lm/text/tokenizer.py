@@ -101,6 +101,18 @@ class Tokenizer:
 
     Tokenizers are immutable, may be used from several threads at once, compare equal when they
     give every text the same ids, and can be pickled (for data loaders and process pools).
+
+    Examples:
+        Nothing but the bytes, one merge, and a special token:
+
+        >>> vocab = {byte: bytes([byte]) for byte in range(256)} | {256: b"lo"}
+        >>> tokenizer = Tokenizer(vocab, [(b"l", b"o")], ["<|endoftext|>"])
+        >>> tokenizer.encode("slow<|endoftext|>")
+        [115, 256, 119, 257]
+        >>> tokenizer.decode([115, 256, 119, 257])
+        'slow<|endoftext|>'
+        >>> list(tokenizer.encode_iterable(["sl", "ow"]))
+        [115, 256, 119]
     """
 
     __slots__ = ("_core", "_merges", "_vocab")

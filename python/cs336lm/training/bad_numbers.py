@@ -30,7 +30,7 @@ from cs336lm.errors import Note
 from cs336lm.training.checkpoints.archive import write_state
 from cs336lm.training.checkpoints.state import State, describe, distinct_weights, unwrapped
 from cs336lm.training.device_events import PendingScalars
-from cs336lm.training.distributed import gather_objects, gather_rows
+from cs336lm.training.distributed import gather_rows
 from cs336lm.training.first_bad import first_bad
 from cs336lm.training.parallel import gather_weights
 from cs336lm.training.setup import Setup
@@ -122,7 +122,7 @@ class NumberGuard:
         self._saved += 1
         setup = self._setup
         found = first_bad(setup.model.module, x, y, rounds, setup.dtype)
-        by_rank = gather_objects(setup.world, found)
+        by_rank = setup.world.gather(found)
         batch = {"x": gather_rows(setup.world, x), "y": gather_rows(setup.world, y)}
         if setup.model.is_sharded:
             weights = gather_weights(setup.model.module, setup.world)

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cs336lm.errors import Note, UsageError
-from cs336lm.files import exclusive_lock, refuse_if_locked, sync_directory
+from cs336lm.files import exclusive_lock, refuse_if_locked, sync_directory, sync_file
 from cs336lm.training.checkpoints.archive import (
     peek_iteration,
     read_state,
@@ -151,6 +151,7 @@ class RunDirectory:
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         for leftover in self.checkpoints.glob(".*.partial"):  # of a process that was killed
             _remove(leftover)
+        self._drop_surplus(config.train.keep_checkpoints)
         if tokenizer is not None:
             tokenizer.save(self.tokenizer)
         save_config(config, self.config_file, asked)
@@ -170,8 +171,13 @@ class RunDirectory:
         """Where a sharded run's checkpoint of ``step`` goes: a directory."""
         return self.checkpoints / f"step-{step:08d}"
 
+    def sync_records(self) -> None:
+        """Has ``metrics.jsonl`` on the disk: before the checkpoint of its last step is."""
+        sync_file(self.metrics_file)
+
     def write_checkpoint(self, state: State) -> None:
         """Writes the checkpoint of ``state["iteration"]``."""
+        self.sync_records()
         write_state(state, self.checkpoints / f"step-{state['iteration']:08d}.pt")
 
     def write_best(self, state: State) -> None:
@@ -212,6 +218,9 @@ class RunDirectory:
     def drop_old_checkpoints(self, keep: int) -> None:
         """Removes all but the last ``keep``; never the best one, but what was the best before."""
         self.best_before.unlink(missing_ok=True)
+        self._drop_surplus(keep)
+
+    def _drop_surplus(self, keep: int) -> None:
         for old in self.step_checkpoints()[:-keep]:
             _remove(old)
 

@@ -18,6 +18,7 @@ from cs336lm.errors import UsageError
 from cs336lm.model.kernels.fp8 import require_fp8
 from cs336lm.model.transformer import TransformerLM
 from cs336lm.optim.build import build_optimizer
+from cs336lm.training.agreement import facts_of, require_agreement
 from cs336lm.training.budget import Budget, build_budget
 from cs336lm.training.checkpoints.state import State
 from cs336lm.training.config import Config
@@ -96,7 +97,9 @@ def set_up(
     dtype = choose_dtype(train.dtype, device)
     if train.fp8:
         require_fp8(device)
-    world.join(device)
+    world.join(device, train.peer_timeout)
+    if world.size > 1:
+        require_agreement(world, facts_of(config, data))
     torch.manual_seed(train.seed)
     sliced = is_sharded(world, train.parallel)
     model = TransformerLM(config.model, device="meta" if sliced else device)
@@ -118,6 +121,8 @@ def set_up(
     elif config.train.init_from is not None:
         start_from = RunDirectory(config.train.init_from)
         start_from.restore(start_from.pick_checkpoint("best"), model)
+    if world.size > 1:
+        require_agreement(world, {"the step that the run has got to": str(progress.step)})
     if train.activation_checkpointing:
         parallel.checkpoint_activations()
     if train.compile:

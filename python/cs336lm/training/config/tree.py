@@ -251,6 +251,9 @@ class TrainConfig:
     """Where else metrics go: tensorboard, trackio, wandb (each an extra to install)."""
     init_from: Path | None = None
     """Run directory whose best weights training starts from; none means new ones are drawn."""
+    peer_timeout: float | None = None
+    """Seconds after which a process of the job that does not answer is given up, and with it the
+    job; none means PyTorch's own, which is half an hour on the CPU and ten minutes on GPUs."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "seed"):
@@ -258,7 +261,7 @@ class TrainConfig:
         for name in ("eval_every", "checkpoint_every", "monitor_every", "sample_every"):
             _at_least(f"train.{name}", getattr(self, name), 0)
         _at_least("train.max_tokens", self.max_tokens, 1)
-        for name in ("epochs", "max_seconds"):
+        for name in ("epochs", "max_seconds", "peer_timeout"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise UsageError(f"train.{name}={value} is impossible: it must be above 0")

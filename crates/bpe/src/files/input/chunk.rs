@@ -13,6 +13,11 @@ pub struct Place {
     pub line: u64,
 }
 
+impl Place {
+    /// After all files, however many there are.
+    pub const END: Self = Self { file: usize::MAX, offset: 0, line: 0 };
+}
+
 /// Which part of the input a buffer holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chunk {

@@ -87,7 +87,7 @@ pub fn join_files(
 
     let finished = shards.finished();
     let stats = sidecar::stats(tokenizer, options, dtype, &good, &outputs, &finished, totals);
-    conclude(&outputs, claimed, &finished, sidecars, &stats)?;
+    conclude(&outputs, claimed, &shards, sidecars, &stats)?;
     Ok(stats)
 }
 

@@ -106,7 +106,7 @@ pub fn encode_files(
 
     let finished = shards.finished();
     let stats = sidecar::stats(tokenizer, options, dtype, &paths, &outputs, &finished, totals);
-    conclude(&outputs, claimed, &finished, sidecars, &stats)?;
+    conclude(&outputs, claimed, shards, sidecars, &stats)?;
     Ok(stats)
 }
 

@@ -15,8 +15,9 @@ use super::outputs::OutputPaths;
 use super::sidecar;
 use crate::error::{Error, Result};
 use crate::files::atomic_file::remove_if_there;
-use crate::files::claim::{Claim, Inputs, remove_unfinished};
+use crate::files::claim::{Claim, Inputs};
 use crate::files::place::{folder, follow_links};
+use crate::files::unfinished::remove_unfinished;
 
 const WRITER: &str = "cs336lm tokenize";
 

@@ -23,6 +23,8 @@ pub struct Shards {
     outputs: OutputPaths,
     dtype: Dtype,
     has_val: bool,
+    /// Whether the journal lists what is finished; otherwise it only says whose the arrays are.
+    is_resumable: bool,
     /// Shards below this were finished by an earlier run.
     first: usize,
     open: Mutex<BTreeMap<usize, OpenShard>>,
@@ -56,13 +58,14 @@ impl Shards {
         shards: Vec<FinishedShard>,
         journal: Option<Journal>,
     ) -> Self {
-        let first = shards.len();
+        let (first, is_resumable) = (shards.len(), outputs.is_sharded() && journal.is_some());
         let finished =
             Mutex::new(Finished { shards, ahead: BTreeMap::new(), journal, has_begun: false });
         Self {
             outputs,
             dtype,
             has_val,
+            is_resumable,
             first,
             open: Mutex::default(),
             finished,
@@ -122,6 +125,14 @@ impl Shards {
     /// What is in all shards, once all are closed.
     pub fn finished(&self) -> Vec<FinishedShard> {
         lock(&self.finished).shards.clone()
+    }
+
+    /// Removes the record of the job, which is done.
+    ///
+    /// # Errors
+    /// It is there and cannot be removed.
+    pub fn remove_journal(&self) -> Result<()> {
+        lock(&self.finished).journal.as_ref().map_or(Ok(()), Journal::remove)
     }
 
     fn file(&self, shard: usize, side: usize) -> Result<Arc<AtomicFile>> {
@@ -215,7 +226,9 @@ impl Shards {
             resume_from = Some(position);
         }
         match (journal, resume_from) {
-            (Some(journal), Some(position)) => journal.write(shards, &position),
+            (Some(journal), Some(position)) if self.is_resumable => {
+                journal.write(shards, &position)
+            }
             _ => Ok(()),
         }
     }
