@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -63,4 +64,8 @@ def everything(base: Path, at_once: int = 2) -> int:
         ended = list(pool.map(run, range(len(LINES))))
     cases, fired, findings = (sum(counts[i] for _, counts in ended) for i in range(3))
     print(f"everything: {cases:,} cases, {fired:,} faults injected, {findings} findings")
+    if findings:
+        print(f"the folders of the first ones: {base}")
+    else:
+        shutil.rmtree(base)
     return int(any(status for status, _ in ended))
