@@ -3,6 +3,8 @@
 # make fault-test   faults put into every job on purpose: under half an hour (docs/reliability.md)
 # make course  the experiments of CS336's first assignment, tiny, and their report
 # make gpu-bundle   what a GPU machine without a network needs, in one folder
+# make wheel   the package as one file in dist/, checked
+# make docs    the site in site/, built without a warning
 # make dev     an editable install with an optimised Rust core, for people who change it
 
 PYTHON ?= python3
@@ -11,7 +13,7 @@ BIN    := $(VENV)/bin
 UV     := $(BIN)/uv
 RUST   := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 
-.PHONY: demo course test fault-test dev lint format gpu-bundle clean
+.PHONY: demo course test fault-test dev lint format wheel docs cli-reference gpu-bundle clean
 
 demo: $(VENV)/.installed
 	$(BIN)/cs336lm demo --out demo/
@@ -64,5 +66,23 @@ $(VENV)/.installed: $(VENV)/.tools $(RUST)
 gpu-bundle: $(VENV)/.installed
 	$(BIN)/python benchmarks/bundle/make.py --out gpu-bundle
 
+# The wheel's tag names the C library that it was linked with. MATURIN says otherwise:
+# make wheel MATURIN='--zig --compatibility manylinux_2_28' (docs/releasing.md).
+wheel: $(VENV)/.installed
+	rm -rf dist
+	$(BIN)/maturin build --release --locked --quiet --out dist $(MATURIN)
+	$(BIN)/python release/check_wheel.py dist/*.whl
+
+$(VENV)/.docs: $(VENV)/.tools
+	$(UV) pip install --quiet --python $(BIN)/python --requirement pyproject.toml --extra docs || \
+	    $(BIN)/python -m pip install --quiet '.[docs]'
+	touch $@
+
+docs: $(VENV)/.installed $(VENV)/.docs
+	$(BIN)/mkdocs build --strict --quiet
+
+cli-reference: $(VENV)/.installed
+	$(BIN)/python docs/build/cli_reference.py
+
 clean:
-	rm -rf target $(VENV) demo course gpu-bundle
+	rm -rf target $(VENV) demo course gpu-bundle dist site

@@ -42,7 +42,8 @@ and the inputs. Inputs are those of train-bpe; they are encoded one after the ot
 nothing is put between them but what --append-eot asks for. No text gives an array of length 0.
 
 A document ends at <|endoftext|> in a file of text, with its record (a line of .jsonl, a row of
-.parquet), or with its file. --val-fraction puts some documents, chosen by --seed, into a second file (tokens.val.npy).
+.parquet), or with its file. --val-fraction puts some documents, chosen by --seed, into a second
+file (tokens.val.npy).
 --shard-tokens writes tokens-00000.npy and so on, which tokens.json lists; 'cs336lm train' takes
 tokens.npy for all of them. What --out replaces was written by tokenize: any other file stays, and
 so does an input, whatever it is called; links are followed and permissions kept. One job at a time
@@ -70,8 +71,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--special-tokens-in-records",
         action="store_true",
-        help="read special tokens in .jsonl and .parquet too; without this a record's text is plain "
-        "text, whatever it says, and cannot forge the end of a document",
+        help="read special tokens in .jsonl and .parquet too; without this what a record says is "
+        "plain text, which cannot forge the end of a document",
     )
     parser.add_argument(
         "--val-fraction",

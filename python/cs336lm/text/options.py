@@ -109,7 +109,8 @@ class Resources:
 class EncodeOptions:
     """How :meth:`~cs336lm.text.tokenizer.Tokenizer.encode_files` writes: see there.
 
-    ``special_in_records`` is its ``special_tokens_in_records``; ``documents`` also writes what it takes to join the array with others (``text/parts.py``).
+    ``special_in_records`` is its ``special_tokens_in_records``; ``documents`` also writes what it
+    takes to join the array with others (``text/parts.py``).
 
     Raises:
         UsageError: a number is outside what it can be.

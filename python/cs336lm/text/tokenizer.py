@@ -18,12 +18,14 @@ GPT-2 (Radford et al., 2019).
 from __future__ import annotations
 
 import os
+import pathlib
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, Unpack
 
 from cs336lm import _bpe
 from cs336lm.errors import UsageError
+from cs336lm.text import checksums
 from cs336lm.text.options import (
     EncodeOptions,
     Path,
@@ -99,6 +101,18 @@ class Tokenizer:
 
     Tokenizers are immutable, may be used from several threads at once, compare equal when they
     give every text the same ids, and can be pickled (for data loaders and process pools).
+
+    Examples:
+        Nothing but the bytes, one merge, and a special token:
+
+        >>> vocab = {byte: bytes([byte]) for byte in range(256)} | {256: b"lo"}
+        >>> tokenizer = Tokenizer(vocab, [(b"l", b"o")], ["<|endoftext|>"])
+        >>> tokenizer.encode("slow<|endoftext|>")
+        [115, 256, 119, 257]
+        >>> tokenizer.decode([115, 256, 119, 257])
+        'slow<|endoftext|>'
+        >>> list(tokenizer.encode_iterable(["sl", "ow"]))
+        [115, 256, 119]
     """
 
     __slots__ = ("_core", "_merges", "_vocab")
@@ -212,6 +226,8 @@ class Tokenizer:
             OSError: a file cannot be read.
             ValueError: a file holds something that it should not.
         """
+        checksums.verify(vocab_filepath)
+        checksums.verify(merges_filepath)
         special = _with_ids(special_tokens)
         return cls._of(_bpe.Tokenizer.from_files(vocab_filepath, merges_filepath, special, pattern))
 
@@ -243,27 +259,34 @@ class Tokenizer:
 
         Raises:
             OSError: a file cannot be read.
-            ValueError: a file holds something that it should not, or that is not supported.
+            ValueError: a file holds something that it should not, or that is not supported; or it
+                is damaged, by the checksums that :meth:`save` left beside it.
             KeyboardInterrupt: Ctrl-C.
         """
+        checksums.verify(path)
         core = _bpe.Tokenizer.load(path, _with_ids(special_tokens), pattern)
         for note in core.notes:
             warnings.warn(note, stacklevel=2)
         return cls._of(core)
 
-    def save(self, directory: Path) -> None:
+    def save(self, directory: Path, *, with_checksums: bool = True) -> None:
         """Writes ``tokenizer.json``, ``vocab.json`` and ``merges.txt`` into ``directory``.
 
         The directory is made if it is not there. ``tokenizer.json`` is Hugging Face's format and
         opens in ``tokenizers`` and, with the small ``tokenizer_config.json`` beside it, in
-        ``transformers``. Each file appears whole or not at all.
+        ``transformers``. Each file appears whole or not at all. ``with_checksums`` writes
+        ``checksums.json`` as well, by which :meth:`load` notices damage.
 
         Raises:
             OSError: a file cannot be written.
             ValueError: the files could not tell a special token from another token, or their
                 regular expressions (Oniguruma's) cannot say what ``pattern`` does.
         """
+        folder = pathlib.Path(directory)
+        checksums.forget(folder)
         self._core.save(directory)
+        if with_checksums:
+            checksums.remember(folder)
 
     def to_tiktoken(self, name: str = "cs336lm") -> tiktoken.Encoding:
         """The same tokenizer as a ``tiktoken.Encoding`` of this name.

@@ -81,7 +81,9 @@ class World:
         """Meets the other processes; ``peer_timeout``: after how many seconds one is given up."""
         if self.size == 1 or dist.is_initialized():
             return
-        waits = {} if peer_timeout is None else {"timeout": timedelta(seconds=peer_timeout)}
+        waits: dict[str, Any] = {}
+        if peer_timeout is not None:
+            waits["timeout"] = timedelta(seconds=peer_timeout)
         store, rank, size = next(_dist.rendezvous("env://", **waits))
         # After a restart torchrun may serve the same store: what the dead left there is stale.
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
@@ -105,7 +107,7 @@ class World:
             dist.barrier()
 
     def gather(self, value: Any) -> list[Any]:
-        """Everybody's ``value``, by rank: plain data, few."""
+        """Everybody's ``value``, by rank: plain data, few; every process must call it."""
         if self.size == 1:
             return [value]
         found: list[Any] = [None] * self.size
@@ -119,6 +121,23 @@ class World:
         total = value.detach().clone()
         dist.all_reduce(total)
         return total / self.size
+
+    def least(self, number: int, device: torch.device) -> int:
+        """The least of the processes' numbers."""
+        if self.size == 1:
+            return number
+        least = torch.tensor(number, device=device)
+        dist.all_reduce(least, op=dist.ReduceOp.MIN)
+        return int(least.item())
+
+
+def gather_rows(world: World, mine: Tensor) -> Tensor:
+    """The rows of all processes, equally many each, by rank, on the host."""
+    if world.size == 1:
+        return mine.cpu()
+    everybody = [torch.empty_like(mine) for _ in range(world.size)]
+    dist.all_gather(everybody, mine.contiguous())
+    return torch.cat(everybody).cpu()
 
 
 class FirstSays:

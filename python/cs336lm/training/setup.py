@@ -54,6 +54,8 @@ class Setup:
     """Fingerprint of what a validation looks at; None if there is none."""
     best_is_missing: bool
     """Whether the weights resumed from are the best, but were not written as such."""
+    damaged: dict[Path, str]
+    """Later checkpoints than the one resumed from, and what is wrong with each."""
 
     @property
     def tokens_per_step(self) -> int:
@@ -110,10 +112,11 @@ def set_up(
     if data.val is not None:
         measured_on = validation_fingerprint(data, config, str(dtype))
     progress, best_is_missing = Progress(), False
+    damaged: dict[Path, str] = {}
     if run.step_checkpoints():
-        path = run.pick_checkpoint("last")
+        path, damaged = _last_good_checkpoint(run, world, device)
         saved = _resume(path, run, model, optimizer, scaler, config.optim.name, new_optimizer)
-        progress = Progress(**saved["progress"])
+        progress = _saved_progress(saved, path)
         best_is_missing = _check_best(progress, run, measured_on)
     elif config.train.init_from is not None:
         start_from = RunDirectory(config.train.init_from)
@@ -139,6 +142,7 @@ def set_up(
         budget=build_budget(config, progress, world, device),
         measured_on=measured_on,
         best_is_missing=best_is_missing,
+        damaged=damaged,
     )
 
 
@@ -165,6 +169,36 @@ def _check_batch_divides(config: Config, world: World) -> None:
             f"data.batch_size={batch} does not divide by {world.size} processes times "
             f"train.grad_accumulation={rounds}"
         )
+
+
+def _last_good_checkpoint(
+    run: RunDirectory, world: World, device: torch.device
+) -> tuple[Path, dict[Path, str]]:
+    """The last checkpoint that all processes find as it was written, and what is wrong with later.
+
+    One in slices, which belong to all of them, is read through by the first.
+    """
+    kept = run.step_checkpoints()
+    wrong: dict[Path, str] = {}
+    if kept[-1].is_dir() and not world.is_main:
+        good = len(kept) - 1
+    else:
+        path, wrong = run.last_good_checkpoint()
+        good = -1 if path is None else kept.index(path)
+    good = world.least(good, device)
+    if good < 0:
+        reasons = "; ".join(wrong.values()) or "another process cannot read it"
+        raise ValueError(f"{run.path}: no checkpoint is as it was written: {reasons}")
+    return kept[good], {
+        path: wrong.get(path, "another process cannot read it") for path in kept[good + 1 :]
+    }
+
+
+def _saved_progress(saved: State, path: Path) -> Progress:
+    try:
+        return Progress(**saved["progress"])
+    except TypeError as error:
+        raise ValueError(f"{path} is not a checkpoint of this version's runs ({error})") from None
 
 
 def _resume(

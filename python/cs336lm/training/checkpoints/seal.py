@@ -29,7 +29,7 @@ _LENGTH = 2
 class SealedWriter:
     """A binary file to give to ``torch.save``, which is sealed by :meth:`seal` afterwards.
 
-    ``error`` keeps the ``OSError`` of a write that failed: ``torch.save`` reports only that one did.
+    ``error`` keeps the ``OSError`` of a write that failed: ``torch.save`` says only that one did.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -95,7 +95,7 @@ def verify(file: IO[bytes], name: str) -> bool:
 
 
 def _refuse_packed(file: IO[bytes], name: str) -> None:
-    """Entries of a checkpoint are stored as they are: what would unpack to more is no checkpoint."""
+    """Entries of a checkpoint are stored as they are: none that unpacks to more is one."""
     try:
         with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()

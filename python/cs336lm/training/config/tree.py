@@ -230,6 +230,10 @@ class TrainConfig:
     """Steps between lines of metrics.jsonl."""
     checkpoint_every: int = 500
     """Steps between checkpoints; 0 means only at the end."""
+    on_bad_numbers: Literal["stop", "skip"] = "stop"
+    """What a loss or a gradient does that is infinite or no number: stop ends the run (on a GPU one
+    step later, so that it need not be waited for), skip leaves the step out. Either way the batch
+    is saved, and the layer named where it went wrong."""
     keep_checkpoints: int = 3
     """How many of the last checkpoints to keep, beside the best one."""
     monitor_every: int = 100
