@@ -141,7 +141,11 @@ class Job:
         how += [f"{name} is left over" for name in sorted(found.keys() - wanted.keys())]
         both = sorted(found.keys() & wanted.keys())
         how += [f"{name} differs" for name in both if found[name] != wanted[name]]
-        left = [str(path.relative_to(place.work)) for path in place.tmp.rglob("*")]
+        left = [
+            str(path.relative_to(place.work))
+            for path in place.tmp.rglob("*")
+            if "torchinductor" not in str(path)  # PyTorch's own
+        ]
         how += [f"{name} is left over" for name in left if hidden]
         return "; ".join(how) or None
 
