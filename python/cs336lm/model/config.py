@@ -12,6 +12,10 @@ from typing import Literal, get_args, get_type_hints
 
 from cs336lm.errors import UsageError
 
+# Beyond any model; what a stranger's file says beyond it would not be built in a day.
+_MOST = {"num_layers": 10_000, "context_length": 1 << 31, "rope_original_context_length": 1 << 31}
+_LARGEST = 1 << 24
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -20,6 +24,11 @@ class ModelConfig:
     The default sizes are the shape the CS336 handout trains on TinyStories. Impossible values, and
     values that do not go together, are refused with a :class:`~cs336lm.errors.UsageError` that
     names the fields.
+
+    Examples:
+        >>> ModelConfig(d_model=64, num_heads=3)
+        Traceback (most recent call last):
+        cs336lm.errors.UsageError: model.num_heads=3: ...
     """
 
     vocab_size: int | None = None
@@ -105,6 +114,8 @@ class ModelConfig:
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise UsageError(f"model.{name} must be a whole number from 1, not {value!r}")
+            if value > (most := _MOST.get(name, _LARGEST)):
+                raise UsageError(f"model.{name} must be at most {most:,}, not {value:,}")
 
     def _check_heads(self) -> None:
         if self.d_model % self.num_heads:

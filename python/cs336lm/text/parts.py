@@ -23,11 +23,12 @@ from typing import Any, Final, NamedTuple
 from cs336lm import _bpe
 from cs336lm.errors import UsageError
 from cs336lm.files import atomic_write, exclusive_lock
+from cs336lm.json_files import read_json
 from cs336lm.text.options import EncodeOptions, Resources, TextSource
 from cs336lm.text.tokenizer import EncodedFile, Tokenizer, encoded_file
 
 PLAN, TOKENIZER = "plan.json", "tokenizer.pickle"
-_FORMAT = "cs336lm parts 1"
+_FORMAT = "cs336lm parts 2"
 _LOCK_SECONDS = 0.2
 _MOST_OPEN = 250  # counts files at once
 
@@ -107,6 +108,7 @@ class EncodingJob(PartsJob):
             **super().settings(),
             "tokenizer": self.tokenizer.fingerprint,
             "append_eot": self.options.append_eot,
+            "special_in_records": self.options.special_in_records,
             "skip_errors": self.options.skip_errors,
         }
 
@@ -227,7 +229,7 @@ def write_plan(folder: Path, job: PartsJob, parts: Sequence[Part]) -> None:
 def read_plan(folder: Path) -> dict[str, Any]:
     """The plan in a folder. Raises ``UsageError`` if there is none of this version."""
     try:
-        plan = json.loads((folder / PLAN).read_bytes())
+        plan = read_json(folder / PLAN)
     except ValueError:
         plan = None
     if not isinstance(plan, dict) or plan.get("format") != _FORMAT:
@@ -271,7 +273,10 @@ def do_part(folder: Path, number: int) -> None:
         if job["kind"] == "tokenize":
             tokenizer = pickle.loads((folder / TOKENIZER).read_bytes())
             options = EncodeOptions(
-                job["append_eot"], skip_errors=job["skip_errors"], documents=True
+                job["append_eot"],
+                skip_errors=job["skip_errors"],
+                documents=True,
+                special_in_records=job["special_in_records"],
             )
             tokenizer._core.encode_files(source, out, options, Resources(threads))
         else:

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::ahead::{Ahead, Ids};
 use super::documents::DocumentsWriter;
 use super::ledger::{EncodedChunk, Ledger};
 use super::npy::{Dtype, StoredIds};
@@ -25,6 +26,7 @@ pub struct Job<'a> {
     pub options: &'a EncodeOptions,
     pub dtype: Dtype,
     pub ledger: Ledger,
+    pub ahead: Ahead,
     pub progress: &'a Progress,
 }
 
@@ -46,26 +48,41 @@ impl Job<'_> {
     /// `false` if there are no more chunks.
     fn encode_chunk(&self, words: &mut WordEncoder, text: &mut Vec<u8>) -> Result<bool> {
         let Some(buffer) = self.ledger.next_buffer() else { return Ok(false) };
-        let Some(chunk) = self.source.read_next(text)? else { return Ok(false) };
+        let may_go_ahead = self.ledger.may_go_ahead();
+        let Some(chunk) = self.source.read_next(text, may_go_ahead)? else { return Ok(false) };
         let mut ids = StoredIds::new(self.dtype, buffer);
         let mut encoded = EncodedChunk {
-            bytes: Vec::new(),
+            ids: Ids::Memory(Vec::new()),
             documents: Vec::new(),
             start: chunk.start.clone(),
             text_bytes: text.len() as u64,
             skipped: chunk.skipped.clone(),
         };
-        let ends_document = chunk.has_records() || chunk.ends_file;
+        let kind = Piece {
+            ends_document: chunk.has_records() || chunk.ends_file,
+            has_special: !chunk.has_records() || self.options.special_in_records,
+        };
         for piece in chunk.pieces(text) {
-            self.encode_piece(words, piece, ends_document, &mut ids, &mut encoded)?;
+            self.encode_piece(words, piece, kind, &mut ids, &mut encoded)?;
         }
-        encoded.bytes = ids.into_bytes();
-        for mut placed in self.ledger.submit(chunk.index, encoded) {
-            self.shards.write(&mut placed)?;
+        let turn = (chunk.start.file, chunk.start.offset);
+        let bytes = ids.into_bytes();
+        let in_order = self.source.has_positions(turn.0);
+        encoded.ids = match self.ledger.is_crowded(turn, in_order) {
+            true => {
+                let ids = self.ahead.put(&bytes)?;
+                self.ledger.give_back(bytes);
+                ids
+            }
+            false => Ids::Memory(bytes),
+        };
+        for placed in self.ledger.submit(turn, (chunk.end.file, chunk.end.offset), encoded) {
+            let bytes = self.ahead.get(placed.ids)?;
+            self.shards.write(&bytes, &placed.spans, placed.closed)?;
             if let Some(file) = self.documents {
                 file.write(placed.parts_before, &placed.documents)?;
             }
-            self.ledger.give_back(placed.bytes);
+            self.ledger.give_back(bytes);
         }
         self.progress.advance(chunk.input_bytes)?;
         Ok(true)
@@ -76,13 +93,17 @@ impl Job<'_> {
         &self,
         words: &mut WordEncoder,
         text: &[u8],
-        ends_document: bool,
+        kind: Piece,
         ids: &mut StoredIds,
         encoded: &mut EncodedChunk,
     ) -> Result<()> {
         let from = ids.len();
-        let skipped = self.encode(words, self.source.path(encoded.start.file), text, ids)?;
-        let mut documents = split::documents(ids, from, self.options.separator, ends_document);
+        let path = self.source.path(encoded.start.file);
+        let skipped = match kind.has_special {
+            true => self.encode(words, path, text, ids)?,
+            false => self.encode_ordinary(words, path, text, ids)?,
+        };
+        let mut documents = split::documents(ids, from, self.options.separator, kind.ends_document);
         let each_counts = self.options.val_fraction > 0.0 || self.documents.is_some();
         if each_counts || !skipped.is_empty() {
             split::count_bytes(&mut documents, ids, from, self.tokenizer.vocab());
@@ -92,7 +113,7 @@ impl Job<'_> {
         }
         if let Some(eot) = self.options.append_eot
             && let Some(last) = documents.last_mut()
-            && ends_document
+            && kind.ends_document
         {
             ids.append(&[eot]);
             last.end += 1;
@@ -119,18 +140,39 @@ impl Job<'_> {
         self.tokenizer.special_tokens().for_each_segment(text, |segment| {
             match segment {
                 Segment::Special(index) => ids.append(&[self.tokenizer.special_ids()[index]]),
-                Segment::Text(part) => match self.tokenizer.encode_with(words, part, ids) {
-                    Err(Error::Invalid(why)) => {
-                        let len = part.len();
-                        skipped.push(format!("{}: {len} bytes: {why}", path.display()));
-                    }
-                    result => result?,
-                },
+                Segment::Text(part) => {
+                    skipped.extend(self.encode_ordinary(words, path, part, ids)?);
+                }
             }
             Ok(())
         })?;
         Ok(skipped)
     }
+
+    /// The same for a text in which nothing is a special token.
+    fn encode_ordinary(
+        &self,
+        words: &mut WordEncoder,
+        path: &Path,
+        text: &[u8],
+        ids: &mut StoredIds,
+    ) -> Result<Vec<String>> {
+        match self.tokenizer.encode_ordinary_with(words, text, ids) {
+            Err(Error::Invalid(why)) if self.options.skip_errors => {
+                Ok(vec![format!("{}: {} bytes: {why}", path.display(), text.len())])
+            }
+            result => result.map(|()| Vec::new()),
+        }
+    }
+}
+
+/// What a record, or the part of a file that is in a chunk, is.
+#[derive(Clone, Copy)]
+struct Piece {
+    /// Whether a document ends with it.
+    ends_document: bool,
+    /// Whether special tokens in it are special tokens, and not text that looks like them.
+    has_special: bool,
 }
 
 /// A thread that panics never hands in its chunk: the others must not wait for it.

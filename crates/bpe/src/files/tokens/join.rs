@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::ahead::Ids;
 use super::documents::DocumentsReader;
 use super::ledger::{EncodedChunk, Ledger};
 use super::npy::{self, Dtype};
@@ -65,7 +66,9 @@ pub fn join_files(
     let arrays = parts.iter().map(|part| fs::metadata(&part.array).map_or(0, |file| file.len()));
     progress.begin(Phase::Encoding, arrays.sum());
     let split = Split::new(options.val_fraction, options.seed);
-    let ledger = Ledger::new(position, options.shard_tokens.unwrap_or(u64::MAX), split, 1);
+    let shard_tokens = options.shard_tokens.unwrap_or(u64::MAX);
+    let turn = (0, position.chunk);
+    let ledger = Ledger::new(position, turn, shard_tokens, split, 1);
     let (mut unreadable_left, mut good_left) = (&unreadable[..], good.iter().peekable());
     let mut join = Join { options, dtype, shards: &shards, ledger: &ledger, progress, chunk: 0 };
     let mut index = 0;
@@ -85,9 +88,9 @@ pub fn join_files(
     totals.skipped.splice(0..0, unreadable.iter().cloned());
     shards.close(last)?;
 
-    let sizes = shards.sizes();
-    let stats = sidecar::stats(tokenizer, options, dtype, &good, &outputs, &sizes, totals);
-    conclude(&outputs, claimed, &sizes, sidecars, &stats)?;
+    let finished = shards.finished();
+    let stats = sidecar::stats(tokenizer, options, dtype, &good, &outputs, &finished, totals);
+    conclude(&outputs, claimed, &shards, sidecars, &stats)?;
     Ok(stats)
 }
 
@@ -142,13 +145,14 @@ impl Join<'_> {
         for (&file, input) in files.iter().zip(inputs) {
             let text_bytes = input["bytes"].as_u64().unwrap_or(0);
             let start = Place { file, ..Place::default() };
-            let (bytes, documents) = (Vec::new(), Vec::new());
-            self.submit(EncodedChunk { bytes, documents, start, text_bytes, skipped: Vec::new() })?;
+            let (ids, documents) = (Ids::Memory(Vec::new()), Vec::new());
+            self.submit(EncodedChunk { ids, documents, start, text_bytes, skipped: Vec::new() })?;
         }
         let start = Place { file: files.last().copied().unwrap_or(0), ..Place::default() };
         let mut documents = Documents::open(outputs.documents())?;
+        let mut checksum = crc32fast::Hasher::new();
         let empty = |skipped| EncodedChunk {
-            bytes: Vec::new(),
+            ids: Ids::Memory(Vec::new()),
             documents: Vec::new(),
             start: start.clone(),
             text_bytes: 0,
@@ -167,10 +171,15 @@ impl Join<'_> {
             let mut bytes = self.ledger.next_buffer().unwrap_or_default();
             bytes.resize(len * self.dtype.width() as usize, 0);
             ids.read_exact(&mut bytes).map_err(|error| Error::io(array, error))?;
-            self.submit(EncodedChunk { bytes, documents: block, ..empty(Vec::new()) })?;
+            checksum.update(&bytes);
+            let ids = Ids::Memory(bytes);
+            self.submit(EncodedChunk { ids, documents: block, ..empty(Vec::new()) })?;
         }
         if left > 0 {
             return Err(wrong("its documents hold less than the array"));
+        }
+        if about["crc32"].as_u64().is_some_and(|crc32| crc32 != u64::from(checksum.finalize())) {
+            return Err(wrong("it is damaged: the checksum of its ids does not match"));
         }
         match skipped.is_empty() || files.is_empty() {
             true => Ok(()),
@@ -179,12 +188,14 @@ impl Join<'_> {
     }
 
     fn submit(&mut self, chunk: EncodedChunk) -> Result<()> {
-        let index = self.chunk;
+        let turn = (0, self.chunk);
         self.chunk += 1;
-        let read = chunk.bytes.len() as u64;
-        for mut placed in self.ledger.submit(index, chunk) {
-            self.shards.write(&mut placed)?;
-            self.ledger.give_back(placed.bytes);
+        let mut read = 0;
+        for placed in self.ledger.submit(turn, (0, self.chunk), chunk) {
+            let Ids::Memory(bytes) = placed.ids else { continue };
+            self.shards.write(&bytes, &placed.spans, placed.closed)?;
+            read += bytes.len() as u64;
+            self.ledger.give_back(bytes);
         }
         self.progress.advance(read)
     }
@@ -228,8 +239,10 @@ impl Documents {
 fn read_sidecar(path: &Path) -> Result<Value> {
     let content = fs::read(path).map_err(|error| Error::io(path, error))?;
     let about: Value = serde_json::from_slice(&content).unwrap_or_default();
-    match sidecar::is_one(&about) {
-        true => Ok(about),
-        false => Err(Error::invalid(format!("{}: is no sidecar; delete it", path.display()))),
+    let wrong = |why| Err(Error::invalid(format!("{}: {why}; delete it", path.display())));
+    match (sidecar::is_one(&about), sidecar::is_intact(&content, &about)) {
+        (true, true) => Ok(about),
+        (true, false) => wrong("is damaged: its checksum does not match"),
+        (false, _) => wrong("is no sidecar"),
     }
 }
