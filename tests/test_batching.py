@@ -286,7 +286,7 @@ def test_logits_that_are_no_numbers_end_their_sequence_alone(choice):
         engine.add(request)[0]
         for request in (
             good,
-            Request([5, 13, 4], 20, GREEDY, prompt_logprobs=1),
+            Request([5, 13, 4] * 3, 20, GREEDY, prompt_logprobs=1),
             good,
             Request([1, 2, 3], 20, SamplingParams(0.0, logit_bias={13: 1e4})),
         )
