@@ -126,12 +126,21 @@ impl Good {
         let progress = Progress::new();
         // Read or refused: both are good.
         match *name {
-            "a.counts" => {
-                drop(train_counts(&[path.clone()], 270, &CountOptions::new(1), &progress))
-            }
+            "a.counts" => drop(train_counts(
+                std::slice::from_ref(&path),
+                270,
+                &CountOptions::new(1),
+                &progress,
+            )),
             "a.jsonl" | "b.txt.gz" | "b.txt.zst" | "a.txt" => {
                 let fields = TextFields::default();
-                drop(count_tokens(&self.tokenizer, &[path.clone()], &fields, 1, &progress));
+                drop(count_tokens(
+                    &self.tokenizer,
+                    std::slice::from_ref(&path),
+                    &fields,
+                    1,
+                    &progress,
+                ));
             }
             _ => {
                 let pattern = (*name == "ranks.tiktoken").then_some(Pattern::Gpt2);
