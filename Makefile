@@ -80,7 +80,7 @@ $(VENV)/.docs: $(VENV)/.tools
 	touch $@
 
 docs: $(VENV)/.installed $(VENV)/.docs
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 cli-reference: $(VENV)/.installed
 	$(BIN)/python docs/build/cli_reference.py
