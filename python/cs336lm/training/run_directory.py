@@ -110,8 +110,11 @@ class RunDirectory:
         self.path.mkdir(parents=True, exist_ok=True)
         with exclusive_lock(self._lock_file, str(self.path)):
             for path in damaged:
+                aside = path.with_name(f"{path.name}.damaged")
+                if aside.exists():  # the same step, damaged once before
+                    _remove(aside)
                 with suppress(FileNotFoundError):
-                    path.rename(path.with_name(f"{path.name}.damaged"))
+                    path.rename(aside)
             kept = self.step_checkpoints()
             if kept and _step_of(kept[-1]) > step:
                 raise UsageError(
