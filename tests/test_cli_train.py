@@ -9,7 +9,7 @@ import torch
 from cs336lm.cli.main import main
 from cs336lm.cli.train import parse
 from cs336lm.data import TokenDataset
-from cs336lm.errors import UsageError
+from cs336lm.errors import Note, UsageError
 from cs336lm.evaluation import evaluate
 from cs336lm.text.tokenizer import Tokenizer
 from cs336lm.training.config import SECTIONS, load_config, save_config
@@ -180,20 +180,33 @@ def test_resume_needs_nothing_else_and_may_go_further(config_file, tmp_path, cap
     assert "data.train is missing" in capsys.readouterr().err
 
 
-def test_a_damaged_checkpoint_is_named_with_the_way_out(config_file, tmp_path, capsys):
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(config_file, tmp_path, capsys):
     run = RunDirectory(tmp_path / "a")
     assert main(["train", "--config", str(config_file), "--run-dir", str(run.path)]) == 0
     capsys.readouterr()
     *_, before, last = run.step_checkpoints()
-    content = last.read_bytes()
+    metrics, content = run.metrics_file.read_text(), last.read_bytes()
     last.write_bytes(content[: len(content) // 2])
+    with pytest.warns(Note, match=rf"{last} is truncated.*; {before.name} is used instead"):
+        assert main(["evaluate", str(run.path), "--checkpoint", "last"]) == 0
+    step = str(int(last.stem.removeprefix("step-")))
+    assert main(["evaluate", str(run.path), "--checkpoint", step]) == 1
+    assert f"{last} is truncated" in capsys.readouterr().err
+    assert main(["train", "--resume", "--run-dir", str(run.path)]) == 0
+    assert f"{last} is truncated" in capsys.readouterr().err
+    # It goes on from the one before, to the very same end.
+    losses = [
+        [json.loads(line).get("train_loss") for line in text.splitlines()]
+        for text in (metrics, run.metrics_file.read_text())
+    ]
+    assert losses[0] == losses[1]
+    assert last.with_name(f"{last.name}.damaged").read_bytes() == content[: len(content) // 2]
+    assert torch.load(last)["model"].keys() == torch.load(before)["model"].keys()
+    for path in run.step_checkpoints():
+        path.write_bytes(b"no")
     assert main(["train", "--resume", "--run-dir", str(run.path)]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert f"{last} is truncated" in line
-    assert line.endswith(f"delete it to continue from {before.name}")
-    assert main(["evaluate", str(run.path), "--checkpoint", "last"]) == 1
-    last.unlink()
-    assert main(["train", "--resume", "--run-dir", str(run.path)]) == 0
+    assert f"no checkpoint is as it was written: {last} is truncated" in line
 
 
 def test_evaluates_every_token_once(trained, capsys):

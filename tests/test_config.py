@@ -62,7 +62,7 @@ sections = {
     | {"lr": st.floats(0.5), "min_lr": st.none() | st.floats(0, 0.5)}
     | {"betas": betas}
     | {"warmup_steps": st.none() | from_zero},
-    "train": dict.fromkeys(("dtype", "parallel"), None)
+    "train": dict.fromkeys(("dtype", "parallel", "on_bad_numbers"), None)
     | dict.fromkeys(
         ("fp8", "compile", "activation_checkpointing", "eval_by_document"), st.booleans()
     )

@@ -21,7 +21,7 @@ from cs336lm.training.checkpoints.sharded import save_sharded
 from cs336lm.training.config import save_config
 from cs336lm.training.distributed import World
 from cs336lm.training.parallel import gather_weights
-from cs336lm.training.run_directory import RunDirectory, load_run
+from cs336lm.training.run_directory import RunDirectory, load_run, verify_checkpoint
 from cs336lm.training.trackers.jsonl import read_metrics
 from cs336lm.training.trainer import Trainer
 from tiny_run import MODEL, curve, make_config
@@ -149,9 +149,14 @@ def test_sharded_checkpoints_go_on_elsewhere(alone, tmp_path):
     # What is damaged is named.
     last = RunDirectory(run).step_checkpoints()[-1]
     shard = next(last.glob("*.distcp"))
-    shard.write_bytes(shard.read_bytes()[:-1])
-    with pytest.raises(ValueError, match=rf"{last.name} is damaged: {shard.name}.*delete it"):
-        Trainer(until(9, "ddp"), run, resume=True)
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-1])
+    trainer = Trainer(until(9, "ddp"), run, resume=True)
+    assert trainer.progress.step == 6
+    assert f"{last.name} is damaged: {shard.name}" in trainer.damaged[last]
+    shard.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(ValueError, match=rf"{last.name} is damaged: the checksum of {shard.name}"):
+        verify_checkpoint(last)
 
 
 def test_a_sharded_checkpoint_and_its_folder_reach_the_disk(tmp_path, monkeypatch):

@@ -2,8 +2,12 @@
 
 import dataclasses
 import json
+import multiprocessing
+import runpy
+import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tiny_run  # noqa: F401 (one thread)
@@ -125,9 +129,25 @@ def test_the_loop_ends_with_its_budget_at_the_lowest_rate(parts, steps, taken):
     assert 5 <= len(curve.losses) <= 7
 
 
-def test_candidates_share_data_windows_and_loss(parts, tmp_path, capfd):
+def forked(script, asked):
+    """``subprocess.run`` of the script by a fork, with PyTorch and transformers there already."""
+
+    def work():
+        sys.argv = [script, asked]
+        runpy.run_path(script, run_name="__main__")
+
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    process.join(120)
+    return subprocess.CompletedProcess([script, asked], process.exitcode)
+
+
+def test_candidates_share_data_windows_and_loss(parts, tmp_path, capfd, monkeypatch):
     """Two steps of each through the script, then none again; ours and theirs agree on weights."""
     learning, _, curves = parts
+    scripts = iter((subprocess.run, *[lambda command: forked(*command[1:])] * 3))
+    stand_in = SimpleNamespace(run=lambda command: next(scripts)(command))
+    monkeypatch.setattr(learning, "subprocess", stand_in)
     text = tmp_path / "text.txt"
     stories = ["stories", "--megabytes", "0.1", "--seed", "1", "--out", str(text)]
     assert cs336lm(stories) == 0

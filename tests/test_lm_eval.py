@@ -8,7 +8,9 @@ lm_eval = pytest.importorskip("lm_eval", reason="it is the extra [eval]")
 
 import torch  # noqa: E402
 from cs336lm.cli.main import main  # noqa: E402
+from cs336lm.errors import UsageError  # noqa: E402
 from cs336lm.exchange.lm_eval import RunLM  # noqa: E402
+from cs336lm.exchange.lm_eval import main as lm_eval_main  # noqa: E402
 from exchanged import END, greedy, make_model, make_run, make_tokenizer  # noqa: E402
 from lm_eval.api.instance import Instance  # noqa: E402
 from lm_eval.models.huggingface import HFLM  # noqa: E402
@@ -195,3 +197,18 @@ def test_a_run_without_an_end_of_text_is_refused(tmp_path):
     run = make_run(tmp_path / "run", make_tokenizer(special=()), make_model(262))
     with pytest.raises(ValueError, match=r"has no tokenizer with <\|endoftext\|>"):
         RunLM(run)
+
+
+def test_the_harness_says_cuda_where_nobody_did(run):
+    assert RunLM(run, device="cuda:0").device.type == (
+        "cuda" if torch.cuda.is_available() else "cpu"
+    )
+    with pytest.raises(UsageError, match="nowhere"):
+        RunLM(run, device="nowhere")
+
+
+def test_a_wrong_run_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr("lm_eval.__main__.cli_evaluate", lambda: RunLM(tmp_path / "no"))
+    with pytest.raises(SystemExit, match=r"cs336lm: .*/no") as ended:
+        lm_eval_main()
+    assert "\n" not in ended.value.code

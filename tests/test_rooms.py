@@ -21,7 +21,7 @@ PYTHON_ROOMS = [
     *("experiments", "exchange", "serving", "cli"),
 ]
 # Below all rooms: what everybody may use. Above all: the front page, which names everything.
-PYTHON_GROUND = {"errors", "files", "lazy", "_bpe"}
+PYTHON_GROUND = {"errors", "files", "json_files", "lazy", "_bpe"}
 PYTHON_FRONT = {"__init__", "__main__", "moved"}
 
 RUST_ROOMS = ["store", "text", "vocab", "encode", "files", "train", "formats", "python"]

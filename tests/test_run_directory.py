@@ -178,8 +178,9 @@ def test_deleting_is_advised_for_damage_alone(tmp_path):
     with pytest.raises(UsageError, match="is not a checkpoint of a run"):
         Trainer(config, run.path, resume=True)
     last.write_bytes(b"no")
-    with pytest.raises(ValueError, match=r"is truncated.*; delete it to continue from step-"):
-        Trainer(config, run.path, resume=True)
+    trainer = Trainer(config, run.path, resume=True)
+    assert trainer.progress.step < 12
+    assert "is truncated" in trainer.damaged[last]
 
 
 # The best

@@ -89,8 +89,8 @@ def tokenizer() -> Tokenizer:
     return Tokenizer(vocab, merges, [EOT])
 
 
-def expected_ids(tokenizer: Tokenizer, document: bytes) -> list[int]:
-    return reference_bpe.encode(document, tokenizer.vocab, tokenizer.merges, [EOT])
+def expected_ids(tokenizer: Tokenizer, document: bytes, special: list[str]) -> list[int]:
+    return reference_bpe.encode(document, tokenizer.vocab, tokenizer.merges, special)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 7])
@@ -106,26 +106,33 @@ def test_training(way: tuple[list[Path], list[bytes]], threads: int) -> None:
     assert (trained.vocab, trained.merges) == expected
 
 
-@pytest.mark.parametrize("threads", [1, 2, 7])
+@pytest.mark.parametrize(("threads", "trusted"), [(1, False), (2, False), (7, False), (2, True)])
 def test_encoding(
     tmp_path: Path,
     tokenizer: Tokenizer,
     way: tuple[list[Path], list[bytes]],
     threads: int,
+    trusted: bool,
 ) -> None:
+    """Special tokens count in files of text; in records only if they are asked for."""
     paths, documents = way
-    ids = [expected_ids(tokenizer, document) for document in documents]
+    has_records = any("jso" in path.name or "parquet" in path.name for path in paths)
+    special = [[] if has_records and text != TEXT and not trusted else [EOT] for text in documents]
+    ids = [expected_ids(tokenizer, *each) for each in zip(documents, special, strict=True)]
     out = tmp_path / "tokens.npy"
-    stats = tokenizer.encode_files(paths, out, threads=threads)
+    trust = {"threads": threads, "special_tokens_in_records": trusted}
+    stats = tokenizer.encode_files(paths, out, **trust)
     assert np.load(out).tolist() == list(chain(*ids))
     assert stats.bytes == sum(map(len, documents))
+    if not trusted:
+        assert tokenizer.count_tokens(paths, threads=threads) == (stats.tokens, stats.bytes)
 
     eot = tokenizer.token_to_id(EOT)
-    tokenizer.encode_files(paths, out, threads=threads, append_eot=True)
+    tokenizer.encode_files(paths, out, append_eot=True, **trust)
     appended = [[*document, eot] for document in ids]
     assert np.load(out).tolist() == list(chain(*appended))
 
-    flags = {"threads": threads, "append_eot": True, "val_fraction": 0.4, "seed": 3}
+    flags = {**trust, "append_eot": True, "val_fraction": 0.4, "seed": 3}
     stats = tokenizer.encode_files(paths, out, **flags, shard_tokens=50)
     shards = json.loads((tmp_path / "tokens.json").read_text())["shards"]
     train = np.concatenate([np.load(tmp_path / shard["file"]) for shard in shards]).tolist()
@@ -171,7 +178,7 @@ def test_parquet_of_another_writer(
     out = tmp_path / "tokens.npy"
     tokenizer.encode_files(tmp_path / "a.parquet", out, text_column="body", append_eot=True)
     eot = tokenizer.token_to_id(EOT)
-    documents = [tokenizer.encode(text) for text in rows if text is not None]
+    documents = [tokenizer.encode_ordinary(text) for text in rows if text is not None]
     assert np.load(out).tolist() == [id for ids in documents for id in (*ids, eot)]
 
 

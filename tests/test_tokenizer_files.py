@@ -6,6 +6,7 @@ import resource
 import signal
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -83,7 +84,8 @@ def test_sidecar(tmp_path: Path, tokenizer: Tokenizer) -> None:
     tokenizer.encode_files(paths, tmp_path / "tokens.npy")
     sidecar = json.loads((tmp_path / "tokens.json").read_text())
     ids = np.load(tmp_path / "tokens.npy")
-    assert sidecar["format"] == 1
+    assert sidecar["format"] == 2
+    assert sidecar["crc32"] == zlib.crc32(ids.tobytes())
     assert sidecar["tokenizer_sha256"] == tokenizer.fingerprint
     assert sidecar["vocab_size"] == tokenizer.vocab_size
     assert (sidecar["dtype"], sidecar["tokens"], sidecar["bytes"]) == ("uint16", len(ids), 13)

@@ -410,7 +410,7 @@ def test_switches_beside_vocab_json_are_said(saved: Path) -> None:
 def test_a_byte_order_mark_is_no_part_of_a_file(saved: Path, trained: Tokenizer) -> None:
     ranks = saved / "gpt2.tiktoken"
     write_ranks(ranks, trained)
-    for path in saved.iterdir():
+    for path in set(saved.iterdir()) - {saved / "checksums.json"}:
         path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
     assert Tokenizer.load(saved) == trained
     assert Tokenizer.load(ranks).encode(TEXT) == trained.encode(TEXT)

@@ -70,6 +70,7 @@ proptest! {
         threads in prop::sample::select(vec![1usize, 2, 7]),
         chunk_bytes in 1usize..300,
         append in any::<bool>(),
+        trusted in any::<bool>(),
     ) {
         let tokenizer = tokenizer();
         let eot = tokenizer.special_ids()[0];
@@ -77,11 +78,17 @@ proptest! {
         let (paths, files) = write(folder.path(), &records);
         let out = folder.path().join("tokens.npy");
         let append_eot = append.then_some(eot);
-        let options = EncodeOptions { threads, chunk_bytes, append_eot, ..Default::default() };
+        let options = EncodeOptions {
+            threads, chunk_bytes, append_eot, special_in_records: trusted, ..Default::default()
+        };
         let stats = run(&tokenizer, &paths, &out, options);
         let (mut expected, mut documents) = (Vec::new(), 0);
-        for text in files.iter().flatten() {
-            let ids = oracle::encode(tokenizer.vocab(), &[EOT], GPT2, text);
+        for (number, text) in files.iter().enumerate().flat_map(|(i, texts)| {
+            texts.iter().map(move |text| (i, text))
+        }) {
+            // The second file is one of text.
+            let special: &[&str] = if trusted || number == 1 { &[EOT] } else { &[] };
+            let ids = oracle::encode(tokenizer.vocab(), special, GPT2, text);
             let ends = ids.iter().filter(|&&id| id == eot).count();
             documents += (ends + usize::from(ids.last() != Some(&eot))) as u64;
             expected.extend(ids);

@@ -176,6 +176,7 @@ def _token_file(arguments: argparse.Namespace) -> dict[str, Any]:
     from cs336lm.data.dataset import TokenDataset
 
     ids = TokenDataset(arguments.path)
+    ids.check_contents()
     sidecar = ids.sidecar or {}
     if isinstance(sidecar.get("vocab_size"), int):
         ids.check_ids(sidecar["vocab_size"])

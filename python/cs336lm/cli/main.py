@@ -6,6 +6,7 @@ command that was asked for is imported, so that the tokenizer commands start wit
 
 import os
 import sys
+import warnings
 from importlib import import_module
 
 from cs336lm import __version__
@@ -34,9 +35,12 @@ COMMANDS = {
         "export_tokenizer",
         "tokenizer -> others' formats",
     ),
+    "serve": ("serve", "run directory -> OpenAI's API and a page, by HTTP"),
+    "check": ("check", "is what was written still as it was written?"),
     "data": ("data", "download the course's corpora"),
     "stories": ("stories", "the built-in corpus, with its exact entropy"),
     "demo": ("demo", "all of it, in two minutes, on a laptop"),
+    "completion": ("completion", "a script that lets bash, zsh or fish complete all this"),
 }
 
 _EPILOG = """\
@@ -71,6 +75,7 @@ def main(argv: list[str] | None = None) -> int:
     if name not in COMMANDS:
         return _complain(_unknown_command(name), status=2)
     escape_what_cannot_be_shown(sys.stdout)
+    warnings.formatwarning = _format_warning
     try:
         command = import_module(f"cs336lm.cli.{COMMANDS[name][0]}")
         return command.main(rest) or 0
@@ -113,9 +118,28 @@ def _status(error: Exception) -> int:
 
 def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
-        where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror}"
+        from cs336lm.cli.failures import file_of
+
+        where = error.filename or file_of(error)
+        return f"{where}: {error.strerror}" if where else error.strerror
     return " ".join(str(error).split())
+
+
+def _format_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
+    from cs336lm.errors import Note
+
+    if issubclass(category, Note):
+        return f"note: {message}\n"
+    return _format_other(message, category, filename, lineno, line)
+
+
+_format_other = warnings.formatwarning
 
 
 def _complain(message: str, status: int) -> int:

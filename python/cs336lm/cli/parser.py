@@ -5,8 +5,19 @@ from __future__ import annotations
 import argparse
 import itertools
 import sys
-from collections.abc import Iterable, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterable, Sequence
+from contextvars import ContextVar
+from typing import IO, Any, NoReturn
+
+# Whether a parser is wanted, and not the text of its help.
+_WANTED = ContextVar("_WANTED", default=False)
+
+
+class _Found(BaseException):
+    """Carries a parser out of the command that made it; no failure, and caught by none."""
+
+    def __init__(self, parser: Parser) -> None:
+        self.parser = parser
 
 
 class Parser(argparse.ArgumentParser):
@@ -37,6 +48,12 @@ class Parser(argparse.ArgumentParser):
     def _begins_a_flag(self, name: str) -> bool:
         return any(flag.startswith(name) for flag in self._option_string_actions)
 
+    def print_help(self, file: IO[str] | None = None) -> None:  # type: ignore[override]
+        """Prints the help, unless :func:`parser_of` asks for the parser itself."""
+        if _WANTED.get():
+            raise _Found(self)
+        super().print_help(file)
+
     def error(self, message: str) -> NoReturn:
         """Says what is wrong in one line, without the usage, which may be long."""
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
@@ -45,6 +62,21 @@ class Parser(argparse.ArgumentParser):
 def parser_for(command: str, description: str, epilog: str) -> Parser:
     """The parser of ``cs336lm COMMAND``."""
     return Parser(prog=f"cs336lm {command}", description=description, epilog=epilog)
+
+
+def parser_of(main: Callable[[list[str]], object]) -> Parser:
+    """The parser of a command, given its ``main``: the one that answers ``--help``.
+
+    Shell completion and the reference of the commands are made of it.
+    """
+    before = _WANTED.set(True)
+    try:
+        main(["--help"])
+    except _Found as found:
+        return found.parser
+    finally:
+        _WANTED.reset(before)
+    raise LookupError(f"{main.__module__} does not answer --help with a cs336lm.cli.parser.Parser")
 
 
 def _unknown(argument: str, flags: Iterable[str]) -> str:

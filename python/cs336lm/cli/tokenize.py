@@ -41,8 +41,9 @@ np.load('tokens.npy', mmap_mode='r') opens it. tokens.json beside it names the t
 and the inputs. Inputs are those of train-bpe; they are encoded one after the other, as they are:
 nothing is put between them but what --append-eot asks for. No text gives an array of length 0.
 
-A document ends at <|endoftext|>, with its record (a line of .jsonl, a row of .parquet), or with its
-file. --val-fraction puts some documents, chosen by --seed, into a second file (tokens.val.npy).
+A document ends at <|endoftext|> in a file of text, with its record (a line of .jsonl, a row of
+.parquet), or with its file. --val-fraction puts some documents, chosen by --seed, into a second
+file (tokens.val.npy).
 --shard-tokens writes tokens-00000.npy and so on, which tokens.json lists; 'cs336lm train' takes
 tokens.npy for all of them. What --out replaces was written by tokenize: any other file stays, and
 so does an input, whatever it is called; links are followed and permissions kept. One job at a time
@@ -66,6 +67,12 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--out", required=True, metavar="FILE.npy", help="file to write")
     parser.add_argument(
         "--append-eot", action="store_true", help="put <|endoftext|> after each file or record"
+    )
+    parser.add_argument(
+        "--special-tokens-in-records",
+        action="store_true",
+        help="read special tokens in .jsonl and .parquet too; without this what a record says is "
+        "plain text, which cannot forge the end of a document",
     )
     parser.add_argument(
         "--val-fraction",
@@ -117,6 +124,7 @@ def main(argv: list[str]) -> int:
                 shard_tokens=arguments.shard_tokens,
                 resume=arguments.resume,
                 skip_errors=arguments.on_error == "skip",
+                special_tokens_in_records=arguments.special_tokens_in_records,
                 **read_options(arguments, progress),
             )
     seconds = time.perf_counter() - began
@@ -149,6 +157,7 @@ def _in_parts(
         arguments.seed,
         arguments.shard_tokens,
         skip_errors=arguments.on_error == "skip",
+        special_in_records=arguments.special_tokens_in_records,
     )
     source = TextSource(files, arguments.text_field, arguments.text_column)
     with signals_interrupt():

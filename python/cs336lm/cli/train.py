@@ -40,6 +40,11 @@ of train.max_seconds goes on with those that are left. What was left open is der
 from lr and warmup_steps from train.steps; name a field to hold it. Other validation data start a
 new search for the best weights.
 
+A loss or a gradient that is infinite or no number ends the run before it reaches the weights
+(--train.on-bad-numbers skip leaves the step out). The batch is saved in DIR/bad-batches/, and
+--replay FILE runs it again and says in which layer it went wrong; it takes no other flag but
+--train.device.
+
 --init-from starts a new run from the weights of another, or of one that `cs336lm import` made: the
 model is as it is there and so is the tokenizer, where nothing else is said; the optimizer is new.
 
@@ -53,6 +58,7 @@ examples:
   cs336lm train --preset depth-8 --data.train train.npy --data.tokenizer tokenizer/
   cs336lm train --resume --run-dir runs/a
   cs336lm train --resume --run-dir runs/a --train.steps 20000
+  cs336lm train --replay runs/a/bad-batches/step-00000123.pt
   cs336lm train --init-from runs/a --data.train other.npy --optim.lr 1e-4 --run-dir runs/tuned"""
 
 
@@ -71,6 +77,10 @@ def main(argv: list[str]) -> int:
     """Trains, or goes on training, and says how it went."""
     if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0:
         argv = [*argv, "--resume"]  # torchrun starts the job again after a failure
+    if any(argument.partition("=")[0] == "--replay" for argument in argv):
+        from cs336lm.cli.replay import main as replay
+
+        return replay(argv)
     arguments = parse(argv)
     spin_briefly()
     from cs336lm.generation.samples import Samples
@@ -143,6 +153,7 @@ def _opening(trainer: Trainer) -> str:
         f"{many}{trainer.device.type} in {str(trainer.dtype).removeprefix('torch.')}, "
         f"{data.batch_size * model.context_length:,} tokens per step"
         + "".join(f"\n  {remark}" for remark in trainer.data.plan.remarks())
+        + "".join(f"\n  {reason}; set aside" for reason in trainer.damaged.values())
     )
 
 
@@ -162,6 +173,8 @@ def _closing(trainer: Trainer, result: TrainResult) -> int:
     losses = f"train loss {result.train_loss:.4f}"
     if result.val_loss is not None:
         losses += f", validation loss {result.val_loss:.4f} (best {progress.best_val_loss:.4f})"
+    counts = {"steps left out": progress.skipped_steps, "loss spikes": progress.loss_spikes}
+    losses += "".join(f", {count:,} {what}" for what, count in counts.items() if count)
     print(f"step {progress.step:,}: {losses}; {progress.seconds:.1f} s: {path}")
     return 0
 
@@ -212,6 +225,7 @@ def _parser(defaults: Config | None) -> Parser:
         metavar="RUN_DIR",
         help="start from the weights of this run; the same as --train.init-from",
     )
+    add("--replay", metavar="FILE", help="run a batch of DIR/bad-batches/ again, and train nothing")
     for name, text in (
         ("resume", "go on with the run in --run-dir, or start it if there is none yet"),
         ("new-optimizer", "with --resume: if --optim.name is another now, let it start anew"),

@@ -67,6 +67,13 @@ def get_batch(
 
     ``dataset`` is any one-dimensional array of ids, in memory or mapped. (CS336 assignment 1,
     section 5.1.) Raises ``ValueError`` if it is too short for one window.
+
+    Examples:
+        >>> x, y = get_batch(np.arange(100), batch_size=4, context_length=8, device="cpu")
+        >>> x.shape
+        torch.Size([4, 8])
+        >>> bool((y == x + 1).all())
+        True
     """
     import torch
 

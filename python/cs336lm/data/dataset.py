@@ -6,6 +6,7 @@ that it takes; PyTorch is not imported here.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
-from cs336lm.data.token_files import TokenArray, open_token_files
+from cs336lm.data.token_files import TokenArray, checksums, has_header, open_token_files
 
 _SCAN_TOKENS = 1 << 22  # 8 or 16 MB at once: a file of any size is checked in little memory
 
@@ -33,12 +34,21 @@ class TokenDataset:
     or has a step. A pickle holds the path alone, and opens the files again. Raises ``OSError`` if a
     file cannot be opened and ``ValueError`` if it holds anything but a row of uint16 or uint32, or
     not what the sidecar says.
+
+    Examples:
+        >>> np.save("tokens.npy", np.arange(1000, dtype=np.uint16))
+        >>> dataset = TokenDataset("tokens.npy")
+        >>> len(dataset)
+        1000
+        >>> dataset[10:13]
+        array([10, 11, 12], dtype=uint16)
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._absolute = self.path.absolute()  # for a pickle, wherever it is read
         self.shards, self.sidecar = open_token_files(self.path)
+        self._is_checked = False
         # Where each shard begins in the row, and where the last one ends.
         self._starts = np.cumsum([0, *map(len, self.shards)])
 
@@ -120,6 +130,28 @@ class TokenDataset:
                     f"vocabulary of {vocab_size}: was the file made with another tokenizer, or "
                     "model.vocab_size set too low?"
                 )
+
+    def check_contents(self) -> bool:
+        """Whether the sidecar knows the checksum of every array; the first time they are compared.
+
+        That is one pass over the files, at some gigabytes a second. Raises ``ValueError`` naming
+        the file that is not as it was written.
+        """
+        known = checksums(self.path, self.sidecar)
+        if not self._is_checked:
+            for array, (path, expected) in zip(self.shards, known, strict=False):
+                crc = 0
+                if expected is None:
+                    continue
+                for start in range(0, len(array), _SCAN_TOKENS):
+                    crc = zlib.crc32(array[start : start + _SCAN_TOKENS].data, crc)
+                if crc != expected or not has_header(path, array):
+                    raise ValueError(
+                        f"{path} is damaged: the checksum of its ids does not match; write it "
+                        "again with `cs336lm tokenize`"
+                    )
+            self._is_checked = True
+        return bool(known) and all(crc is not None for _, crc in known)
 
     def check_tokenizer(self, fingerprint: str, tokenizer_path: str | Path) -> None:
         """Raises ``ValueError`` if the sidecar says that another tokenizer made this file."""

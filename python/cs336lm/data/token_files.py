@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from cs336lm.data.foreign_files import open_bin
+from cs336lm.json_files import is_sealed, parse_json, read_bounded
 
 TokenArray = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
 Sidecar = dict[str, Any]
 
+_SEALED = 2  # the format that has checksums
 _MAGIC = b"\x93NUMPY"
 _DTYPES = (np.dtype(np.uint16), np.dtype(np.uint32))
 _MADE_BY = "a token file is made by `cs336lm tokenize`"
@@ -42,7 +43,7 @@ def open_token_files(path: Path) -> tuple[list[TokenArray], Sidecar | None]:
     sidecar = _read_sidecar(beside)
     if path.suffix == ".json" and sidecar is None:
         raise FileNotFoundError(2, "No such file or directory", str(path))
-    shards = (sidecar or {}).get("shards")
+    shards = _shards(sidecar or {}, beside)
     if sidecar is None or not shards:
         by_name = path.suffix == ".json" or (sidecar is not None and not path.exists())
         array = _open_array(stem.with_name(stem.name + ".npy") if by_name else path)
@@ -67,6 +68,41 @@ def _open_bins(path: Path) -> list[TokenArray]:
         if array.dtype != arrays[0].dtype:
             raise ValueError(f"{each} holds {array.dtype}, {paths[0].name} does not")
     return arrays
+
+
+def checksums(path: Path, sidecar: Sidecar | None) -> list[tuple[Path, int | None]]:
+    """The arrays that a sidecar is about, in order, each with its CRC-32 if the sidecar knows it.
+
+    ``path`` is what was opened. There are none without a sidecar.
+    """
+    if sidecar is None or path.suffix == ".bin":
+        return []
+    stem = path.with_suffix("") if path.suffix in (".npy", ".json") else path
+    whole = {"file": f"{stem.name}.npy", "crc32": sidecar.get("crc32")}
+    listed = sidecar.get("shards") or [whole]
+    return [(stem.with_name(one["file"]), one.get("crc32")) for one in listed]
+
+
+def has_header(path: Path, array: TokenArray) -> bool:
+    """Whether a file begins as ``cs336lm tokenize`` begins one that holds ``array``."""
+    said = f"{{'descr': '{array.dtype.str}', 'fortran_order': False, 'shape': ({len(array)},), }}"
+    begin = _MAGIC + b"\x01\x00\x76\x00" + said.encode().ljust(117) + b"\n"
+    with path.open("rb") as file:
+        return file.read(len(begin)) == begin
+
+
+def _shards(sidecar: Sidecar, path: Path) -> list[dict[str, Any]]:
+    """The shards that a sidecar lists: files beside it, each with its number of tokens."""
+    shards = sidecar.get("shards") or []
+    if not (isinstance(shards, list) and all(isinstance(shard, dict) for shard in shards)):
+        raise ValueError(f"{path} does not list shards as it should; {_WRITE_AGAIN}")
+    for shard in shards:
+        name = shard.get("file")
+        if not (isinstance(name, str) and name == Path(name).name and "\\" not in name):
+            raise ValueError(f"{path} lists a shard {name!r}, which is no file beside it")
+        if not isinstance(shard.get("tokens"), int):
+            raise ValueError(f"{path} does not say how many tokens {name} holds; {_WRITE_AGAIN}")
+    return shards
 
 
 def _open_shards(sidecar: Path, shards: list[dict[str, Any]]) -> list[TokenArray]:
@@ -97,23 +133,37 @@ def _open_array(path: Path) -> TokenArray:
         raise ValueError(f"{path} is not a .npy file; {_MADE_BY}")
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} is not a complete .npy file ({error}); {_MADE_BY}") from None
+    except OSError:
+        raise
+    except Exception as error:  # NumPy reads a header as Python code: any error of its parser
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path} is not a complete .npy file ({reason}); {_MADE_BY}") from None
     if array.dtype not in _DTYPES or array.ndim != 1:
         raise ValueError(
             f"{path} holds {array.dtype} of shape {array.shape}, not one row of uint16 or uint32; "
             f"{_MADE_BY}"
         )
+    assert isinstance(array, np.memmap)
+    if array.offset + array.nbytes != path.stat().st_size:
+        raise ValueError(f"{path} is longer than its header says; {_MADE_BY}")
     return np.asarray(array)  # still mapped, but slicing skips memmap's bookkeeping
 
 
 def _read_sidecar(path: Path) -> Sidecar | None:
     try:
-        sidecar = json.loads(path.read_text(encoding="utf-8"))
+        content = read_bounded(path)
+        sidecar = parse_json(content.decode())
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as error:
         raise ValueError(
             f"{path} is not valid JSON ({error}); delete it, or {_WRITE_AGAIN}"
         ) from None
-    return sidecar if isinstance(sidecar, dict) else None
+    if not isinstance(sidecar, dict):
+        return None
+    try:
+        if not is_sealed(content) and ("checksum" in sidecar or sidecar.get("format") == _SEALED):
+            raise ValueError("it has lost its checksum")
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); delete it, or {_WRITE_AGAIN}") from None
+    return sidecar

@@ -124,6 +124,7 @@ def evaluate_documents(
             f"the token {token}, which is to end a document, is outside the model's vocabulary of "
             f"{vocab_size}"
         )
+    dataset.check_contents()
     dataset.check_ids(vocab_size)
     if tokenizer is not None:
         dataset.check_tokenizer(tokenizer.fingerprint, "the model's")

@@ -73,6 +73,7 @@ def evaluate(
     vocab_size = model.config.vocab_size
     assert vocab_size is not None
     dataset.check_length(1)
+    dataset.check_contents()
     dataset.check_ids(vocab_size)
     if tokenizer is not None:
         dataset.check_tokenizer(tokenizer.fingerprint, "the model's")

@@ -54,7 +54,7 @@ def write_hugging_face(
         _write_json(folder / "config.json", hugging_face_config(model.config, tokenizer, dtype))
         _write_json(folder / "generation_config.json", _generation_config(model.config, tokenizer))
         if tokenizer is not None:
-            tokenizer.save(folder)
+            tokenizer.save(folder, with_checksums=False)
 
 
 def hugging_face_weights(model: TransformerLM) -> dict[str, Tensor]:

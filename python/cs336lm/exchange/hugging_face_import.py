@@ -1,4 +1,5 @@
-"""A Llama in Hugging Face's format as a run directory, which ``train --init-from`` starts from.
+"""A Llama in Hugging Face's format: as a run directory, which ``train --init-from`` starts from,
+or as a model in memory.
 
 Weights keep their dtype in the checkpoint, bit for bit; a run opened from it is in float32.
 """
@@ -15,6 +16,7 @@ from cs336lm.files import new_directory, refuse_if_there
 from cs336lm.generation.engine import check_vocabularies
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from cs336lm.model.transformer import TransformerLM
@@ -47,7 +49,6 @@ def import_llama(
     """
     import torch
 
-    from cs336lm.model.transformer import TransformerLM
     from cs336lm.training.checkpoints.state import describe
     from cs336lm.training.config import Config
     from cs336lm.training.distributed import World
@@ -55,20 +56,49 @@ def import_llama(
     from cs336lm.training.run_directory import RunDirectory
 
     refuse_if_there(out)
+    model, weights = _read_llama(folder, tokenizer, context_length)
+    with new_directory(out) as place:
+        run = RunDirectory(place)
+        run.prepare(Config(model=model.config), tokenizer)
+        run.write_checkpoint({**describe(model), "model": weights, "iteration": 0})
+        device = torch.device("cpu")
+        record_environment(run.environment_file, device, World.from_environment(), step=0)
+    return model
+
+
+def load_llama(
+    folder: Path,
+    tokenizer: Tokenizer | None,
+    context_length: int | None = None,
+    device: torch.device | str = "cpu",
+) -> TransformerLM:
+    """The model of such a directory, in float32 and ready for use; nothing is written.
+
+    Arguments and errors are those of :func:`import_llama`.
+    """
+    from cs336lm.model.initial import undrawn_weights
+    from cs336lm.model.transformer import TransformerLM
+
+    shape, weights = _read_llama(folder, tokenizer, context_length)
+    with undrawn_weights():
+        model = TransformerLM(shape.config, device=device)
+    model.load_state_dict(weights)
+    return model.eval()
+
+
+def _read_llama(
+    folder: Path, tokenizer: Tokenizer | None, context_length: int | None
+) -> tuple[TransformerLM, dict[str, Tensor]]:
+    """The model without its weights (on "meta"), and its weights by our names."""
+    from cs336lm.model.transformer import TransformerLM
+
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise ValueError(f"{folder} does not contain a model: there is no config.json in it")
     config = read_llama_config(folder / "config.json", context_length)
     model = TransformerLM(config, device="meta")
     if tokenizer is not None:
         check_vocabularies(model, tokenizer)
-    weights = _our_weights(Weights(folder), model)
-    with new_directory(out) as place:
-        run = RunDirectory(place)
-        run.prepare(Config(model=config), tokenizer)
-        run.write_checkpoint({**describe(model), "model": weights, "iteration": 0})
-        device = torch.device("cpu")
-        record_environment(run.environment_file, device, World.from_environment(), step=0)
-    return model
+    return model, _our_weights(Weights(folder), model)
 
 
 def _our_weights(theirs: Weights, model: TransformerLM) -> dict[str, Tensor]:

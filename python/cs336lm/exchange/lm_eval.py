@@ -14,10 +14,13 @@ model's context loses its beginning, never its end.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import lm_eval.models  # noqa: F401  (the harness registers its own only where none is known yet)
 import torch
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
@@ -56,7 +59,9 @@ class RunLM(TemplateLM):
         max_batch_size: int | None = None,
     ) -> None:
         super().__init__()
-        self._device = choose_device(device or "auto")
+        # The harness's command says cuda:0 wherever nobody says anything.
+        unasked = device == "cuda:0" and not torch.cuda.is_available()
+        self._device = choose_device("auto" if unasked else device or "auto")
         _, model, tokenizer = load_run(Path(run), self._device, checkpoint)
         if tokenizer is None or END_OF_TEXT not in tokenizer.special_tokens:
             raise ValueError(
@@ -213,7 +218,17 @@ def _until(text: str, stops: Sequence[str]) -> tuple[str, bool]:
     return (text[: min(places)], True) if places else (text, False)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """The harness's own command; what is wrong with a run is one line, as everywhere here."""
     from lm_eval.__main__ import cli_evaluate
 
-    cli_evaluate()
+    try:
+        cli_evaluate()
+    except (OSError, ValueError) as error:
+        if os.environ.get("CS336LM_TRACEBACK"):
+            raise
+        sys.exit(f"cs336lm: {' '.join(str(error).split())}")
+
+
+if __name__ == "__main__":
+    main()

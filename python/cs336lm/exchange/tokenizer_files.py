@@ -35,14 +35,14 @@ def export_tokenizer(tokenizer: Tokenizer, out: Path, format: str) -> list[str]:
 
 def _hugging_face(tokenizer: Tokenizer, out: Path) -> list[str]:
     with new_directory(out) as folder:
-        tokenizer.save(folder)
+        tokenizer.save(folder, with_checksums=False)
     return []
 
 
 def _gpt2(tokenizer: Tokenizer, out: Path) -> list[str]:
     special = special_ids(tokenizer)
     with new_directory(out) as folder:
-        tokenizer.save(folder)
+        tokenizer.save(folder, with_checksums=False)
         for beside in ("tokenizer.json", "tokenizer_config.json"):
             (folder / beside).unlink()
         again = Tokenizer.load(folder, special, pattern=tokenizer.pattern)

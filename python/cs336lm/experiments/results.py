@@ -13,11 +13,11 @@ the sweep goes on; its later line counts.
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from cs336lm.experiments.trial import Outcome, Trial
+from cs336lm.files import append_line
 
 Record = dict[str, Any]
 
@@ -29,7 +29,8 @@ class Results:
         self.path = path
 
     def read(self) -> dict[str, Record]:
-        """The last record of each trial, by its name; a line cut short by a kill is left out.
+        """The last record of each trial, by its name; a line that a kill or a power cut has torn is
+        left out.
 
         Raises ``ValueError`` naming a line that is none of ours.
         """
@@ -42,23 +43,15 @@ class Results:
                 raise ValueError(f"{self.path}, line {number}: not the result of a trial") from None
         return found
 
-    def cut_torn_line(self) -> None:
-        """Takes away what a kill left of a last line, so that the next one stands alone."""
-        if self.path.exists():
-            os.truncate(self.path, sum(map(len, self._whole_lines())))
-
     def append(self, record: Record) -> None:
         """Adds a line; it is on the disk when this returns."""
-        with self.path.open("ab") as file:
-            file.write(json.dumps(record).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        append_line(self.path, json.dumps(record).encode())
 
     def _whole_lines(self) -> list[bytes]:
         if not self.path.exists():
             return []
         lines = self.path.read_bytes().splitlines(keepends=True)
-        return [line for line in lines if line.endswith(b"\n")]
+        return [line for line in lines if line.endswith(b"\n") and b"\0" not in line]
 
 
 def result_record(trial: Trial, outcome: Outcome, parameters: int) -> Record:

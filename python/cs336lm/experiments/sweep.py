@@ -84,7 +84,6 @@ class Sweep:
         self.refuse_what_is_not_ours()
         self.path.mkdir(parents=True, exist_ok=True)
         with exclusive_lock(self.path / ".lock", str(self.path)):
-            self.results.cut_torn_line()
             if not self._base_file.exists():
                 save_config(self.base, self._base_file)
             return self._run(search, launcher, report)

@@ -19,7 +19,8 @@ operations around it inside.
 
 Shapes are the same in every step and nothing depends on values that only the device knows, so a
 step can be captured. Where the host knows that all sequences stand at the same position, it may say
-so, and only the cache's used part is read.
+so, and only the cache's used part is read. Where keys and values lie is not for the pass itself
+(:class:`FastForward`): :mod:`cs336lm.generation.batching` keeps them otherwise.
 """
 
 from collections.abc import Callable, Sequence
@@ -54,6 +55,11 @@ from cs336lm.model.unchanged import Unchanged
 
 CompiledStep = Callable[[Tensor, Tensor], Tensor]
 """Token ids and positions, both (batch,), to logits (batch, vocab)."""
+
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+"""A layer's number, and the rotated queries (batch, heads, d_head), keys and values (batch,
+kv_heads, d_head) of one position, to what attention makes of them (batch, d_model). The scale
+1 / sqrt(d_head) is in the queries already."""
 
 MOST_SEQUENCES_FOR_REDUCTIONS = {"cpu": 4}
 """Up to how many sequences the compiler's reductions beat a library's products; elsewhere one."""
@@ -172,20 +178,18 @@ class _Weights(NamedTuple):
     of queries 1 / sqrt(d_head) too."""
 
 
-class FastDecoder:
-    """A model that :func:`fits`, written out for one position.
+class FastForward:
+    """A model that :func:`fits`, written out for one position of each sequence.
 
     It holds a prepared copy of the weights (of two thirds of them where the others stay as they
-    are), made when it is; later changes of the model do not reach it. ``compile`` prepares it for
-    :meth:`compiled`.
+    are), made when it is; later changes of the model do not reach it. ``by_reductions``: products
+    as multiplications and sums, for the compiler.
     """
 
-    def __init__(self, model: TransformerLM, cache: KVCache, *, compile: bool = False) -> None:
+    def __init__(self, model: TransformerLM, *, by_reductions: bool = False) -> None:
         self.model = model
-        self.cache = cache
+        self.by_reductions = by_reductions
         weight = model.lm_head.weight
-        most = MOST_SEQUENCES_FOR_REDUCTIONS.get(weight.device.type, 1)
-        self.by_reductions = compile and cache.batch_size <= most
         blocks = cast("Sequence[TransformerBlock]", model.layers)
         head = at_least_float32(weight) * _gain(model.ln_final)
         self.weights = [self._prepared(block) for block in blocks]
@@ -201,50 +205,29 @@ class FastDecoder:
             dtype=torch.promote_types(weight.dtype, torch.float32),
             device=weight.device,
         )
-        self.slots = torch.arange(cache.length, device=weight.device)
 
-    def compiled(self) -> CompiledStep:
-        """:meth:`step` as few kernels, on a GPU launched together as one captured graph."""
-        # What stays where it is need not be copied for each replay of the graph.
-        caches = [tensor for layer in self.cache for tensor in (layer.keys, layer.values)]
-        weights = [weight for layer in self.weights for weight in layer]
-        tables = self.positions.buffers()
-        for tensor in (*caches, *weights, *tables, self.head, self.eps, self.slots):
-            torch._dynamo.mark_static_address(tensor)
-        step: CompiledStep = torch.compile(
-            self.step, mode="reduce-overhead", fullgraph=True, dynamic=False
-        )
-        return step
-
-    def step(
-        self,
-        token_ids: Int[Tensor, " batch"],
-        positions: Int[Tensor, " batch"],
-        common_position: int | None = None,
+    def __call__(
+        self, token_ids: Int[Tensor, " batch"], positions: Int[Tensor, " batch"], attend: Attend
     ) -> Float[Tensor, "batch vocab"]:
-        """Reads one token per sequence, at its position, and returns its successor's logits.
+        """The logits after one token of each sequence, at its position.
 
-        ``common_position`` is the value of all ``positions``, where the host knows it.
+        ``attend`` is called once a layer, in their order.
         """
         x = self.model.token_embeddings(token_ids)
         # One position per sequence, whatever the head.
         rotate = self.positions.rotation(1, positions.unsqueeze(1))
-        bias = None if common_position is not None else self._bias(positions, x.dtype)
-        seen = None if common_position is None else common_position + 1
-        attend = attend_by_reductions if self.by_reductions else attend_by_products
-        for weights, layer_cache in zip(self.weights, self.cache, strict=True):
+        for layer, weights in enumerate(self.weights):
             q, k, v = self._project(x, weights, rotate)
-            if common_position is None:
-                layer_cache.write(k.unsqueeze(2), v.unsqueeze(2), positions.unsqueeze(1))
-            else:
-                layer_cache.keys[:, :, common_position] = k
-                layer_cache.values[:, :, common_position] = v
-            keys, values = layer_cache.keys[:, :, :seen], layer_cache.values[:, :, :seen]
-            x = self._add_product(x, attend(q, keys, values, bias), weights.output)
+            x = self._add_product(x, attend(layer, q, k, v), weights.output)
             up = self._product(self.normalized(x, self.eps), weights.up)
             x = self._add_product(x, self.activation(up), weights.down)
         logits: Tensor = self.model.softcap(self._product(self.normalized(x, self.eps), self.head))
         return logits
+
+    def constants(self) -> list[Tensor]:
+        """The tensors that stay where they are, for the compiler."""
+        weights = [weight for layer in self.weights for weight in layer]
+        return [*weights, *self.positions.buffers(), self.head, self.eps]
 
     def _product(self, x: Tensor, weight: Tensor) -> Tensor:
         """(batch, in) and (in, out) -> (batch, out)."""
@@ -290,12 +273,71 @@ class FastDecoder:
             _qk_gains(attn),
         )
 
+
+class FastDecoder:
+    """:class:`FastForward` over a cache. ``compile`` prepares it for :meth:`compiled`."""
+
+    def __init__(self, model: TransformerLM, cache: KVCache, *, compile: bool = False) -> None:
+        self.cache = cache
+        device = model.lm_head.weight.device
+        most = MOST_SEQUENCES_FOR_REDUCTIONS.get(device.type, 1)
+        by_reductions = compile and cache.batch_size <= most
+        self.forward = FastForward(model, by_reductions=by_reductions)
+        self.attend = attend_by_reductions if by_reductions else attend_by_products
+        self.slots = torch.arange(cache.length, device=device)
+
+    def compiled(self) -> CompiledStep:
+        """:meth:`step` as few kernels, on a GPU launched together as one captured graph."""
+        # What stays where it is need not be copied for each replay of the graph.
+        caches = [tensor for layer in self.cache for tensor in (layer.keys, layer.values)]
+        for tensor in (*caches, *self.forward.constants(), self.slots):
+            torch._dynamo.mark_static_address(tensor)
+        step: CompiledStep = torch.compile(
+            self.step, mode="reduce-overhead", fullgraph=True, dynamic=False
+        )
+        return step
+
+    def step(
+        self,
+        token_ids: Int[Tensor, " batch"],
+        positions: Int[Tensor, " batch"],
+        common_position: int | None = None,
+    ) -> Float[Tensor, "batch vocab"]:
+        """Reads one token per sequence, at its position, and returns its successor's logits.
+
+        ``common_position`` is the value of all ``positions``, where the host knows it.
+        """
+        dtype = self.cache.layers[0].keys.dtype
+        bias = None if common_position is not None else self._bias(positions, dtype)
+        seen = None if common_position is None else common_position + 1
+
+        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            cache = self.cache.layers[layer]
+            if common_position is None:
+                cache.write(k.unsqueeze(2), v.unsqueeze(2), positions.unsqueeze(1))
+            else:
+                cache.keys[:, :, common_position] = k
+                cache.values[:, :, common_position] = v
+            return self.attend(q, cache.keys[:, :, :seen], cache.values[:, :, :seen], bias)
+
+        return self.forward(token_ids, positions, attend)
+
     def _bias(self, positions: Tensor, dtype: torch.dtype) -> Tensor:
-        """(batch * kv_heads, 1, slots): -inf where a sequence has no token yet, else 0."""
-        unseen = self.slots > positions.unsqueeze(1)
-        bias = torch.zeros(unseen.shape, dtype=dtype, device=unseen.device)
-        bias = bias.masked_fill_(unseen, -torch.inf)
-        return bias.repeat_interleave(self.heads[1], dim=0).unsqueeze(1)
+        """-inf where a sequence has no token yet, else 0."""
+        return unseen_bias(self.slots, positions, self.forward.heads[1], dtype)
+
+
+def unseen_bias(
+    slots: Int[Tensor, " slots"],
+    positions: Int[Tensor, " batch"],
+    kv_heads: int,
+    dtype: torch.dtype,
+) -> Tensor:
+    """(batch * kv_heads, 1, slots): -inf in the slots behind each sequence's position, else 0."""
+    unseen = slots > positions.unsqueeze(1)
+    bias = torch.zeros(unseen.shape, dtype=dtype, device=unseen.device)
+    bias = bias.masked_fill_(unseen, -torch.inf)
+    return bias.repeat_interleave(kv_heads, dim=0).unsqueeze(1)
 
 
 def _gain(norm: Module) -> Tensor | float:

@@ -9,7 +9,6 @@ from at least half a context, the result is the same as without a cache, and the
 about one token's work per token. Of several texts only those are read again whose window moves.
 """
 
-import codecs
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, NamedTuple, overload
@@ -21,6 +20,7 @@ from torch import Tensor
 from cs336lm.errors import UsageError
 from cs336lm.generation.decoder import make_decoder
 from cs336lm.generation.sampling import NO_TOKEN, Sampler, SamplingParams
+from cs336lm.generation.text_stream import TextStream
 from cs336lm.model.kv_cache import KVCache
 from cs336lm.model.transformer import TransformerLM
 
@@ -380,62 +380,22 @@ def _decoded(
     tokenizer: "Tokenizer", steps: Iterator[list[int | None]], stops: Sequence[str] = ()
 ) -> Iterator[Piece]:
     """Text as it becomes complete, up to the first of ``stops``; at the end what is left of it."""
-    texts: list[_TextOfIds] = []
+    texts: list[TextStream] = []
+    tokens_held: list[int] = []
     for ids in steps:
-        texts = texts or [_TextOfIds(tokenizer, row, stops) for row in range(len(ids))]
-        for text, token in zip(texts, ids, strict=True):
-            yield from text.end() if token is None else text.push(token)
-        if all(text.has_ended for text in texts):
+        texts = texts or [TextStream(tokenizer, stops) for _ in ids]
+        tokens_held = tokens_held or [0] * len(ids)
+        for row, (text, token) in enumerate(zip(texts, ids, strict=True)):
+            tokens_held[row] += token is not None and not text.ended
+            shown = text.end() if token is None else text.push(token)
+            if shown:
+                yield Piece(row, shown, tokens_held[row])
+                tokens_held[row] = 0
+        if all(text.ended for text in texts):
             return
-    for text in texts:
-        yield from text.end()
-
-
-class _TextOfIds:
-    """Turns the ids of one prompt into characters, as soon as they are whole and sure to stay."""
-
-    def __init__(self, tokenizer: "Tokenizer", row: int, stops: Sequence[str]) -> None:
-        self.tokenizer = tokenizer
-        self.row = row
-        self.stops = stops
-        self.has_ended = False
-        self.tokens_held = 0
-        self.text_held = ""
-        self.utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
-
-    def push(self, token: int) -> Iterator[Piece]:
-        if self.has_ended:
-            return iter(())
-        self.tokens_held += 1
-        return self._show(self.utf8.decode(self.tokenizer.decode_bytes([token])))
-
-    def end(self) -> Iterator[Piece]:
-        """Bytes that became no character are shown as U+FFFD; harmless to call again."""
-        if self.has_ended:
-            return iter(())
-        return self._show(self.utf8.decode(b"", final=True), is_last=True)
-
-    def _show(self, new: str, *, is_last: bool = False) -> Iterator[Piece]:
-        text = self.text_held + new
-        # That which is complete first, in however many tokens the text came.
-        found = [
-            (text.find(stop) + len(stop), text.find(stop)) for stop in self.stops if stop in text
-        ]
-        self.has_ended = is_last or bool(found)
-        if found:
-            _, sure = min(found)
-        else:
-            sure = len(text) if is_last else len(text) - self._possible_stop(text)
-        self.text_held = text[sure:]
-        if sure:
-            yield Piece(self.row, text[:sure], self.tokens_held)
-            self.tokens_held = 0
-
-    def _possible_stop(self, text: str) -> int:
-        """How many characters at the end of ``text`` may be the beginning of a stop."""
-        longest = max(map(len, self.stops), default=1) - 1
-        ends = range(min(longest, len(text)), 0, -1)
-        return next((n for n in ends if any(s.startswith(text[-n:]) for s in self.stops)), 0)
+    for row, text in enumerate(texts):
+        if shown := text.end():
+            yield Piece(row, shown, tokens_held[row])
 
 
 def has_end_of_text(tokenizer: "Tokenizer") -> bool:

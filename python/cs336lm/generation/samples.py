@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sys
 
-from cs336lm.files import atomic_write
+from cs336lm.files import append_line, atomic_write
 from cs336lm.generation.engine import check_vocabularies, encode_prompt, generate
 from cs336lm.model.initial import undrawn_weights
 from cs336lm.model.transformer import TransformerLM
@@ -94,8 +94,7 @@ class Samples(Callback):
                 self._say(f"no sample after step {step:,}: {error}")
                 return
             line = json.dumps({"step": step, "prompt": prompt, "text": text})
-            with self._path.open("ab") as file:
-                file.write(line.encode() + b"\n")
+            append_line(self._path, line.encode())
             self._say(f"sample after step {step:,}: {_one_line(prompt + text)}")
 
     def _say(self, line: str) -> None:

@@ -1,7 +1,8 @@
 """From logits to the next token: temperature, top-k, top-p, and the draw, all on the device."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -32,6 +33,14 @@ class SamplingParams:
     """Draw among the k likeliest only (before top_p), of equals the first. None is all of them."""
     seed: int | None = None
     """Of the random numbers; None for a new one each time."""
+    presence_penalty: float = 0.0
+    """Subtracted from the logit of every token that the continuation has already. Penalties and
+    ``logit_bias`` are for :mod:`cs336lm.generation.batching`; they change the logits before the
+    temperature does."""
+    frequency_penalty: float = 0.0
+    """Subtracted as often as the continuation has the token (both as OpenAI defines them)."""
+    logit_bias: Mapping[int, float] = field(default_factory=dict, hash=False)
+    """By id, what is added to its logit."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < math.inf:
@@ -42,11 +51,22 @@ class SamplingParams:
             raise UsageError(f"top_k must be at least 1, not {self.top_k!r}")
         if self.seed is not None and not -(1 << 63) <= self.seed < 1 << 64:
             raise UsageError(f"seed {self.seed} is impossible: it must fit in 64 bits")
+        for name in ("presence_penalty", "frequency_penalty"):
+            if not math.isfinite(getattr(self, name)):
+                raise UsageError(f"{name} must be a finite number, not {getattr(self, name)!r}")
+        for token, bias in self.logit_bias.items():
+            if not math.isfinite(bias):
+                raise UsageError(f"logit_bias of token {token} must be finite, not {bias!r}")
 
     @property
     def is_greedy(self) -> bool:
         """Whether the likeliest token is always taken, and nothing is drawn."""
         return self.temperature < _GREEDY_BELOW or self.top_k == 1
+
+    @property
+    def has_penalties(self) -> bool:
+        """Whether logits depend on the tokens generated so far."""
+        return bool(self.presence_penalty or self.frequency_penalty)
 
 
 class Sampler:
@@ -64,6 +84,10 @@ class Sampler:
         device: torch.device | str = "cpu",
         allowed: Bool[Tensor, " vocab"] | None = None,
     ) -> None:
+        if params.has_penalties or params.logit_bias:
+            raise UsageError(
+                "penalties and logit_bias are not for this sampler: use generation.batching"
+            )
         self.params = params
         self.forbidden = None if allowed is None or bool(allowed.all()) else ~allowed.to(device)
         self.generator = torch.Generator(device)

@@ -20,6 +20,11 @@ class ModelConfig:
     The default sizes are the shape the CS336 handout trains on TinyStories. Impossible values, and
     values that do not go together, are refused with a :class:`~cs336lm.errors.UsageError` that
     names the fields.
+
+    Examples:
+        >>> ModelConfig(d_model=64, num_heads=3)
+        Traceback (most recent call last):
+        cs336lm.errors.UsageError: model.num_heads=3: ...
     """
 
     vocab_size: int | None = None

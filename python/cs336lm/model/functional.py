@@ -25,6 +25,10 @@ def softmax(x: Float[Tensor, "..."], dim: int) -> Float[Tensor, "..."]:
 
     The maximum is subtracted first, which changes nothing mathematically and keeps the exponents
     at most 0: no logits overflow.
+
+    Examples:
+        >>> softmax(torch.tensor([0.0, 1e4]), dim=-1)
+        tensor([0., 1.])
     """
     wide = at_least_float32(x)
     exponentials = torch.exp(wide - wide.amax(dim, keepdim=True))
@@ -32,7 +36,12 @@ def softmax(x: Float[Tensor, "..."], dim: int) -> Float[Tensor, "..."]:
 
 
 def silu(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """x * sigmoid(x), the "swish" (Elfwing et al. 2017; Ramachandran et al. 2017)."""
+    """x * sigmoid(x), the "swish" (Elfwing et al. 2017; Ramachandran et al. 2017).
+
+    Examples:
+        >>> silu(torch.tensor([0.0, 20.0]))
+        tensor([ 0., 20.])
+    """
     return x * torch.sigmoid(x)
 
 
@@ -55,6 +64,12 @@ def cross_entropy(
 
     Raises ValueError if the shapes do not fit, and an IndexError or RuntimeError of PyTorch's if
     a target is not an index of the vocabulary.
+
+    Examples:
+        A model that finds all of four tokens equally likely loses log 4 nats a token:
+
+        >>> cross_entropy(torch.zeros(2, 4), torch.tensor([3, 0]))
+        tensor(1.3863)
     """
     if targets.shape != logits.shape[:-1]:
         raise ValueError(
@@ -71,6 +86,10 @@ def perplexity(losses: Float[Tensor, "..."] | Sequence[float]) -> Float[Tensor, 
     """exp of the mean loss (in nats): how many equally likely tokens the model hesitates between.
 
     ``losses`` are per-token losses, or means over equally many tokens each.
+
+    Examples:
+        >>> perplexity([math.log(4), math.log(4)])
+        tensor(4.)
     """
     return torch.exp(at_least_float32(torch.as_tensor(losses)).mean())
 
@@ -99,6 +118,15 @@ def scaled_dot_product_attention(
             heads of Q as there are for one (Ainslie et al. 2023).
         backend: "fused" is PyTorch's kernel, which never holds the whole matrix of scores;
             "reference" is the formula.
+
+    Examples:
+        The first query sees the first key alone; the second sees both, equally alike:
+
+        >>> Q = K = torch.zeros(2, 8)
+        >>> V = torch.tensor([[0.0], [1.0]])
+        >>> scaled_dot_product_attention(Q, K, V, is_causal=True)
+        tensor([[0.0000],
+                [0.5000]])
     """
     if mask is not None and is_causal:
         raise ValueError("attention takes a mask or is_causal=True, not both")

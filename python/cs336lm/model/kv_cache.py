@@ -64,11 +64,22 @@ class KVCache:
     ) -> None:
         shape = (2, config.num_layers, batch_size, config.kv_heads, length, config.d_head)
         # Zeros, not empty: an unused slot is masked, but 0 * NaN would not be 0.
-        keys, values = torch.zeros(shape, device=device, dtype=dtype)
-        slots = torch.arange(length, device=device)
-        self.batch_size = batch_size
-        self.length = length
-        self.layers = [LayerCache(k, v, slots) for k, v in zip(keys, values, strict=True)]
+        self._of(torch.zeros(shape, device=device, dtype=dtype))
+
+    def _of(self, tensor: Tensor) -> None:
+        self.tensor: Float[Tensor, "2 layers batch kv_heads length d_head"] = tensor
+        """All keys and all values."""
+        self.batch_size, self.length = tensor.shape[2], tensor.shape[4]
+        slots = torch.arange(self.length, device=tensor.device)
+        self.layers = [LayerCache(k, v, slots) for k, v in zip(*tensor, strict=True)]
+
+    def first(self, batch_size: int) -> "KVCache":
+        """The first sequences of this cache, in the same memory."""
+        if batch_size == self.batch_size:
+            return self
+        view = object.__new__(KVCache)
+        view._of(self.tensor[:, :, :batch_size])
+        return view
 
     def __iter__(self) -> Iterator[LayerCache]:
         return iter(self.layers)

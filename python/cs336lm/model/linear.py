@@ -36,6 +36,11 @@ class Linear(Module):
     """y = x W^T, without bias; W starts truncated normal with variance 2 / (in + out).
 
     ``std`` is another standard deviation for it; with 0 it starts as zeros.
+
+    Examples:
+        >>> layer = Linear(4, 3)
+        >>> layer.weight.shape, layer(torch.ones(2, 5, 4)).shape
+        (torch.Size([3, 4]), torch.Size([2, 5, 3]))
     """
 
     role: Role = "matrix"

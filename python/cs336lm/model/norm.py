@@ -13,7 +13,12 @@ from cs336lm.model.roles import Role
 
 
 class RMSNorm(Module):
-    """x / sqrt(mean(x^2) + eps) * g over the last dimension (Zhang and Sennrich 2019)."""
+    """x / sqrt(mean(x^2) + eps) * g over the last dimension (Zhang and Sennrich 2019).
+
+    Examples:
+        >>> RMSNorm(2)(torch.tensor([3e4, 4e4], dtype=torch.bfloat16))
+        tensor([0.8477, 1.1328], dtype=torch.bfloat16, grad_fn=<...>)
+    """
 
     role: Role = "gain"
 

@@ -54,6 +54,13 @@ class RotaryPositionalEmbedding(Module):
     and sines for ``max_seq_len`` positions are made once, in float64, and kept in float32 (float64
     in a float64 model, by ``dtype`` or by ``.to``) however the rest of the model is cast: bfloat16
     could not tell position 256 from 257. They are not part of the state.
+
+    Examples:
+        The pair (1, 0) at position 1 turns by one radian:
+
+        >>> rope = RotaryPositionalEmbedding(theta=10_000, d_k=2, max_seq_len=8)
+        >>> rope(torch.tensor([[1.0, 0.0]]), torch.tensor([1]))
+        tensor([[0.5403, 0.8415]])
     """
 
     cos: Float[Tensor, "max_seq_len half"]

@@ -45,6 +45,16 @@ class TransformerLM(Module):
         config: the shape; its ``vocab_size`` must be filled in.
         device: where the weights are made ("meta" and ``to_empty`` + ``reset_parameters`` work).
         dtype: of the weights.
+
+    Examples:
+        >>> config = ModelConfig(
+        ...     vocab_size=100, context_length=16, d_model=32, num_layers=2, num_heads=4
+        ... )
+        >>> model = TransformerLM(config)
+        >>> model(torch.zeros(3, 16, dtype=torch.long)).shape
+        torch.Size([3, 16, 100])
+        >>> next(iter(model.state_dict()))
+        'token_embeddings.weight'
     """
 
     def __init__(

@@ -31,6 +31,16 @@ class AdamW(GradientDescent):
         foreach: work on all tensors of a group at once, in eight launches on a GPU, or on one
             after the other, in blocks that a core's cache has room for; None is what suits the
             device of the parameters. The results are the same.
+
+    Examples:
+        The first step is the learning rate long, whatever the gradient's size:
+
+        >>> weight = torch.zeros(2, requires_grad=True)
+        >>> optimizer = AdamW([weight], lr=0.1, weight_decay=0.0)
+        >>> weight.grad = torch.tensor([1000.0, -0.001])
+        >>> optimizer.step()
+        >>> weight.detach()
+        tensor([-0.1000,  0.1000])
     """
 
     def __init__(

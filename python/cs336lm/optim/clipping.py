@@ -18,6 +18,14 @@ def clip_gradients(
     Returns:
         The norm before clipping, in float32 or better, as a scalar tensor on the gradients' device.
         Reading it (``float(norm)``) is up to the caller.
+
+    Examples:
+        >>> weight = torch.zeros(2, requires_grad=True)
+        >>> weight.grad = torch.tensor([3.0, 4.0])
+        >>> clip_gradients([weight], max_l2_norm=1.0)
+        tensor(5.)
+        >>> weight.grad
+        tensor([0.6000, 0.8000])
     """
     parameters = [parameters] if isinstance(parameters, Tensor) else parameters
     grads = [p.grad for p in parameters if p.grad is not None]

@@ -109,7 +109,8 @@ class Resources:
 class EncodeOptions:
     """How :meth:`~cs336lm.text.tokenizer.Tokenizer.encode_files` writes: see there.
 
-    ``documents`` also writes what it takes to join the array with others (``text/parts.py``).
+    ``special_in_records`` is its ``special_tokens_in_records``; ``documents`` also writes what it
+    takes to join the array with others (``text/parts.py``).
 
     Raises:
         UsageError: a number is outside what it can be.
@@ -122,6 +123,7 @@ class EncodeOptions:
         "seed",
         "shard_tokens",
         "skip_errors",
+        "special_in_records",
         "val_fraction",
     )
 
@@ -134,6 +136,7 @@ class EncodeOptions:
         resume: bool = False,
         skip_errors: bool = False,
         documents: bool = False,
+        special_in_records: bool = False,
     ) -> None:
         if not 0 <= val_fraction <= 1:
             raise UsageError(f"val_fraction {val_fraction}: must be from 0 to 1")
@@ -144,6 +147,7 @@ class EncodeOptions:
         self.resume: Final = resume
         self.skip_errors: Final = skip_errors
         self.documents: Final = documents
+        self.special_in_records: Final = special_in_records
 
 
 def read_arguments(

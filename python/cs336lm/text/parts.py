@@ -27,7 +27,7 @@ from cs336lm.text.options import EncodeOptions, Resources, TextSource
 from cs336lm.text.tokenizer import EncodedFile, Tokenizer, encoded_file
 
 PLAN, TOKENIZER = "plan.json", "tokenizer.pickle"
-_FORMAT = "cs336lm parts 1"
+_FORMAT = "cs336lm parts 2"
 _LOCK_SECONDS = 0.2
 _MOST_OPEN = 250  # counts files at once
 
@@ -107,6 +107,7 @@ class EncodingJob(PartsJob):
             **super().settings(),
             "tokenizer": self.tokenizer.fingerprint,
             "append_eot": self.options.append_eot,
+            "special_in_records": self.options.special_in_records,
             "skip_errors": self.options.skip_errors,
         }
 
@@ -271,7 +272,10 @@ def do_part(folder: Path, number: int) -> None:
         if job["kind"] == "tokenize":
             tokenizer = pickle.loads((folder / TOKENIZER).read_bytes())
             options = EncodeOptions(
-                job["append_eot"], skip_errors=job["skip_errors"], documents=True
+                job["append_eot"],
+                skip_errors=job["skip_errors"],
+                documents=True,
+                special_in_records=job["special_in_records"],
             )
             tokenizer._core.encode_files(source, out, options, Resources(threads))
         else:

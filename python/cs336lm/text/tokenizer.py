@@ -18,12 +18,14 @@ GPT-2 (Radford et al., 2019).
 from __future__ import annotations
 
 import os
+import pathlib
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, Unpack
 
 from cs336lm import _bpe
 from cs336lm.errors import UsageError
+from cs336lm.text import checksums
 from cs336lm.text.options import (
     EncodeOptions,
     Path,
@@ -101,6 +103,18 @@ class Tokenizer:
 
     Tokenizers are immutable, may be used from several threads at once, compare equal when they
     give every text the same ids, and can be pickled (for data loaders and process pools).
+
+    Examples:
+        Nothing but the bytes, one merge, and a special token:
+
+        >>> vocab = {byte: bytes([byte]) for byte in range(256)} | {256: b"lo"}
+        >>> tokenizer = Tokenizer(vocab, [(b"l", b"o")], ["<|endoftext|>"])
+        >>> tokenizer.encode("slow<|endoftext|>")
+        [115, 256, 119, 257]
+        >>> tokenizer.decode([115, 256, 119, 257])
+        'slow<|endoftext|>'
+        >>> list(tokenizer.encode_iterable(["sl", "ow"]))
+        [115, 256, 119]
     """
 
     __slots__ = ("_core", "_merges", "_vocab")
@@ -214,6 +228,8 @@ class Tokenizer:
             OSError: a file cannot be read.
             ValueError: a file holds something that it should not.
         """
+        checksums.verify(vocab_filepath)
+        checksums.verify(merges_filepath)
         special = _with_ids(special_tokens)
         return cls._of(_bpe.Tokenizer.from_files(vocab_filepath, merges_filepath, special, pattern))
 
@@ -245,27 +261,34 @@ class Tokenizer:
 
         Raises:
             OSError: a file cannot be read.
-            ValueError: a file holds something that it should not, or that is not supported.
+            ValueError: a file holds something that it should not, or that is not supported; or it
+                is damaged, by the checksums that :meth:`save` left beside it.
             KeyboardInterrupt: Ctrl-C.
         """
+        checksums.verify(path)
         core = _bpe.Tokenizer.load(path, _with_ids(special_tokens), pattern)
         for note in core.notes:
             warnings.warn(note, stacklevel=2)
         return cls._of(core)
 
-    def save(self, directory: Path) -> None:
+    def save(self, directory: Path, *, with_checksums: bool = True) -> None:
         """Writes ``tokenizer.json``, ``vocab.json`` and ``merges.txt`` into ``directory``.
 
         The directory is made if it is not there. ``tokenizer.json`` is Hugging Face's format and
         opens in ``tokenizers`` and, with the small ``tokenizer_config.json`` beside it, in
-        ``transformers``. Each file appears whole or not at all.
+        ``transformers``. Each file appears whole or not at all. ``with_checksums`` writes
+        ``checksums.json`` as well, by which :meth:`load` notices damage.
 
         Raises:
             OSError: a file cannot be written.
             ValueError: the files could not tell a special token from another token, or their
                 regular expressions (Oniguruma's) cannot say what ``pattern`` does.
         """
+        folder = pathlib.Path(directory)
+        checksums.forget(folder)
         self._core.save(directory)
+        if with_checksums:
+            checksums.remember(folder)
 
     def to_tiktoken(self, name: str = "cs336lm") -> tiktoken.Encoding:
         """The same tokenizer as a ``tiktoken.Encoding`` of this name.
@@ -384,6 +407,7 @@ class Tokenizer:
         shard_tokens: int | None = None,
         resume: bool = False,
         skip_errors: bool = False,
+        special_tokens_in_records: bool = False,
         **options: Unpack[ReadOptions],
     ) -> EncodedFile:
         """Encodes text files, one after the other, into one ``.npy`` file.
@@ -415,6 +439,9 @@ class Tokenizer:
             skip_errors: leave out files, rest of files and records that cannot be read and texts
                 that cannot be encoded (only a regular expression of your own can give up), and say
                 so in ``skipped`` and in the sidecar, rather than raise.
+            special_tokens_in_records: read special tokens in records too. Without this the text of
+                a record is plain text, as for :meth:`encode_ordinary`: whoever wrote it cannot
+                forge the end of a document.
             text_field, text_column, threads, progress: see
                 :class:`~cs336lm.text.options.ReadOptions`; the phase is ``"encoding"``.
 
@@ -426,13 +453,21 @@ class Tokenizer:
             KeyboardInterrupt: Ctrl-C; nothing but finished shards is left behind.
         """
         source, resources = read_arguments(paths, **options)
-        encode = EncodeOptions(append_eot, val_fraction, seed, shard_tokens, resume, skip_errors)
+        encode = EncodeOptions(
+            append_eot,
+            val_fraction,
+            seed,
+            shard_tokens,
+            resume,
+            skip_errors,
+            special_in_records=special_tokens_in_records,
+        )
         return encoded_file(self._core.encode_files(source, out, encode, resources), out)
 
     def count_tokens(
         self, paths: Path | Iterable[Path], **options: Unpack[ReadOptions]
     ) -> tuple[int, int]:
-        """How many ids :meth:`encode_files` would write, and of how many bytes of text.
+        """How many ids :meth:`encode_files` would write by default, and of how many bytes of text.
 
         Args:
             paths, text_field, text_column, threads, progress: as for :meth:`encode_files`.

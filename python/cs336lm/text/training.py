@@ -59,6 +59,15 @@ def train_bpe(
         ValueError: the files are empty or damaged, a record has no text, or a special token or the
             pattern is invalid.
         KeyboardInterrupt: Ctrl-C.
+
+    Examples:
+        >>> with open("corpus.txt", "w") as file:
+        ...     _ = file.write("low low low lower newest newest newest widest<|endoftext|>")
+        >>> vocab, merges = train_bpe("corpus.txt", 260, ["<|endoftext|>"])
+        >>> merges
+        [(b'w', b'e'), (b's', b't'), (b'l', b'o')]
+        >>> vocab[259]
+        b'<|endoftext|>'
     """
     tokenizer = Tokenizer.train(
         input_path, vocab_size, special_tokens, pattern=pattern, min_count=min_count, **options

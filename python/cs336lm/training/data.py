@@ -39,7 +39,7 @@ class TrainingData:
 
 
 def open_data(config: Config, *, check_ids: bool = True) -> TrainingData:
-    """Opens what ``config`` names; ``check_ids`` reads the files through for ids out of range.
+    """Opens what ``config`` names; ``check_ids`` reads it through for damage and ids out of range.
 
     Raises ``OSError`` or ``ValueError`` naming the file that is missing, not a token file, too
     short for one window, made with another tokenizer, without what ``data.sampling`` needs, or
@@ -64,6 +64,7 @@ def open_data(config: Config, *, check_ids: bool = True) -> TrainingData:
         if tokenizer is not None:
             dataset.check_tokenizer(tokenizer.fingerprint, str(config.data.tokenizer))
         if check_ids:
+            dataset.check_contents()
             dataset.check_ids(vocab_size)
     train: TokenDataset | TokenMixture = parts[0]
     if isinstance(config.data.train, dict):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -76,21 +77,24 @@ class World:
         """The processes of the job, as PyTorch's operations take them; None for one alone."""
         return dist.group.WORLD if self.size > 1 else None
 
-    def join(self, device: torch.device) -> None:
-        """Meets the other processes."""
+    def join(self, device: torch.device, peer_timeout: float | None = None) -> None:
+        """Meets the other processes; ``peer_timeout``: after how many seconds one is given up."""
         if self.size == 1 or dist.is_initialized():
             return
-        store, rank, size = next(_dist.rendezvous("env://"))
+        waits: dict[str, Any] = {}
+        if peer_timeout is not None:
+            waits["timeout"] = timedelta(seconds=peer_timeout)
+        store, rank, size = next(_dist.rendezvous("env://", **waits))
         # After a restart torchrun may serve the same store: what the dead left there is stale.
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         store = _dist.PrefixStore(f"attempt-{attempt}", store)
         if device.type == "cuda":
             torch.cuda.set_device(device)
             dist.init_process_group(
-                "nccl", store=store, rank=rank, world_size=size, device_id=device
+                "nccl", store=store, rank=rank, world_size=size, device_id=device, **waits
             )
         else:
-            dist.init_process_group("gloo", store=store, rank=rank, world_size=size)
+            dist.init_process_group("gloo", store=store, rank=rank, world_size=size, **waits)
 
     def leave(self) -> None:
         """Parts from the others, when all is done."""
@@ -102,6 +106,14 @@ class World:
         if self.size > 1:
             dist.barrier()
 
+    def gather(self, value: Any) -> list[Any]:
+        """Everybody's ``value``, by rank: plain data, few; every process must call it."""
+        if self.size == 1:
+            return [value]
+        found: list[Any] = [None] * self.size
+        dist.all_gather_object(found, value)
+        return found
+
     def mean(self, value: Tensor) -> Tensor:
         """The mean of ``value`` over all processes, a new tensor; does not wait for a GPU."""
         if self.size == 1:
@@ -109,6 +121,23 @@ class World:
         total = value.detach().clone()
         dist.all_reduce(total)
         return total / self.size
+
+    def least(self, number: int, device: torch.device) -> int:
+        """The least of the processes' numbers."""
+        if self.size == 1:
+            return number
+        least = torch.tensor(number, device=device)
+        dist.all_reduce(least, op=dist.ReduceOp.MIN)
+        return int(least.item())
+
+
+def gather_rows(world: World, mine: Tensor) -> Tensor:
+    """The rows of all processes, equally many each, by rank, on the host."""
+    if world.size == 1:
+        return mine.cpu()
+    everybody = [torch.empty_like(mine) for _ in range(world.size)]
+    dist.all_gather(everybody, mine.contiguous())
+    return torch.cat(everybody).cpu()
 
 
 class FirstSays:

@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from cs336lm.files import append_line
 from cs336lm.training.distributed import World
 
 _PACKAGES = ("cs336lm", "torch", "numpy")
@@ -28,9 +29,7 @@ _PACKAGES = ("cs336lm", "torch", "numpy")
 
 def record_environment(path: Path, device: torch.device, world: World, step: int) -> None:
     """Adds a line to ``path`` about this start, from ``step`` on."""
-    line = json.dumps(describe_environment(device, world, step)) + "\n"
-    with path.open("a", encoding="utf-8") as file:
-        file.write(line)
+    append_line(path, json.dumps(describe_environment(device, world, step)).encode())
 
 
 def describe_environment(device: torch.device, world: World, step: int) -> dict[str, Any]:

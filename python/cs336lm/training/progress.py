@@ -29,6 +29,10 @@ class Progress:
     """Where time is the budget and the warm-up counted in steps: the seconds at its end."""
     completed_seconds: float = 0.0
     """The budget of seconds under which the last step was taken, if one was."""
+    skipped_steps: int = 0
+    """Steps that changed no weights since a number was not finite (``train.on_bad_numbers``)."""
+    loss_spikes: int = 0
+    """Steps whose loss was far above those before, see ``training/bad_numbers.py``."""
 
     def start_clock(self) -> None:
         """From here on time counts, beside the seconds that there are already."""
@@ -44,9 +48,11 @@ class Progress:
 
     def record(self, **figures: float) -> Record:
         """A record for the trackers: where the run is, and ``figures``."""
+        counts = {"skipped_steps": self.skipped_steps, "loss_spikes": self.loss_spikes}
         return {
             "step": self.step,
             "tokens": self.tokens,
             "seconds": round(self.seconds, 3),
             **figures,
+            **{name: count for name, count in counts.items() if count},
         }

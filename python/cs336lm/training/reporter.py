@@ -41,6 +41,7 @@ class Reporter(Callback):
         peak = peak_flops(setup.device, setup.dtype)
         self._peak_flops = peak and peak * setup.world.size
         self._scaler = setup.scaler
+        self._skips = setup.config.train.on_bad_numbers == "skip"
         self._pending: tuple[Record, PendingScalars, dict[str, Any]] | None = None
         self._clock: tuple[int, DeviceEvent] | None = None
         self.latest: Record = {}
@@ -88,11 +89,14 @@ class Reporter(Callback):
         skipped and the scale halved. Below ``_LEAST_SCALE`` this is divergence as well.
         """
         loss, norm = scalars.read()
-        if math.isfinite(loss) and (math.isfinite(norm) or self._may_overflow()):
+        is_harmless = self._skips and not self._scaler.is_enabled()  # such a step changes nothing
+        may_overflow = is_harmless or self._may_overflow()
+        if (math.isfinite(loss) or self._skips) and (math.isfinite(norm) or may_overflow):
             return
+        scaled = f", the loss scaled by {self._scaler.get_scale():g}" * self._scaler.is_enabled()
         raise ValueError(
-            f"step {step}: the loss is {loss} and the norm of the gradient {norm}: training "
-            "has diverged; a lower --optim.lr or a longer --optim.warmup-steps may help"
+            f"step {step}: the loss is {loss} and the norm of the gradient {norm}{scaled}: "
+            "training has diverged; a lower --optim.lr or a longer --optim.warmup-steps may help"
         )
 
     def close(self) -> None:

@@ -6,6 +6,7 @@
     environment.jsonl  a line a start: versions, command, commit, devices
     checkpoints/       step-00001000.pt, ... the last few (directories, where the run was sharded);
                        best.pt, the weights with the best validation loss
+    bad-batches/       step-00000123.pt: what a step could not learn from, and the weights it met
     tokenizer/         a copy of the tokenizer, if the run was given one
     .lock              locked by the process that trains, as long as it does
 
@@ -20,15 +21,21 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from cs336lm.errors import UsageError
-from cs336lm.files import exclusive_lock, refuse_if_locked, sync_directory
-from cs336lm.training.checkpoints.archive import peek_iteration, read_state, write_state
-from cs336lm.training.checkpoints.state import Mismatch, State, unpack, unpack_model
+from cs336lm.errors import Note, UsageError
+from cs336lm.files import exclusive_lock, refuse_if_locked, sync_directory, sync_file
+from cs336lm.training.checkpoints.archive import (
+    peek_iteration,
+    read_state,
+    verify_file,
+    write_state,
+)
+from cs336lm.training.checkpoints.state import Damaged, Mismatch, State, unpack, unpack_model
 from cs336lm.training.config import Config, load_config, save_config
 
 if TYPE_CHECKING:
@@ -39,6 +46,8 @@ if TYPE_CHECKING:
 
 Which = Literal["best", "last"] | int
 """One of a run's checkpoints; a number is a step."""
+
+BAD_BATCHES = "bad-batches"
 
 _STEP_NAME = re.compile(r"step-(\d{8,})(\.pt)?")
 
@@ -91,13 +100,18 @@ class RunDirectory:
         refuse_if_locked(self._lock_file, str(self.path))
 
     @contextmanager
-    def in_use(self, step: int) -> Iterator[None]:
+    def in_use(self, step: int, damaged: Sequence[Path] = ()) -> Iterator[None]:
         """Keeps the directory to this process, which has looked at it and continues from ``step``.
+
+        The ``damaged`` checkpoints of later steps get a name that is no checkpoint's.
 
         Raises ``UsageError`` if another process trains here, or has since that look.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         with exclusive_lock(self._lock_file, str(self.path)):
+            for path in damaged:
+                with suppress(FileNotFoundError):
+                    path.rename(path.with_name(f"{path.name}.damaged"))
             kept = self.step_checkpoints()
             if kept and _step_of(kept[-1]) > step:
                 raise UsageError(
@@ -137,6 +151,7 @@ class RunDirectory:
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         for leftover in self.checkpoints.glob(".*.partial"):  # of a process that was killed
             _remove(leftover)
+        self._drop_surplus(config.train.keep_checkpoints)
         if tokenizer is not None:
             tokenizer.save(self.tokenizer)
         save_config(config, self.config_file, asked)
@@ -148,12 +163,21 @@ class RunDirectory:
         found = [path for path in self.checkpoints.iterdir() if _STEP_NAME.fullmatch(path.name)]
         return sorted(found, key=_step_of)
 
+    def bad_batch(self, step: int) -> Path:
+        """Where the batch of a step goes whose numbers were not finite, with the weights."""
+        return self.path / BAD_BATCHES / f"step-{step:08d}.pt"
+
     def sharded_checkpoint(self, step: int) -> Path:
         """Where a sharded run's checkpoint of ``step`` goes: a directory."""
         return self.checkpoints / f"step-{step:08d}"
 
+    def sync_records(self) -> None:
+        """Has ``metrics.jsonl`` on the disk: before the checkpoint of its last step is."""
+        sync_file(self.metrics_file)
+
     def write_checkpoint(self, state: State) -> None:
         """Writes the checkpoint of ``state["iteration"]``."""
+        self.sync_records()
         write_state(state, self.checkpoints / f"step-{state['iteration']:08d}.pt")
 
     def write_best(self, state: State) -> None:
@@ -194,6 +218,9 @@ class RunDirectory:
     def drop_old_checkpoints(self, keep: int) -> None:
         """Removes all but the last ``keep``; never the best one, but what was the best before."""
         self.best_before.unlink(missing_ok=True)
+        self._drop_surplus(keep)
+
+    def _drop_surplus(self, keep: int) -> None:
         for old in self.step_checkpoints()[:-keep]:
             _remove(old)
 
@@ -207,6 +234,17 @@ class RunDirectory:
         if not kept:
             raise ValueError(f"{self.path} does not contain a checkpoint yet")
         return kept[-1]
+
+    def last_good_checkpoint(self) -> tuple[Path | None, dict[Path, str]]:
+        """The last checkpoint that is as it was written, and what is wrong with each later one."""
+        wrong: dict[Path, str] = {}
+        for path in reversed(self.step_checkpoints()):
+            try:
+                verify_checkpoint(path)
+                return path, wrong
+            except (ValueError, OSError) as error:
+                wrong[path] = str(error)
+        return None, wrong
 
     def _checkpoint_of(self, step: int, kept: list[Path]) -> Path:
         steps = {_step_of(path): path for path in kept}
@@ -230,7 +268,7 @@ class RunDirectory:
 
         ``loads_optimizer`` is asked, before anything is changed, whether the optimizer is to be
         loaded too. Raises ``Mismatch`` if the checkpoint is of another model or optimizer, and
-        ``ValueError``, naming the file and a way out, if it is damaged.
+        ``Damaged``, naming the file, if it is damaged.
         """
         try:
             if path.is_dir():
@@ -246,9 +284,20 @@ class RunDirectory:
         except (Mismatch, UsageError):
             raise
         except ValueError as error:
-            others = [other for other in self.step_checkpoints() if other != path]
-            way_out = f"; delete it to continue from {others[-1].name}" if others else ""
-            raise ValueError(f"{error}{way_out}") from None
+            raise Damaged(str(error)) from None
+
+
+def verify_checkpoint(path: Path) -> bool:
+    """Reads a checkpoint through, a file or a directory; returns whether it carries its checksum.
+
+    Raises ``OSError`` if it cannot be read and ``ValueError``, naming it, if it is not as it was
+    written.
+    """
+    if not path.is_dir():
+        return verify_file(path)
+    from cs336lm.training.checkpoints.sharded import verify_sharded
+
+    return verify_sharded(path)
 
 
 def _step_of(path: Path) -> int:
@@ -272,7 +321,7 @@ def load_run(
 
     ``which`` is ``"best"`` by validation loss (the last checkpoint, where nothing was validated),
     ``"last"``, or the step of a checkpoint that was kept. The model is in float32 and in evaluation
-    mode.
+    mode. If the best or the last is damaged, a warning says so, and the last that is not is loaded.
     """
     from cs336lm.model.initial import undrawn_weights
     from cs336lm.model.transformer import TransformerLM
@@ -281,5 +330,13 @@ def load_run(
     config = run.load_config()
     with undrawn_weights():
         model = TransformerLM(config.model, device=device)
-    run.restore(run.pick_checkpoint(which), model)
+    path = run.pick_checkpoint(which)
+    try:
+        run.restore(path, model)
+    except Damaged as error:
+        good, _ = run.last_good_checkpoint()
+        if isinstance(which, int) or good is None:
+            raise
+        warnings.warn(f"{error}; {good.name} is used instead", Note, stacklevel=2)
+        run.restore(good, model)
     return config, model.eval(), run.load_tokenizer()

@@ -1,8 +1,8 @@
 """Checkpoints of a run: when they are due, what is in them, and who writes them.
 
 Unless the run is sharded, the state is copied and a thread writes the copy while training
-continues. A checkpoint holds no step whose record is not in ``metrics.jsonl`` already, so a run
-that is killed anywhere and resumed has each step once.
+continues. A checkpoint holds no step whose record is not in ``metrics.jsonl`` already, and on the
+disk, so a run that is killed anywhere, or loses its power, and is resumed has each step once.
 """
 
 from __future__ import annotations
@@ -84,6 +84,8 @@ class Saver(Callback):
 
             numbers = {"iteration": step, **self._numbers()}
             path = setup.run.sharded_checkpoint(step)
+            if setup.world.is_main:
+                setup.run.sync_records()
             save_sharded(path, setup.model.module, setup.optimizer, numbers, setup.world)
         if not as_best:
             return {}

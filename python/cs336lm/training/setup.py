@@ -18,6 +18,7 @@ from cs336lm.errors import UsageError
 from cs336lm.model.kernels.fp8 import require_fp8
 from cs336lm.model.transformer import TransformerLM
 from cs336lm.optim.build import build_optimizer
+from cs336lm.training.agreement import facts_of, require_agreement
 from cs336lm.training.budget import Budget, build_budget
 from cs336lm.training.checkpoints.state import State
 from cs336lm.training.config import Config
@@ -53,6 +54,8 @@ class Setup:
     """Fingerprint of what a validation looks at; None if there is none."""
     best_is_missing: bool
     """Whether the weights resumed from are the best, but were not written as such."""
+    damaged: dict[Path, str]
+    """Later checkpoints than the one resumed from, and what is wrong with each."""
 
     @property
     def tokens_per_step(self) -> int:
@@ -94,7 +97,9 @@ def set_up(
     dtype = choose_dtype(train.dtype, device)
     if train.fp8:
         require_fp8(device)
-    world.join(device)
+    world.join(device, train.peer_timeout)
+    if world.size > 1:
+        require_agreement(world, facts_of(config, data))
     torch.manual_seed(train.seed)
     sliced = is_sharded(world, train.parallel)
     model = TransformerLM(config.model, device="meta" if sliced else device)
@@ -107,14 +112,17 @@ def set_up(
     if data.val is not None:
         measured_on = validation_fingerprint(data, config, str(dtype))
     progress, best_is_missing = Progress(), False
+    damaged: dict[Path, str] = {}
     if run.step_checkpoints():
-        path = run.pick_checkpoint("last")
+        path, damaged = _last_good_checkpoint(run, world, device)
         saved = _resume(path, run, model, optimizer, scaler, config.optim.name, new_optimizer)
-        progress = Progress(**saved["progress"])
+        progress = _saved_progress(saved, path)
         best_is_missing = _check_best(progress, run, measured_on)
     elif config.train.init_from is not None:
         start_from = RunDirectory(config.train.init_from)
         start_from.restore(start_from.pick_checkpoint("best"), model)
+    if world.size > 1:
+        require_agreement(world, {"the step that the run has got to": str(progress.step)})
     if train.activation_checkpointing:
         parallel.checkpoint_activations()
     if train.compile:
@@ -134,6 +142,7 @@ def set_up(
         budget=build_budget(config, progress, world, device),
         measured_on=measured_on,
         best_is_missing=best_is_missing,
+        damaged=damaged,
     )
 
 
@@ -160,6 +169,36 @@ def _check_batch_divides(config: Config, world: World) -> None:
             f"data.batch_size={batch} does not divide by {world.size} processes times "
             f"train.grad_accumulation={rounds}"
         )
+
+
+def _last_good_checkpoint(
+    run: RunDirectory, world: World, device: torch.device
+) -> tuple[Path, dict[Path, str]]:
+    """The last checkpoint that all processes find as it was written, and what is wrong with later.
+
+    One in slices, which belong to all of them, is read through by the first.
+    """
+    kept = run.step_checkpoints()
+    wrong: dict[Path, str] = {}
+    if kept[-1].is_dir() and not world.is_main:
+        good = len(kept) - 1
+    else:
+        path, wrong = run.last_good_checkpoint()
+        good = -1 if path is None else kept.index(path)
+    good = world.least(good, device)
+    if good < 0:
+        reasons = "; ".join(wrong.values()) or "another process cannot read it"
+        raise ValueError(f"{run.path}: no checkpoint is as it was written: {reasons}")
+    return kept[good], {
+        path: wrong.get(path, "another process cannot read it") for path in kept[good + 1 :]
+    }
+
+
+def _saved_progress(saved: State, path: Path) -> Progress:
+    try:
+        return Progress(**saved["progress"])
+    except TypeError as error:
+        raise ValueError(f"{path} is not a checkpoint of this version's runs ({error})") from None
 
 
 def _resume(

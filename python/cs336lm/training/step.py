@@ -1,6 +1,7 @@
-"""One step of training: forward, backward, clip, update.
+"""One step of training: forward, backward, clip, look, update.
 
-Nothing here waits for the device (but float16's scaling, by its nature).
+Nothing here waits for a GPU, but float16's scaling by its nature, and ``train.on_bad_numbers =
+"skip"``, where what is not finite must not reach the weights (``bad_numbers.py``).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.profiler import record_function
 
 from cs336lm.optim import clip_gradients
+from cs336lm.training.bad_numbers import NumberGuard
 from cs336lm.training.setup import Setup
 
 
@@ -24,19 +26,23 @@ class TrainingStep:
         self._scaler = setup.scaler
         self._device = setup.device
         self._max_norm = setup.config.optim.grad_clip or math.inf
+        self._guard = NumberGuard(setup)
         self._parameters = list(setup.model.module.parameters())
 
     def __call__(self, x: Tensor, y: Tensor, *, rounds: int) -> tuple[Tensor, Tensor]:
         """One optimizer step on ``x`` -> ``y``, this process's share: (batch, context) each.
 
+        None is taken, and ``BadNumbers`` perhaps raised, if the loss or the gradient is not finite.
         Returns the loss of the share and the norm of the whole gradient.
         """
         loss = self._accumulate_gradients(x, y, rounds)
         with record_function("clip"):
             self._scaler.unscale_(self._optimizer)
             norm = clip_gradients(self._parameters, self._max_norm)
+        admitted = self._guard.admits(x, y, rounds, loss, norm)
         with record_function("optimizer"):
-            self._scaler.step(self._optimizer)
+            if admitted:
+                self._scaler.step(self._optimizer)
             self._scaler.update()
             self._optimizer.zero_grad(set_to_none=True)
         return loss, norm

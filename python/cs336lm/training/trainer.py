@@ -1,7 +1,7 @@
 """A training run from a configuration to a run directory: its parts, put together.
 
     setup           data, processes, device, model, optimizer, last checkpoint
-    step            one batch -> one change of the model
+    step            one batch -> one change of the model, unless its numbers are bad
     loop            step after step, and after each the callbacks
       validator       the loss on held-out data, now and then
       monitor         a look inside the model, now and then
@@ -16,7 +16,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from pathlib import Path
 from torch import Tensor
 
 from cs336lm.errors import UsageError
+from cs336lm.training.bad_numbers import BadNumbers
 from cs336lm.training.callbacks import Callback
 from cs336lm.training.config import Config, config_tables
 from cs336lm.training.distributed import StopVote
@@ -91,6 +92,7 @@ class Trainer:
         self.world, self.device, self.dtype = setup.world, setup.device, setup.dtype
         self.model, self.optimizer = setup.model.module, setup.optimizer
         self.progress, self.budget = setup.progress, setup.budget
+        self.damaged = setup.damaged
         self._others = [make(setup) for make in callbacks]
 
     def train(self) -> TrainResult:
@@ -108,7 +110,7 @@ class Trainer:
         self.world.barrier()  # everybody has looked at the directory and found it good
         with ExitStack() as stack:
             if self.world.is_main:
-                stack.enter_context(self.run.in_use(self.progress.step))
+                stack.enter_context(self.run.in_use(self.progress.step, list(self.damaged)))
                 self.run.prepare(self.config, self.data.tokenizer, asked=self._setup.asked)
                 self.run.settle_best(self.progress.best_step, self.progress.step)
                 record_environment(
@@ -123,7 +125,12 @@ class Trainer:
             with self._signals:
                 self._stop.begin()
                 callbacks = [validator, monitor, *self._others, reporter, saver]
-                run_steps(self._setup, self.update, callbacks, self._stop, profiler)
+                try:
+                    run_steps(self._setup, self.update, callbacks, self._stop, profiler)
+                except BadNumbers:
+                    with suppress(ValueError):  # which says the same
+                        reporter.flush()  # the steps before were good ones
+                    raise
             self.world.barrier()
         latest = reporter.latest
         return TrainResult(

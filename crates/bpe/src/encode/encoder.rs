@@ -97,12 +97,7 @@ impl Tokenizer {
     /// # Errors
     /// As [`encode`](Self::encode).
     pub fn encode_ordinary(&self, text: &[u8], out: &mut Vec<TokenId>) -> Result<()> {
-        let before = out.len();
-        let result = self.with_words(|words| self.encode_segment(words, text, out));
-        if result.is_err() {
-            out.truncate(before);
-        }
-        result
+        self.with_words(|words| self.encode_ordinary_with(words, text, out))
     }
 
     /// The ids of each of `texts`, by up to `threads` threads, and by no more than there is work for.
@@ -218,6 +213,21 @@ impl Tokenizer {
                 Ok(())
             }
         });
+        if result.is_err() {
+            out.truncate(before);
+        }
+        result
+    }
+
+    /// As [`encode_ordinary`](Self::encode_ordinary), with a word encoder that the caller holds.
+    pub(crate) fn encode_ordinary_with(
+        &self,
+        words: &mut WordEncoder,
+        text: &[u8],
+        out: &mut impl Output,
+    ) -> Result<()> {
+        let before = out.len();
+        let result = self.encode_segment(words, text, out);
         if result.is_err() {
             out.truncate(before);
         }

@@ -3,17 +3,15 @@
 //!
 //! Links are followed: the file appears where they lead. One that replaces another keeps its
 //! permissions, and has no wider ones before either. While it is written it is locked, so that what
-//! a killed process leaves can be told from what a living one is writing (`claim` removes it).
+//! a killed process leaves can be told from what a living one is writing (`unfinished` removes it).
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use super::place::{folder, follow_links, is_called};
+use super::unfinished::{UNFINISHED, remove_unfinished};
 use crate::error::{Error, Result};
-
-/// How the names of unfinished files end.
-pub const UNFINISHED: &str = ".part";
 
 pub struct AtomicFile {
     unfinished: Unfinished,
@@ -109,7 +107,7 @@ pub fn replaceable(path: &Path) -> Result<Option<Metadata>> {
 }
 
 /// Creates or replaces `path` with what `write` writes. If anything fails, what stood there
-/// stays, and nothing is left beside it.
+/// stays, and nothing is left beside it; what a killed process left of the same file is removed.
 ///
 /// # Errors
 /// As [`AtomicFile::create`] and [`AtomicFile::commit`], and those of `write`.
@@ -117,6 +115,9 @@ pub fn write_atomically(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
 ) -> Result<()> {
+    let place = follow_links(path)?;
+    let name = place.file_name().and_then(|name| name.to_str());
+    remove_unfinished(&place, |left| Some(left) == name);
     let file = AtomicFile::create(path)?;
     let mut writer = BufWriter::new(file.file());
     write(&mut writer).and_then(|()| writer.flush()).map_err(|error| Error::io(path, error))?;
@@ -166,12 +167,14 @@ fn create_beside(path: &Path, replaced: Option<&Metadata>) -> io::Result<Unfinis
 /// Locks a file that was just created; `false` if someone took it for one that a killed process
 /// left, between its creation and now.
 fn lock_new(file: &File, path: &Path) -> io::Result<bool> {
-    match file.try_lock() {
-        Err(fs::TryLockError::WouldBlock) => return Ok(false),
-        // Where the file system has no locks, unfinished files are not removed either.
-        Err(fs::TryLockError::Error(_)) | Ok(()) => {}
+    loop {
+        match file.try_lock() {
+            Err(fs::TryLockError::WouldBlock) => return Ok(false),
+            Err(fs::TryLockError::Error(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+            // Where the file system has no locks, unfinished files are not removed either.
+            Err(fs::TryLockError::Error(_)) | Ok(()) => return is_called(file, path),
+        }
     }
-    is_called(file, path)
 }
 
 #[cfg(unix)]
@@ -246,6 +249,19 @@ mod tests {
         write_atomically(&path, |file| file.write_all(b"new")).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"new");
         assert_eq!(names(folder.path()), ["a.bin"]);
+    }
+
+    #[test]
+    fn what_a_killed_process_left_of_the_same_file_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.bin");
+        for name in [".a.bin.4000000-0.part", ".b.bin.4000000-0.part"] {
+            fs::write(folder.path().join(name), "left").unwrap();
+        }
+        write_atomically(&path, |file| file.write_all(b"new")).unwrap();
+        let mut left = names(folder.path());
+        left.sort();
+        assert_eq!(left, [".b.bin.4000000-0.part", "a.bin"]);
     }
 
     #[cfg(unix)]

@@ -3,16 +3,15 @@
 //! An output must not be an input, nor replace what this crate did not write; and two jobs must not
 //! write the same files at once. For that each holds a lock on an empty file beside its outputs,
 //! `.tokens.lock`, which it removes at its end. The lock belongs to an open file and so dies with
-//! its process: what a killed job leaves locks nobody out. Then what killed jobs left unfinished
-//! is removed.
+//! its process: what a killed job leaves locks nobody out.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::atomic_file::{UNFINISHED, replaceable};
+use super::atomic_file::replaceable;
 use super::input::STDIN;
-use super::place::{Identity, folder, is_called};
+use super::place::{Identity, is_called};
 use crate::error::{Error, Result};
 
 /// The inputs of a job, recognized by whatever name.
@@ -92,6 +91,9 @@ impl Claim {
                          output"
                     )));
                 }
+                Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Interrupted => {
+                    continue;
+                }
                 Err(TryLockError::Error(_)) => return Ok(None),
             }
             // Whoever held it before may have removed the file since it was opened here.
@@ -109,44 +111,9 @@ impl Drop for Claim {
     }
 }
 
-/// Removes what killed jobs left unfinished in the folder of `place`, of the files that `is_output`
-/// says are this job's. To be called under its claim.
-pub fn remove_unfinished(place: &Path, is_output: impl Fn(&str) -> bool) {
-    let Ok(entries) = fs::read_dir(folder(place)) else { return };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        if name.to_str().and_then(finished_name).is_some_and(&is_output) {
-            remove_if_abandoned(&entry.path());
-        }
-    }
-}
-
-/// `tokens.npy` for `.tokens.npy.1234-0.part`.
-fn finished_name(unfinished: &str) -> Option<&str> {
-    let (name, number) =
-        unfinished.strip_prefix('.')?.strip_suffix(UNFINISHED)?.rsplit_once('.')?;
-    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let (process, count) = number.split_once('-')?;
-    (is_number(process) && is_number(count)).then_some(name)
-}
-
-/// Whoever writes a file holds a lock on it. A failure is none of the job's.
-fn remove_if_abandoned(path: &Path) {
-    let open = || -> io::Result<bool> {
-        let file = OpenOptions::new().write(true).open(path)?;
-        Ok(path.symlink_metadata()?.is_file() && file.try_lock().is_ok())
-    };
-    if open().unwrap_or(false) {
-        let _ = fs::remove_file(path);
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
     use super::*;
-    use crate::files::atomic_file::AtomicFile;
 
     #[test]
     fn one_job_at_a_time_holds_a_claim() {
@@ -162,24 +129,5 @@ mod tests {
         // A file that a killed job left is no lock.
         fs::write(folder.path().join(".tokens.lock"), "").unwrap();
         assert!(take().unwrap().is_some());
-    }
-
-    #[test]
-    fn only_what_is_abandoned_is_removed() {
-        let folder = tempfile::tempdir().unwrap();
-        let out = folder.path().join("a.npy");
-        let living = AtomicFile::create(&out).unwrap();
-        living.file().write_all(b"half").unwrap();
-        for name in
-            [".a.npy.4000000-0.part", ".b.npy.4000000-0.part", "a.npy.1-1.part", ".a.npy.part"]
-        {
-            fs::write(folder.path().join(name), "left").unwrap();
-        }
-        remove_unfinished(&out, |name| name == "a.npy");
-        let left = |name: &str| folder.path().join(name).exists();
-        assert!(!left(".a.npy.4000000-0.part"));
-        assert!(left(".b.npy.4000000-0.part") && left("a.npy.1-1.part") && left(".a.npy.part"));
-        living.commit().unwrap();
-        assert_eq!(fs::read(&out).unwrap(), b"half");
     }
 }

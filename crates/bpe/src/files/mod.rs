@@ -6,3 +6,4 @@ pub(crate) mod claim;
 pub mod input;
 pub(crate) mod place;
 pub mod tokens;
+pub(crate) mod unfinished;

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::files::claim::{Claim, Inputs, remove_unfinished};
+use crate::files::claim::{Claim, Inputs};
+use crate::files::unfinished::remove_unfinished;
 
 /// The files that [`save`](super::save) writes, in that order.
 pub const FILES: [&str; 4] =

@@ -62,6 +62,7 @@ impl Resources<'_> {
 #[derive(FromPyObject)]
 pub struct EncodeOptions {
     pub append_eot: bool,
+    pub special_in_records: bool,
     pub val_fraction: f64,
     pub seed: u64,
     pub shard_tokens: Option<u64>,

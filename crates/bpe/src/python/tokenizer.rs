@@ -355,6 +355,7 @@ impl PyTokenizer {
             fields: source.fields(),
             append_eot: separator.filter(|_| options.append_eot),
             separator,
+            special_in_records: options.special_in_records,
             fingerprint: self.fingerprint()?.to_owned(),
             val_fraction: options.val_fraction,
             seed: options.seed,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cs336lm.errors import UsageError
-from cs336lm.experiments.launchers.launcher import Launcher
+
+if TYPE_CHECKING:  # its data classes are not for ``tokenize`` to wait for
+    from cs336lm.experiments.launchers.launcher import Launcher
 
 
 def _local(folder: Path, jobs: int, options: dict[str, Any]) -> Launcher:

@@ -5,8 +5,9 @@ A checkpoint is one ``torch.save`` archive of plain tensors and numbers::
     {"format": 1, "model_config": {"d_model": 256, ...}, "model": state_dict,
      "optimizer_name": "AdamW", "optimizer": state_dict, "iteration": int, ...}
 
-It is loaded with ``weights_only=True``, so that a file from a stranger cannot run code, and the CRC
-of every tensor is compared first: a truncated or altered file is refused by name. PyTorch is
+It is loaded with ``weights_only=True``, so that a file from a stranger cannot run code, and the
+checksum of all its bytes is compared first (``seal.py``): a truncated or altered file is refused by
+name. PyTorch is
 imported when a file is read or written, so that commands can look at a run without it.
 """
 
@@ -15,58 +16,53 @@ from __future__ import annotations
 import pickle
 import zipfile
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, cast
 
 from cs336lm.files import atomic_write
+from cs336lm.training.checkpoints.seal import SealedWriter, verify
 from cs336lm.training.checkpoints.state import State, refuse_later_format
 
 _UNREADABLE = (RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError)
 """What ``torch.load`` may raise on a file that it cannot make sense of."""
 
 
-class _Target:
-    """A file that remembers why a write failed: ``torch.save`` reports only that one did."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self.error: OSError | None = None
-
-    def write(self, data: Any) -> int:
-        try:
-            return self._file.write(data)
-        except OSError as error:
-            self.error = error
-            raise
-
-    def flush(self) -> None:
-        self._file.flush()
-
-
 def write_state(state: State, path: str | Path) -> None:
     """Writes a checkpoint's content atomically. Raises ``OSError`` (disk full, say) naming it."""
+    with atomic_write(path) as file:
+        write_to(state, file)
+
+
+def write_to(state: State, file: IO[bytes]) -> None:
+    """Writes a checkpoint's content to an open file. Raises ``OSError``."""
     import torch
 
-    with atomic_write(path) as file:
-        target = _Target(file)
-        try:
-            torch.save(state, cast("IO[bytes]", target))
-        except RuntimeError:
-            if target.error is None:
-                raise
-            raise target.error from None
+    sealed = SealedWriter(file)
+    try:
+        torch.save(state, cast("IO[bytes]", sealed))
+    except RuntimeError:
+        if sealed.error is None:
+            raise
+        raise sealed.error from None
+    sealed.seal()
 
 
-def read_state(path: str | Path, *, verify: bool = True) -> State:
+def read_state(path: str | Path) -> State:
     """A checkpoint's content, on the CPU.
 
-    ``verify`` compares every entry with its CRC first, at about a gigabyte a second. Raises
-    ``OSError`` if the file cannot be read and ``ValueError`` if it is damaged or not a checkpoint.
+    Raises ``OSError`` if the file cannot be read and ``ValueError`` if it is damaged or not a
+    checkpoint.
     """
-    path = Path(path)
-    if verify:
-        _verify_archive(path)
-    with path.open("rb") as file:
+    with Path(path).open("rb") as file:
         return read_open_file(file, str(path))
+
+
+def verify_file(path: Path) -> bool:
+    """Reads a checkpoint through; returns whether it has a checksum over all of it.
+
+    Raises as :func:`read_state`.
+    """
+    with path.open("rb") as file:
+        return verify(file, str(path))
 
 
 def peek_iteration(path: Path) -> int | None:
@@ -74,6 +70,7 @@ def peek_iteration(path: Path) -> int | None:
     import torch
 
     try:
+        _pickled_part(path)
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         return int(state["iteration"])
     except (OSError, *_UNREADABLE, TypeError):
@@ -81,9 +78,15 @@ def peek_iteration(path: Path) -> int | None:
 
 
 def read_open_file(file: IO[bytes], name: str) -> State:
-    """A checkpoint's content from an open file, not verified; errors call it ``name``."""
+    """A checkpoint's content from an open file, whose errors call it ``name``.
+
+    It is verified first, unless it is a stream that cannot go back to its beginning.
+    """
     import torch
 
+    if file.seekable() and file.tell() == 0:
+        verify(file, name)
+        file.seek(0)
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
@@ -100,11 +103,12 @@ def read_open_file(file: IO[bytes], name: str) -> State:
     return state
 
 
-def _verify_archive(path: Path) -> None:
+def _pickled_part(path: Path) -> None:
+    """Raises ``ValueError`` if the part that holds no tensors is not as it was written."""
     try:
-        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
-            broken = archive.testzip()
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError) as error:
-        raise ValueError(f"{path} is truncated, damaged or not a checkpoint ({error})") from None
-    if broken is not None:
-        raise ValueError(f"{path} is damaged: the checksum of {broken!r} does not match")
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                if name.endswith("data.pkl"):
+                    archive.read(name)
+    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+        raise ValueError(str(error)) from None

@@ -12,7 +12,7 @@ from typing import IO, BinaryIO
 
 import torch
 
-from cs336lm.training.checkpoints.archive import read_open_file, read_state, write_state
+from cs336lm.training.checkpoints.archive import read_open_file, read_state, write_state, write_to
 from cs336lm.training.checkpoints.state import pack, unpack
 
 
@@ -27,7 +27,7 @@ def save_checkpoint(
     if isinstance(out, str | os.PathLike):
         write_state(state, Path(out))
     else:
-        torch.save(state, out)
+        write_to(state, out)
 
 
 def load_checkpoint(

@@ -1,31 +1,33 @@
 """Checkpoints of sharded runs: each process writes its slices, any number of processes read them.
 
     step-00001000/    __0_0.distcp, __1_0.distcp, ..., .metadata    the slices
-                      state.json                                    numbers, and the files' sizes
+                      state.json                                    numbers; the files' checksums
 
 ``torch.distributed.checkpoint`` does the slicing. A directory appears whole or not at all, and one
-whose files do not have the sizes that ``state.json`` remembers is refused. The format's
-``.metadata`` is a pickle: unlike a plain checkpoint, read only those of people you trust.
+whose files are not what ``state.json`` remembers is refused: their sizes whenever it is opened,
+their CRC-32 where a run goes on. The format's ``.metadata`` is a pickle, see ``metadata.py``.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 import warnings
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor import zeros as distributed_zeros
 
 from cs336lm.files import atomic_write, sync_directory
+from cs336lm.json_files import is_sealed, parse_json, read_bounded, sealed
+from cs336lm.training.checkpoints.metadata import SafeReader, refuse_path
 from cs336lm.training.checkpoints.state import (
     State,
     describe,
@@ -63,10 +65,13 @@ def save_sharded(
     )
     world.barrier()
     if world.is_main:
-        sizes = {file.name: file.stat().st_size for file in sorted(beside.iterdir())}
+        files = sorted(beside.iterdir())
+        sums = {
+            "sizes": {file.name: file.stat().st_size for file in files},
+            "crc32": {file.name: _crc32(file) for file in files},
+        }
         with atomic_write(beside / _NUMBERS) as file:
-            numbers = {**describe(model), **numbers, "optimizer": plain, "sizes": sizes}
-            file.write(json.dumps(numbers).encode())
+            file.write(sealed({**describe(model), **numbers, "optimizer": plain, **sums}))
         shutil.rmtree(path, ignore_errors=True)
         beside.rename(path)
         sync_directory(path.parent)
@@ -95,7 +100,7 @@ def load_sharded(
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-            load(wanted, storage_reader=FileSystemReader(path), no_dist=alone)
+            load(wanted, storage_reader=SafeReader(path), no_dist=alone)
     except Exception as error:  # whatever reading, unpickling and planning may raise
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(f"{path} is damaged ({reason})") from None
@@ -116,7 +121,7 @@ def _differences(path: Path, wanted: dict[str, Any]) -> list[str]:
 def _sizes(path: Path) -> dict[str, torch.Size]:
     """The whole shape of every tensor saved."""
     try:
-        saved = FileSystemReader(path).read_metadata().state_dict_metadata
+        saved = SafeReader(path).read_metadata().state_dict_metadata
     except Exception as error:  # whatever unpickling may raise
         raise ValueError(f"{path} is damaged: .metadata cannot be read ({error})") from None
     return {name: torch.Size(getattr(entry, "size", ())) for name, entry in saved.items()}
@@ -124,9 +129,14 @@ def _sizes(path: Path) -> dict[str, torch.Size]:
 
 def _read_numbers(path: Path) -> dict[str, Any]:
     try:
-        numbers: dict[str, Any] = json.loads((path / _NUMBERS).read_bytes())
+        content = read_bounded(path / _NUMBERS)
+        numbers: dict[str, Any] = parse_json(content)
+        if "crc32" in numbers and not is_sealed(content):
+            raise ValueError(f"{_NUMBERS} has lost its checksum")
+        for name in numbers["sizes"]:
+            refuse_path(name)
         sizes = {name: (path / name).stat().st_size for name in numbers["sizes"]}
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged or not a checkpoint ({error})") from None
     for name, size in sizes.items():
         if size != numbers["sizes"][name]:
@@ -134,6 +144,26 @@ def _read_numbers(path: Path) -> dict[str, Any]:
                 f"{path} is damaged: {name} does not have the size it was written with"
             )
     return numbers
+
+
+def verify_sharded(path: Path) -> bool:
+    """Reads a checkpoint's files through; returns whether their checksums are known.
+
+    Raises ``ValueError``, naming ``path``, if a file is not as it was written.
+    """
+    numbers = _read_numbers(path)
+    for name, crc in numbers.get("crc32", {}).items():
+        if _crc32(path / name) != crc:
+            raise ValueError(f"{path} is damaged: the checksum of {name} does not match")
+    return "crc32" in numbers
+
+
+def _crc32(path: Path) -> int:
+    crc = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            crc = zlib.crc32(block, crc)
+    return crc
 
 
 def _flat(model: torch.nn.Module) -> dict[str, Any]:

@@ -35,6 +35,10 @@ _PLAIN = (bool, int, float, str, type(None))  # what any version of PyTorch load
 _FREE_SETTINGS = ("context_length", "vocab_size", "d_ff", "num_kv_heads")
 
 
+class Damaged(ValueError):
+    """A checkpoint is not as it was written, or none at all."""
+
+
 class Mismatch(ValueError):
     """A checkpoint is whole, but not of this model or optimizer."""
 

@@ -230,6 +230,10 @@ class TrainConfig:
     """Steps between lines of metrics.jsonl."""
     checkpoint_every: int = 500
     """Steps between checkpoints; 0 means only at the end."""
+    on_bad_numbers: Literal["stop", "skip"] = "stop"
+    """What a loss or a gradient does that is infinite or no number: stop ends the run (on a GPU one
+    step later, so that it need not be waited for), skip leaves the step out. Either way the batch
+    is saved, and the layer named where it went wrong."""
     keep_checkpoints: int = 3
     """How many of the last checkpoints to keep, beside the best one."""
     monitor_every: int = 100
@@ -247,6 +251,9 @@ class TrainConfig:
     """Where else metrics go: tensorboard, trackio, wandb (each an extra to install)."""
     init_from: Path | None = None
     """Run directory whose best weights training starts from; none means new ones are drawn."""
+    peer_timeout: float | None = None
+    """Seconds after which a process of the job that does not answer is given up, and with it the
+    job; none means PyTorch's own, which is half an hour on the CPU and ten minutes on GPUs."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "seed"):
@@ -254,7 +261,7 @@ class TrainConfig:
         for name in ("eval_every", "checkpoint_every", "monitor_every", "sample_every"):
             _at_least(f"train.{name}", getattr(self, name), 0)
         _at_least("train.max_tokens", self.max_tokens, 1)
-        for name in ("epochs", "max_seconds"):
+        for name in ("epochs", "max_seconds", "peer_timeout"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise UsageError(f"train.{name}={value} is impossible: it must be above 0")

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cs336lm.files import atomic_write
+from cs336lm.files import atomic_write, write_all
 from cs336lm.training.trackers.tracker import Record
 
 
@@ -40,13 +40,14 @@ class JsonlTracker:
         if finite["step"] == self._last.get("step"):
             finite = self._last | finite
             self._file.close()
-            self._rewrite(lines_until(self._path, sys.maxsize)[:-1])
+            self._rewrite([*lines_until(self._path, sys.maxsize)[:-1], _line(finite)])
+        else:
+            try:
+                write_all(self._file, _line(finite))
+            except OSError as error:
+                error.filename = str(self._path)
+                raise
         self._last = finite
-        try:
-            self._file.write(json.dumps(finite).encode() + b"\n")
-        except OSError as error:
-            error.filename = str(self._path)
-            raise
 
     def close(self) -> None:
         """Closes the file."""
@@ -65,6 +66,10 @@ read_metrics = read_records
 """The records of a ``metrics.jsonl``."""
 
 
+def _line(record: Record) -> bytes:
+    return json.dumps(record).encode() + b"\n"
+
+
 def _finite(value: Any) -> Any:
     """``value`` with None for each number in it that is not finite."""
     if isinstance(value, dict):
@@ -75,16 +80,30 @@ def _finite(value: Any) -> Any:
 
 
 def lines_until(path: Path, step: int) -> list[bytes]:
-    """The whole lines of a file of records up to those of ``step``; none if there is no file."""
+    """The whole lines of a file of records up to those of ``step``; none if there is no file.
+
+    A line that is cut short, or has zeros in it, is left out where nothing up to ``step`` comes
+    after it: a kill leaves the one, and a power cut either in what came after the last checkpoint.
+    Anything else is damage, and a ``ValueError`` names the line.
+    """
     if not path.exists():
         return []
-    whole = (line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n"))
-    kept = []
-    for number, line in enumerate(whole, 1):
+    kept: list[bytes] = []
+    torn: int | None = None
+    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
+        if not line.endswith(b"\n") or b"\0" in line:
+            torn = torn or number
+            continue
         try:
-            at = json.loads(line)["step"]
+            wanted = json.loads(line)["step"] <= step
         except (ValueError, KeyError, TypeError):
-            raise ValueError(f"{path}, line {number}: not a JSON object with a step") from None
-        if at <= step:
+            raise ValueError(_no_record(path, number)) from None
+        if wanted and torn is not None:
+            raise ValueError(_no_record(path, torn))
+        if wanted:
             kept.append(line)
     return kept
+
+
+def _no_record(path: Path, number: int) -> str:
+    return f"{path}, line {number}: not a JSON object with a step"

@@ -14,6 +14,9 @@ pub struct Place {
 }
 
 impl Place {
+    /// After all files, however many there are.
+    pub const END: Self = Self { file: usize::MAX, offset: 0, line: 0 };
+
     /// The start of a file.
     pub fn start_of(file: usize) -> Self {
         Self { file, ..Self::default() }

@@ -58,9 +58,12 @@ impl Job<'_> {
             text_bytes: text.len() as u64,
             skipped: chunk.skipped.clone(),
         };
-        let ends_document = chunk.has_records() || chunk.ends_file;
+        let kind = Piece {
+            ends_document: chunk.has_records() || chunk.ends_file,
+            has_special: !chunk.has_records() || self.options.special_in_records,
+        };
         for piece in chunk.pieces(text) {
-            self.encode_piece(words, piece, ends_document, &mut ids, &mut encoded)?;
+            self.encode_piece(words, piece, kind, &mut ids, &mut encoded)?;
         }
         let turn = (chunk.start.file, chunk.start.offset);
         let bytes = ids.into_bytes();
@@ -74,12 +77,15 @@ impl Job<'_> {
             false => Ids::Memory(bytes),
         };
         for placed in self.ledger.submit(turn, (chunk.end.file, chunk.end.offset), encoded) {
+            let had_buffer = matches!(placed.ids, Ids::Memory(_));
             let bytes = self.ahead.get(placed.ids)?;
             self.shards.write(&bytes, &placed.spans, placed.closed)?;
             if let Some(file) = self.documents {
                 file.write(placed.parts_before, &placed.documents)?;
             }
-            self.ledger.give_back(bytes);
+            if had_buffer {
+                self.ledger.give_back(bytes);
+            }
         }
         self.progress.advance(chunk.input_bytes)?;
         Ok(true)
@@ -90,13 +96,17 @@ impl Job<'_> {
         &self,
         words: &mut WordEncoder,
         text: &[u8],
-        ends_document: bool,
+        kind: Piece,
         ids: &mut StoredIds,
         encoded: &mut EncodedChunk,
     ) -> Result<()> {
         let from = ids.len();
-        let skipped = self.encode(words, self.source.path(encoded.start.file), text, ids)?;
-        let mut documents = split::documents(ids, from, self.options.separator, ends_document);
+        let path = self.source.path(encoded.start.file);
+        let skipped = match kind.has_special {
+            true => self.encode(words, path, text, ids)?,
+            false => self.encode_ordinary(words, path, text, ids)?,
+        };
+        let mut documents = split::documents(ids, from, self.options.separator, kind.ends_document);
         let each_counts = self.options.val_fraction > 0.0 || self.documents.is_some();
         if each_counts || !skipped.is_empty() {
             split::count_bytes(&mut documents, ids, from, self.tokenizer.vocab());
@@ -106,7 +116,7 @@ impl Job<'_> {
         }
         if let Some(eot) = self.options.append_eot
             && let Some(last) = documents.last_mut()
-            && ends_document
+            && kind.ends_document
         {
             ids.append(&[eot]);
             last.end += 1;
@@ -133,18 +143,39 @@ impl Job<'_> {
         self.tokenizer.special_tokens().for_each_segment(text, |segment| {
             match segment {
                 Segment::Special(index) => ids.append(&[self.tokenizer.special_ids()[index]]),
-                Segment::Text(part) => match self.tokenizer.encode_with(words, part, ids) {
-                    Err(Error::Invalid(why)) => {
-                        let len = part.len();
-                        skipped.push(format!("{}: {len} bytes: {why}", path.display()));
-                    }
-                    result => result?,
-                },
+                Segment::Text(part) => {
+                    skipped.extend(self.encode_ordinary(words, path, part, ids)?);
+                }
             }
             Ok(())
         })?;
         Ok(skipped)
     }
+
+    /// The same for a text in which nothing is a special token.
+    fn encode_ordinary(
+        &self,
+        words: &mut WordEncoder,
+        path: &Path,
+        text: &[u8],
+        ids: &mut StoredIds,
+    ) -> Result<Vec<String>> {
+        match self.tokenizer.encode_ordinary_with(words, text, ids) {
+            Err(Error::Invalid(why)) if self.options.skip_errors => {
+                Ok(vec![format!("{}: {} bytes: {why}", path.display(), text.len())])
+            }
+            result => result.map(|()| Vec::new()),
+        }
+    }
+}
+
+/// What a record, or the part of a file that is in a chunk, is.
+#[derive(Clone, Copy)]
+struct Piece {
+    /// Whether a document ends with it.
+    ends_document: bool,
+    /// Whether special tokens in it are special tokens, and not text that looks like them.
+    has_special: bool,
 }
 
 /// A thread that panics never hands in its chunk: the others must not wait for it.

@@ -88,9 +88,9 @@ pub fn join_files(
     totals.skipped.splice(0..0, unreadable.iter().cloned());
     shards.close(last)?;
 
-    let sizes = shards.sizes();
-    let stats = sidecar::stats(tokenizer, options, dtype, &good, &outputs, &sizes, totals);
-    conclude(&outputs, claimed, &sizes, sidecars, &stats)?;
+    let finished = shards.finished();
+    let stats = sidecar::stats(tokenizer, options, dtype, &good, &outputs, &finished, totals);
+    conclude(&outputs, claimed, &shards, sidecars, &stats)?;
     Ok(stats)
 }
 
@@ -150,6 +150,7 @@ impl Join<'_> {
         }
         let start = Place { file: files.last().copied().unwrap_or(0), ..Place::default() };
         let mut documents = Documents::open(outputs.documents())?;
+        let mut checksum = crc32fast::Hasher::new();
         let empty = |skipped| EncodedChunk {
             ids: Ids::Memory(Vec::new()),
             documents: Vec::new(),
@@ -170,11 +171,15 @@ impl Join<'_> {
             let mut bytes = self.ledger.next_buffer().unwrap_or_default();
             bytes.resize(len * self.dtype.width() as usize, 0);
             ids.read_exact(&mut bytes).map_err(|error| Error::io(array, error))?;
+            checksum.update(&bytes);
             let ids = Ids::Memory(bytes);
             self.submit(EncodedChunk { ids, documents: block, ..empty(Vec::new()) })?;
         }
         if left > 0 {
             return Err(wrong("its documents hold less than the array"));
+        }
+        if about["crc32"].as_u64().is_some_and(|crc32| crc32 != u64::from(checksum.finalize())) {
+            return Err(wrong("it is damaged: the checksum of its ids does not match"));
         }
         match skipped.is_empty() || files.is_empty() {
             true => Ok(()),
@@ -234,8 +239,10 @@ impl Documents {
 fn read_sidecar(path: &Path) -> Result<Value> {
     let content = fs::read(path).map_err(|error| Error::io(path, error))?;
     let about: Value = serde_json::from_slice(&content).unwrap_or_default();
-    match sidecar::is_one(&about) {
-        true => Ok(about),
-        false => Err(Error::invalid(format!("{}: is no sidecar; delete it", path.display()))),
+    let wrong = |why| Err(Error::invalid(format!("{}: {why}; delete it", path.display())));
+    match (sidecar::is_one(&about), sidecar::is_intact(&content, &about)) {
+        (true, true) => Ok(about),
+        (true, false) => wrong("is damaged: its checksum does not match"),
+        (false, _) => wrong("is no sidecar"),
     }
 }

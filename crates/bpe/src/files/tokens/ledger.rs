@@ -52,7 +52,7 @@ pub struct ClosedShard {
 /// How far a job is between two chunks: all that it takes to continue there.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
-    /// How many chunks are before, and where they end.
+    /// How many chunks are before, and where the next one begins.
     pub chunk: u64,
     pub place: Place,
     /// How many documents ended before.
@@ -210,7 +210,8 @@ impl Ledger {
             None => Ok(ClosedShard {
                 shard: state.shard,
                 sizes: state.in_shard,
-                resume_from: state.position.clone(),
+                // After all files: the counts are those after the last chunk, not at its start.
+                resume_from: Position { place: Place::END, ..state.position.clone() },
             }),
         }
     }
@@ -277,5 +278,32 @@ fn push_span(spans: &mut Vec<FileSpan>, state: &mut State, side: usize, ids: Ran
             last.ids.end = ids.end;
         }
         _ => spans.push(FileSpan { shard, side, offset, ids }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A job that was killed when all its shards were there encoded the last chunk once more.
+    #[test]
+    fn after_the_last_chunk_nothing_is_left_to_read() {
+        let ledger = Ledger::new(Position::default(), (0, 0), 100, Split::new(0.0, 0), 4);
+        for index in 0..3 {
+            ledger.submit(
+                (0, 9 * index),
+                (0, 9 * (index + 1)),
+                EncodedChunk {
+                    ids: Ids::Memory(vec![0; 14]),
+                    documents: vec![DocumentPart { end: 7, bytes: 9, ends_document: true }],
+                    start: Place { file: 0, offset: 9 * index, line: 0 },
+                    text_bytes: 9,
+                    skipped: Vec::new(),
+                },
+            );
+        }
+        let last = ledger.finish().unwrap().resume_from;
+        assert_eq!((last.chunk, last.tokens, last.file_bytes), (3, [21, 0], vec![27]));
+        assert_eq!(last.place, Place::END);
     }
 }

@@ -9,7 +9,8 @@ use crate::files::input::{Source, SourceOptions, TextFields};
 use crate::progress::{Phase, Progress};
 use crate::workers;
 
-/// How many ids [`encode_files`](super::encode_files) would write, and of how many bytes of text.
+/// How many ids [`encode_files`](super::encode_files) would write if nothing else is asked for, and
+/// of how many bytes of text.
 ///
 /// # Errors
 /// An input that cannot be read, a text that cannot be encoded, [`Error::Cancelled`].
@@ -35,7 +36,10 @@ pub fn count_tokens(
                 let Some(chunk) = source.read_next(&mut text, true)? else { break };
                 for piece in chunk.pieces(&text) {
                     ids.clear();
-                    tokenizer.encode_with(words, piece, &mut ids)?;
+                    match chunk.has_records() {
+                        true => tokenizer.encode_ordinary_with(words, piece, &mut ids)?,
+                        false => tokenizer.encode_with(words, piece, &mut ids)?,
+                    }
                     tokens.fetch_add(ids.len() as u64, Relaxed);
                 }
                 bytes.fetch_add(text.len() as u64, Relaxed);

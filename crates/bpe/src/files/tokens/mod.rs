@@ -110,9 +110,9 @@ pub fn encode_files(
     shards.close(last)?;
     documents.map_or(Ok(()), DocumentsWriter::commit)?;
 
-    let sizes = shards.sizes();
-    let stats = sidecar::stats(tokenizer, options, dtype, &paths, &outputs, &sizes, totals);
-    conclude(&outputs, claimed, &sizes, sidecars, &stats)?;
+    let finished = shards.finished();
+    let stats = sidecar::stats(tokenizer, options, dtype, &paths, &outputs, &finished, totals);
+    conclude(&outputs, claimed, shards, sidecars, &stats)?;
     Ok(stats)
 }
 

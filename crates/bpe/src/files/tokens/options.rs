@@ -21,6 +21,9 @@ pub struct EncodeOptions {
     pub append_eot: Option<TokenId>,
     /// What ends a document inside a file or a record.
     pub separator: Option<TokenId>,
+    /// Whether special tokens count as such in records too. Their fields came from somewhere, and
+    /// a text that says `<|endoftext|>` would end the document that it stands in.
+    pub special_in_records: bool,
     /// The tokenizer's SHA-256, for the sidecar.
     pub fingerprint: String,
     /// About how much text a thread takes at a time.
@@ -48,6 +51,7 @@ impl Default for EncodeOptions {
             fields: TextFields::default(),
             append_eot: None,
             separator: None,
+            special_in_records: false,
             fingerprint: String::new(),
             chunk_bytes: DEFAULT_CHUNK_BYTES,
             val_fraction: 0.0,
@@ -116,6 +120,7 @@ impl EncodeOptions {
             "seed": self.seed,
             "append_eot": self.append_eot,
             "separator": self.separator,
+            "special_in_records": self.special_in_records,
             "skip_errors": self.skip_errors,
         }))
     }

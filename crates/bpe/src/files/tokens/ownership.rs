@@ -9,14 +9,15 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::journal;
+use super::journal::{self, FinishedShard};
 use super::npy;
 use super::outputs::OutputPaths;
 use super::sidecar;
 use crate::error::{Error, Result};
 use crate::files::atomic_file::remove_if_there;
-use crate::files::claim::{Claim, Inputs, remove_unfinished};
+use crate::files::claim::{Claim, Inputs};
 use crate::files::place::{folder, follow_links};
+use crate::files::unfinished::remove_unfinished;
 
 const WRITER: &str = "cs336lm tokenize";
 
@@ -32,14 +33,14 @@ pub struct Claimed {
 }
 
 impl Claimed {
-    /// Removes, once the job is done, the arrays of older ones that are not among those it wrote,
-    /// so many ids in each shard: a longer set's last shards, or the array that is in shards now.
+    /// Removes, once the job is done, the arrays of older ones that are not among those it wrote: a
+    /// longer set's last shards, or the array that is in shards now.
     ///
     /// # Errors
     /// One of them cannot be removed.
-    pub fn remove_older(self, outputs: &OutputPaths, sizes: &[[u64; 2]]) -> Result<()> {
-        let numbers = 0..sizes.len();
-        let is_written = |shard: usize, side: usize| shard == 0 || sizes[shard][side] > 0;
+    pub fn remove_older(self, outputs: &OutputPaths, finished: &[FinishedShard]) -> Result<()> {
+        let numbers = 0..finished.len();
+        let is_written = |shard: usize, side: usize| shard == 0 || finished[shard].sizes[side] > 0;
         let written = numbers.flat_map(|shard| outputs.sides().map(move |side| (shard, side)));
         let written: Vec<PathBuf> = written
             .filter(|&(shard, side)| is_written(shard, side))

@@ -23,7 +23,8 @@ pub struct Shards {
     outputs: OutputPaths,
     dtype: Dtype,
     has_val: bool,
-    has_journal: bool,
+    /// Whether the journal lists what is finished; otherwise it only says whose the arrays are.
+    is_resumable: bool,
     /// Shards below this were finished by an earlier run.
     first: usize,
     open: Mutex<BTreeMap<usize, OpenShard>>,
@@ -36,8 +37,7 @@ pub struct Shards {
 struct OpenShard {
     files: [Option<Arc<AtomicFile>>; 2],
     written: [u64; 2],
-    /// Of each stretch that is written, by where it begins.
-    checksums: [BTreeMap<u64, Hasher>; 2],
+    checksums: [Checksum; 2],
     closed: Option<ClosedShard>,
 }
 
@@ -58,14 +58,14 @@ impl Shards {
         shards: Vec<FinishedShard>,
         journal: Option<Journal>,
     ) -> Self {
-        let (first, has_journal) = (shards.len(), journal.is_some());
+        let (first, is_resumable) = (shards.len(), outputs.is_sharded() && journal.is_some());
         let finished =
             Mutex::new(Finished { shards, ahead: BTreeMap::new(), journal, has_begun: false });
         Self {
             outputs,
             dtype,
             has_val,
-            has_journal,
+            is_resumable,
             first,
             open: Mutex::default(),
             finished,
@@ -97,15 +97,12 @@ impl Shards {
                 .map_err(|error| Error::io(file.path(), error))?;
             self.flusher.note(file.file(), bytes.len() as u64);
             drop(file);
-            let checksum = self.has_journal.then(|| {
-                let mut hasher = Hasher::new();
-                hasher.update(bytes);
-                hasher
-            });
+            let mut stretch = Hasher::new();
+            stretch.update(bytes);
             let mut open = lock(&self.open);
             let shard = open.entry(span.shard).or_default();
             shard.written[span.side] += span.ids.len() as u64;
-            shard.checksums[span.side].extend(checksum.map(|checksum| (span.offset, checksum)));
+            shard.checksums[span.side].add(span.offset, span.ids.len() as u64, stretch);
             self.finish_if_done(open, span.shard)?;
         }
         Ok(())
@@ -125,9 +122,17 @@ impl Shards {
         self.finish_if_done(open, shard)
     }
 
-    /// The sizes of all shards, once all are closed.
-    pub fn sizes(&self) -> Vec<[u64; 2]> {
-        lock(&self.finished).shards.iter().map(|shard| shard.sizes).collect()
+    /// What is in all shards, once all are closed.
+    pub fn finished(&self) -> Vec<FinishedShard> {
+        lock(&self.finished).shards.clone()
+    }
+
+    /// Removes the record of the job, which is done.
+    ///
+    /// # Errors
+    /// It is there and cannot be removed.
+    pub fn remove_journal(&self) -> Result<()> {
+        lock(&self.finished).journal.as_ref().map_or(Ok(()), Journal::remove)
     }
 
     fn file(&self, shard: usize, side: usize) -> Result<Arc<AtomicFile>> {
@@ -156,7 +161,8 @@ impl Shards {
             return Ok(());
         };
         drop(open);
-        let finished = FinishedShard { sizes: closed.sizes, crc32: checksums.map(joined) };
+        let finished =
+            FinishedShard { sizes: closed.sizes, crc32: checksums.map(Checksum::finish) };
         let mut whole = Vec::new();
         for (side, file) in files.into_iter().enumerate() {
             if let Some(file) = self.complete(number, side, file, closed.sizes[side])? {
@@ -220,17 +226,36 @@ impl Shards {
             resume_from = Some(position);
         }
         match (journal, resume_from) {
-            (Some(journal), Some(position)) => journal.write(shards, &position),
+            (Some(journal), Some(position)) if self.is_resumable => {
+                journal.write(shards, &position)
+            }
             _ => Ok(()),
         }
     }
 }
 
-/// The checksum of all stretches one after the other.
-fn joined(stretches: BTreeMap<u64, Hasher>) -> u32 {
-    let mut all = Hasher::new();
-    stretches.values().for_each(|stretch| all.combine(stretch));
-    all.finalize()
+/// The checksum of a file's ids, whose stretches are written in any order.
+#[derive(Default)]
+struct Checksum {
+    /// Of the first so many ids,
+    sum: Hasher,
+    len: u64,
+    /// and of stretches further on, by where they begin: how many ids they have.
+    ahead: BTreeMap<u64, (u64, Hasher)>,
+}
+
+impl Checksum {
+    fn add(&mut self, offset: u64, ids: u64, stretch: Hasher) {
+        self.ahead.insert(offset, (ids, stretch));
+        while let Some((ids, stretch)) = self.ahead.remove(&self.len) {
+            self.sum.combine(&stretch);
+            self.len += ids;
+        }
+    }
+
+    fn finish(self) -> u32 {
+        self.sum.finalize()
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,11 +1,16 @@
 //! `tokens.json`: what is in `tokens.npy`, which tokenizer made it, and from what.
+//!
+//! Since format 2 it ends in a line with `checksum`, the SHA-256 of all bytes before that line, and
+//! has the CRC-32 of the ids' bytes of each array: damage is told from what was written.
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Serialize, Serializer};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
+use super::journal::FinishedShard;
 use super::ledger::Position;
 use super::npy::Dtype;
 use super::options::EncodeOptions;
@@ -14,6 +19,12 @@ use super::split::{TRAIN, VAL};
 use crate::encode::encoder::Tokenizer;
 use crate::error::{Error, Result};
 use crate::files::atomic_file::AtomicFile;
+
+/// The version of what is written.
+const FORMAT: u32 = 2;
+
+/// How the last line but one begins.
+const CHECKSUM: &str = "  \"checksum\": \"";
 
 /// What was done, as the sidecar says it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -37,6 +48,9 @@ pub struct EncodeStats {
     /// The array's files in order, if it is in shards.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub shards: Vec<ShardStats>,
+    /// The CRC-32 of the ids' bytes, if the array is in one file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub crc32: Option<u32>,
     /// What was left out, and why.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<String>,
@@ -62,6 +76,8 @@ pub struct ShardStats {
     pub file: PathBuf,
     /// How many ids it holds.
     pub tokens: u64,
+    /// The CRC-32 of their bytes.
+    pub crc32: u32,
 }
 
 fn lossy<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
@@ -84,15 +100,16 @@ pub fn stats(
     dtype: Dtype,
     paths: &[PathBuf],
     outputs: &OutputPaths,
-    sizes: &[[u64; 2]],
+    finished: &[FinishedShard],
     totals: Position,
 ) -> EncodeStats {
     let input = |(i, path): (usize, &PathBuf)| {
         let bytes = totals.file_bytes.get(i).copied().unwrap_or(0);
         InputStats { path: path.clone(), bytes }
     };
+    let is_sharded = options.shard_tokens.is_some();
     let of_side = |side: usize| EncodeStats {
-        format: 1,
+        format: FORMAT,
         tokenizer_sha256: options.fingerprint.clone(),
         vocab_size: u64::from(tokenizer.vocab().max_id()) + 1,
         dtype: dtype.name(),
@@ -100,7 +117,8 @@ pub fn stats(
         bytes: totals.bytes[side],
         documents: totals.documents[side],
         inputs: paths.iter().enumerate().map(input).collect(),
-        shards: if options.shard_tokens.is_some() { shards(outputs, sizes, side) } else { vec![] },
+        shards: if is_sharded { shards(outputs, finished, side) } else { vec![] },
+        crc32: finished.first().filter(|_| !is_sharded).map(|shard| shard.crc32[side]),
         skipped: totals.skipped.clone(),
         val: None,
     };
@@ -108,15 +126,15 @@ pub fn stats(
     EncodeStats { val, ..of_side(TRAIN) }
 }
 
-fn shards(outputs: &OutputPaths, sizes: &[[u64; 2]], side: usize) -> Vec<ShardStats> {
-    let shard = |(number, sizes): (usize, &[u64; 2])| {
+fn shards(outputs: &OutputPaths, finished: &[FinishedShard], side: usize) -> Vec<ShardStats> {
+    let shard = |(number, shard): (usize, &FinishedShard)| {
         let path = outputs.array(number, side);
         let file = path.file_name().map_or(path.as_path(), Path::new).to_path_buf();
-        ShardStats { file, tokens: sizes[side] }
+        ShardStats { file, tokens: shard.sizes[side], crc32: shard.crc32[side] }
     };
     // The first exists even if it is empty: an array has at least one file.
     let has_file = |(number, shard): &(usize, ShardStats)| *number == 0 || shard.tokens > 0;
-    sizes.iter().enumerate().map(shard).enumerate().filter(has_file).map(|(_, s)| s).collect()
+    finished.iter().enumerate().map(shard).enumerate().filter(has_file).map(|(_, s)| s).collect()
 }
 
 /// Begins the sidecars of training and, if there is one, of validation, before the work: the older
@@ -129,13 +147,35 @@ pub fn begin(outputs: &OutputPaths) -> Result<Vec<AtomicFile>> {
 pub fn write(begun: Vec<AtomicFile>, stats: &EncodeStats) -> Result<()> {
     let sides = [Some(stats), stats.val.as_deref()];
     for (file, stats) in begun.into_iter().zip(sides.into_iter().flatten()) {
-        let mut out = BufWriter::new(file.file());
-        serde_json::to_writer_pretty(&mut out, stats)
-            .map_err(io::Error::from)
-            .and_then(|()| out.write_all(b"\n").and_then(|()| out.flush()))
+        content(stats)
+            .and_then(|content| file.file().write_all(&content))
             .map_err(|error| Error::io(file.path(), error))?;
-        drop(out);
         file.commit()?;
     }
     Ok(())
+}
+
+/// A sidecar's bytes, the checksum of all before it in the last line.
+fn content(stats: &EncodeStats) -> io::Result<Vec<u8>> {
+    let mut content = serde_json::to_vec_pretty(stats)?;
+    content.truncate(content.len() - "\n}".len());
+    content.extend_from_slice(b",\n");
+    let digest: String =
+        Sha256::digest(&content).iter().map(|byte| format!("{byte:02x}")).collect();
+    content.extend_from_slice(format!("{CHECKSUM}{digest}\"\n}}\n").as_bytes());
+    Ok(content)
+}
+
+/// Whether a sidecar's bytes are as they were written, as far as they tell: those of before format
+/// 2 do not.
+pub fn is_intact(bytes: &[u8], json: &Value) -> bool {
+    let Some(before) = bytes.len().checked_sub(CHECKSUM.len() + 64 + "\"\n}\n".len()) else {
+        return json["format"] == 1;
+    };
+    let (content, last) = bytes.split_at(before);
+    if !last.starts_with(CHECKSUM.as_bytes()) {
+        return json["format"] == 1 && json.get("checksum").is_none();
+    }
+    let digest: String = Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
+    last[CHECKSUM.len()..] == *format!("{digest}\"\n}}\n").as_bytes()
 }

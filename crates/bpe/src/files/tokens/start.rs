@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::journal::Journal;
 use super::ledger::Position;
@@ -36,20 +36,18 @@ pub fn claim(
     Ok((outputs, claimed))
 }
 
-/// Writes the sidecars, once all arrays are there, so many ids in each shard, and removes what
-/// nobody needs any more: the journal, and what older jobs left.
+/// Writes the sidecars, once all arrays are there, and removes what nobody needs any more: the
+/// journal, and what older jobs left.
 pub fn conclude(
     outputs: &OutputPaths,
     claimed: Claimed,
-    sizes: &[[u64; 2]],
+    shards: &Shards,
     sidecars: Vec<AtomicFile>,
     stats: &EncodeStats,
 ) -> Result<()> {
     sidecar::write(sidecars, stats)?;
-    if ownership::is_journal(&outputs.journal()) {
-        Journal::new(outputs.journal(), Value::Null).remove()?;
-    }
-    claimed.remove_older(outputs, sizes)
+    shards.remove_journal()?;
+    claimed.remove_older(outputs, &shards.finished())
 }
 
 /// The inputs to read, and those to leave out with the reason.
@@ -78,7 +76,8 @@ pub fn begin(
 ) -> Result<(Shards, Position)> {
     let has_val = options.val_fraction > 0.0;
     if options.shard_tokens.is_none() {
-        let shards = Shards::new(outputs.clone(), dtype, has_val, Vec::new(), None);
+        let claim = whole_claim(outputs, options);
+        let shards = Shards::new(outputs.clone(), dtype, has_val, Vec::new(), claim);
         return Ok((shards, Position::default()));
     }
     let journal = Journal::new(outputs.journal(), settings()?);
@@ -91,4 +90,12 @@ pub fn begin(
         false => journal.verify(outputs, dtype, &finished, progress)?,
     }
     Ok((Shards::new(outputs.clone(), dtype, has_val, finished, Some(journal)), position))
+}
+
+/// The journal of a job without shards: nothing is resumed by it, but from the first array's name
+/// to the last sidecar's it says whose the arrays are. None where somebody else's file has its name.
+fn whole_claim(outputs: &OutputPaths, options: &EncodeOptions) -> Option<Journal> {
+    let path = outputs.journal();
+    let is_free = path.symlink_metadata().is_err() || ownership::is_journal(&path);
+    is_free.then(|| Journal::new(path, json!({ "tokenizer": options.fingerprint })))
 }
