@@ -27,7 +27,7 @@ test: $(VENV)/.installed lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
 
 fault-test: $(VENV)/.installed
-	$(BIN)/python -m tests.faults all --dir "$${TMPDIR:-/tmp}/cs336lm-fault-test"
+	$(BIN)/python -m tests.faults all
 
 lint: $(VENV)/.installed
 	cargo fmt --check

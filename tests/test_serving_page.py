@@ -7,7 +7,7 @@ import pytest
 from browser import CHROMIUM, browser
 from cs336lm.serving.gate import Access
 from cs336lm.serving.page import page_and_policy
-from served import Parrot, make_service, make_tokenizer, running, until
+from served import END, Parrot, make_service, make_tokenizer, running, until
 
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="opened in Chromium")
 
@@ -132,12 +132,23 @@ def test_settings_are_what_is_asked(page, url, engine):
 
 
 @needs_chromium
-def test_text_of_a_model_is_never_markup(page, url):
-    opened(page, url)
-    write(page, "<script>document.title='x'</script><img src=x onerror=alert(1)>\n", count=70)
-    assert page.do("document.querySelectorAll('#text img, #text script').length") == 0
-    assert page.do("document.title") == "parrot · cs336lm"
-    assert all(address.startswith((url, "data:")) for address in page.addresses)
+def test_text_of_a_model_is_never_markup(page):
+    """A single token of this model is an image whose loading fails."""
+    markup = "<img src=x onerror=alert(1)>"
+    service = make_service(Parrot(), tokenizer=make_tokenizer(special=(END, markup)))
+    with running(service) as url:
+        opened(page, url)
+        page.do("document.getElementById('parse_special').checked = true")
+        write(page, f"a{markup}<script>document.title='x'</script>\n", count=50)
+        page.do("document.querySelectorAll('.token')[1].click()")
+        page.do("document.getElementById('tab-split').click()")
+        page.do("document.getElementById('words_special').click()")
+        page.until("document.querySelectorAll('.chip').length > 0")
+        images = page.do("document.querySelectorAll('img').length")
+        assert (images, page.do("document.querySelectorAll('script').length")) == (0, 1)
+        assert page.do("document.querySelectorAll('.token')[1].textContent") == markup
+        assert page.do("document.title") == "parrot · cs336lm"
+        assert all(address.startswith((url, "data:")) for address in page.addresses)
 
 
 @needs_chromium

@@ -164,7 +164,7 @@ class Service:
             if asked.stream:
                 chunks = answer.chunks()
                 first = await unless_gone(request, anext(chunks))
-                return EventStream(first, chunks, answer.cancel)
+                return EventStream(first, chunks)
             return JSONResponse(await unless_gone(request, answer.whole()))
         except BaseException:
             answer.cancel()

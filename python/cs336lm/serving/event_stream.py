@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
@@ -30,45 +29,40 @@ class EventStream(Response):
 
     Args:
         first: the first chunk: nothing went wrong before it.
-        rest: the others.
-        cancel: called when the client leaves, or has everything.
+        rest: the others; closed when the client leaves, or has everything.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(
-        self, first: Any, rest: AsyncGenerator[Any, None], cancel: Callable[[], None]
-    ) -> None:
+    def __init__(self, first: Any, rest: AsyncGenerator[Any, None]) -> None:
         super().__init__(headers={"X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._first = first
         self._rest = rest
-        self._cancel = cancel
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Sends chunks until there are no more, or nobody takes them."""
         sending = asyncio.ensure_future(self._send(send))
         leaving = asyncio.ensure_future(wait_until_gone(receive))
-        try:
-            await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            if sending.done():
-                sending.result()
-        finally:
-            self._cancel()
-            leaving.cancel()
-            if not sending.done():
-                sending.cancel()
-                await asyncio.wait({sending})
+        async with aclosing(self._rest):
+            try:
+                await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
+                if sending.done():
+                    sending.result()
+            finally:
+                leaving.cancel()
+                if not sending.done():
+                    sending.cancel()
+                    await asyncio.wait({sending})
 
     async def _send(self, send: Send) -> None:
         start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
         await send(start)
         last = DONE
         try:
-            async with aclosing(self._rest) as rest:
-                await send(_body(event(self._first)))
-                async for chunk in rest:
-                    await send(_body(event(chunk)))
+            await send(_body(event(self._first)))
+            async for chunk in self._rest:
+                await send(_body(event(chunk)))
         except ApiError as error:
             last = event(error.body())
         await send(_body(last, more=False))
