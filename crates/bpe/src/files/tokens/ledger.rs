@@ -291,8 +291,8 @@ mod tests {
         let ledger = Ledger::new(Position::default(), (0, 0), 100, Split::new(0.0, 0), 4);
         for index in 0..3 {
             ledger.submit(
-                (0, index),
-                (0, index + 1),
+                (0, 9 * index),
+                (0, 9 * (index + 1)),
                 EncodedChunk {
                     ids: Ids::Memory(vec![0; 14]),
                     documents: vec![DocumentPart { end: 7, bytes: 9, ends_document: true }],
