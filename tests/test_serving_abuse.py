@@ -183,6 +183,7 @@ def test_who_goes_away_frees_its_place(stream):
         assert sorted(engine.cancelled) == list(range(16))
         until(lambda: len(asyncio.all_tasks(service.batcher._loop)) < 8)  # nobody waits any more
         assert service.batcher.outstanding == 0
+        until(lambda: ask(url, "/health").json["running"] == 0)
         assert works(url)
         assert "cs336lm_cancelled_total 4" in ask(url, "/metrics").body.decode()
 
