@@ -22,11 +22,12 @@ course: $(VENV)/.installed
 	CS336LM=$(BIN)/cs336lm PYTHON=$(BIN)/python examples/course/run.sh
 
 test: $(VENV)/.installed lint
-	cargo test --quiet --package bpe
+	cargo test --quiet --package bpe --lib --tests
+	cargo test --quiet --package bpe --doc
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
 
 fault-test: $(VENV)/.installed
-	$(BIN)/python -m tests.faults all --dir "$${TMPDIR:-/tmp}/cs336lm-fault-test"
+	$(BIN)/python -m tests.faults all
 
 lint: $(VENV)/.installed
 	cargo fmt --check

@@ -105,10 +105,10 @@ def load_in_transformers(folder: Path) -> str:
 @contextmanager
 def served(run: Path, log: Path) -> Iterator[str]:
     """``cs336lm serve`` while the block runs; gives its address."""
-    print(f"\n$ cs336lm serve {run} --port 0 > {log} 2>&1 &", flush=True)
+    print(f"\n$ cs336lm serve {run} --port 0 > {log} &", flush=True)
     command = [sys.executable, "-m", "cs336lm", "serve", str(run), "--port", "0"]
     with open(log, "w") as file:
-        server = subprocess.Popen(command, stdout=file, stderr=file)
+        server = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
     try:
         while not (address := re.search(r"at (http://\S+)", log.read_text())):
             if server.poll() is not None:

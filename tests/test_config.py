@@ -70,6 +70,7 @@ sections = {
     | dict.fromkeys(("monitor_every", "sample_every"), from_zero)
     | {"sample_tokens": counts, "sample_prompts": st.lists(texts, min_size=1).map(tuple)}
     | {"steps": st.none() | from_zero, "max_tokens": st.none() | counts}
+    | {"peer_timeout": st.floats(1e-9, 1e9)}
     | dict.fromkeys(("epochs", "max_seconds"), st.none() | st.floats(1e-9, 1e9))
     | dict.fromkeys(("log_every", "keep_checkpoints"), counts)
     | {"eval_batches": st.none() | counts, "eval_tokens": st.none()}

@@ -167,7 +167,7 @@ def test_the_tutorial_runs_as_it_is_written(tmp_path, monkeypatch, capsys):
         *(("--megabytes 6 ", "--megabytes 0.2 "), ("--megabytes 0.3 ", "--megabytes 0.02 ")),
         *(("--vocab-size 1200", "--vocab-size 400"), ("steps = 600", "steps = 6")),
         *(("eval_every = 100", "eval_every = 3"), ("d_model = 128", "d_model = 32")),
-        ("--max-new-tokens 100", "--max-new-tokens 10"),
+        ("--max-new-tokens 150", "--max-new-tokens 10"),
     ):
         assert old in text
         text = text.replace(old, new)

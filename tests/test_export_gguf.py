@@ -138,7 +138,7 @@ def test_tokens_are_spelled_as_everywhere():
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
-@pytest.mark.parametrize("pattern", ["gpt2", "gpt4", "gpt4o"])
+@pytest.mark.parametrize("pattern", ["gpt2", "gpt4", "gpt4o", "llama3", "qwen2"])
 def test_transformers_opens_it(tmp_path, shape, pattern):
     tokenizer = make_tokenizer(pattern=pattern)
     model = make_model(**{"vocab_size": tokenizer.vocab_size} | shape)

@@ -8,7 +8,13 @@ import time
 
 import pytest
 from cs336lm.errors import UsageError
-from cs336lm.files import atomic_write, exclusive_lock, refuse_if_locked
+from cs336lm.files import (
+    append_line,
+    atomic_write,
+    exclusive_lock,
+    new_directory,
+    refuse_if_locked,
+)
 
 
 @pytest.fixture
@@ -84,3 +90,60 @@ def test_a_disk_without_locks_is_a_warning(tmp_path, monkeypatch):
     told = pytest.warns(UserWarning, match="this file system has no locks")
     with told, exclusive_lock(tmp_path / ".lock", "the pot"):
         pass
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="nothing is locked there")
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path):
+    left = [tmp_path / ".a.bin.999999.partial", tmp_path / ".b.bin.999999.partial"]
+    for path in left:
+        path.write_text("half")
+    (tmp_path / ".new.999999.partial").mkdir()
+    (tmp_path / ".new.999999.partial" / "a").touch()
+    fork = multiprocessing.get_context("fork")
+    writing, done = fork.Event(), fork.Event()
+
+    def write():
+        with atomic_write(tmp_path / "a.bin") as file:
+            file.write(b"theirs")
+            writing.set()
+            done.wait(60)
+
+    other = fork.Process(target=write)
+    other.start()
+    assert writing.wait(60)
+    with atomic_write(tmp_path / "a.bin") as file:
+        file.write(b"ours")
+    done.set()
+    other.join()
+    assert other.exitcode == 0
+    assert (tmp_path / "a.bin").read_bytes() == b"theirs"
+    with new_directory(tmp_path / "new") as folder:
+        (folder / "b").touch()
+    found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
+    assert found == {"a.bin", left[1].name, "new", "new/b"}
+
+
+def test_a_line_is_added_whole_after_what_a_kill_left(tmp_path):
+    path = tmp_path / "lines"
+    for content, kept in ((b"", b""), (b"one\ntw", b"one\n"), (b"x" * 200_000, b"")):
+        path.write_bytes(content)
+        append_line(path, b"new")
+        assert path.read_bytes() == kept + b"new\n"
+    append_line(tmp_path / "other", b"first")
+    assert (tmp_path / "other").read_bytes() == b"first\n"
+
+
+def test_a_line_that_does_not_fit_is_taken_back(tmp_path, monkeypatch):
+    from cs336lm import files
+
+    def full(file, content):
+        file.write(content[: len(content) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "lines"
+    path.write_bytes(b"one\n")
+    monkeypatch.setattr(files, "write_all", full)
+    with pytest.raises(OSError, match="No space left") as raised:
+        append_line(path, b"a line of some length")
+    assert raised.value.filename == str(path)
+    assert path.read_bytes() == b"one\n"

@@ -5,6 +5,7 @@ import struct
 
 import numpy as np
 import pytest
+import torch
 from cs336lm import TokenDataset
 from cs336lm.cli.main import main
 from exchanged import one_line
@@ -91,6 +92,17 @@ def test_megatron(tmp_path, code, stored, dtype):
     documents = np.split(IDS, [5, 700, 701])
     path = write_megatron(tmp_path / "my_text_document.bin", documents, code=code, dtype=stored)
     same(path, IDS, dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32])
+def test_what_megatron_itself_writes(tmp_path, dtype):
+    """By its own builder, where megatron-core is installed."""
+    theirs = pytest.importorskip("megatron.core.datasets.indexed_dataset")
+    builder = theirs.IndexedDatasetBuilder(str(tmp_path / "text_document.bin"), dtype=dtype)
+    for ids in np.split(IDS, [5, 700, 701]):
+        builder.add_document(torch.tensor(ids), [len(ids)])
+    builder.finalize(str(tmp_path / "text_document.idx"))
+    same(tmp_path / "text_document.bin", IDS, np.uint16 if dtype == np.uint16 else np.uint32)
 
 
 def test_what_megatrons_index_says_is_checked(tmp_path):

@@ -20,7 +20,7 @@ from cs336lm.training.checkpoints.archive import read_state
 from cs336lm.training.config import OptimConfig, save_config
 from cs336lm.training.run_directory import RunDirectory
 from cs336lm.training.stop_signals import StopSignals
-from cs336lm.training.trackers.jsonl import JsonlTracker, read_metrics
+from cs336lm.training.trackers.jsonl import JsonlTracker, lines_until, read_metrics
 from cs336lm.training.trainer import Trainer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -312,6 +312,11 @@ def test_metrics_after_the_checkpoint_are_dropped(tmp_path):
     tracker.log({"step": 3, "train_loss": float("nan"), "val_loss": None})
     tracker.close()
     assert path.read_text() == '{"step": 1}\n{"step": 2}\n{"step": 3, "train_loss": null}\n'
+    # A power cut may leave zeros where lines were that came after the last sync.
+    path.write_text('{"step": 1}\n\0\0\0\0": 2}\n{"step": 3}\n')
+    assert lines_until(path, 1) == [b'{"step": 1}\n']
+    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2"):
+        lines_until(path, 3)
     path.write_text('{"step": 1}\nnonsense\n')
     with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2"):
         JsonlTracker(path, after=2)

@@ -19,7 +19,7 @@ from cs336lm import Tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-PATTERNS = ["gpt2", "gpt4", "gpt4o"]
+PATTERNS = list(reference_bpe.PATTERNS)
 
 
 @cache
@@ -55,6 +55,9 @@ def test_equals_the_reference(name: str, pattern: str) -> None:
     tokenizer = trained(pattern)
     ids = tokenizer.encode(texts.ANY[name])
     assert ids == reference(pattern, texts.ANY[name])
+    as_array = tokenizer.encode_array(texts.ANY[name])
+    assert as_array.dtype == np.uint32
+    assert as_array.tolist() == ids
     assert tokenizer.decode_bytes(ids) == texts.ANY[name]
 
 
@@ -130,6 +133,8 @@ def test_a_stream_is_lazy() -> None:
 def test_batch_equals_one_by_one() -> None:
     tokenizer = trained("gpt2")
     batch = [*texts.ANY.values(), *texts.VALID.values()] * 3
+    # As much as several threads share.
+    batch += [text * (1 + 100_000 // len(text)) for text in (texts.MULTILINGUAL, texts.CODE)] * 3
     expected = [tokenizer.encode(text) for text in batch]
     for threads in (None, 1, 2, 7):
         arrays = tokenizer.encode_batch(batch, threads=threads)

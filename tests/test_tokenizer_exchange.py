@@ -10,15 +10,26 @@ import texts
 import tiktoken
 import tokenizers
 import transformers
-from cs336lm import Tokenizer
+from cs336lm import Tokenizer, _bpe
 from cs336lm.cli.main import main
+from cs336lm.cli.options import PATTERN_NAMES
 from exchanged import END, MERGES, make_tokenizer, one_line
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiktoken.load import load_tiktoken_bpe
 
 HARD = texts.MULTILINGUAL + texts.CODE + texts.EMOJI + texts.SPACES + texts.OVERLAPS
-PATTERNS = ["gpt2", "gpt4", "gpt4o", r"\p{L}+|[^\p{L}\s]", r"\w+(?=\s)|\d|\s"]
+PATTERNS = [
+    "gpt2",
+    "gpt4",
+    "gpt4o",
+    "llama3",
+    "qwen2",
+    "tekken",
+    "starcoder",
+    r"\p{L}+|[^\p{L}\s]",
+    r"\w+(?=\s)|\d|\s",
+]
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +108,24 @@ def test_ours_tokenizers_and_tiktoken_agree(trained, peers, text):
 def test_they_agree_on_hard_texts(trained, peers, pattern):
     for text in (HARD, HARD[::-1], f"{END}a{END}{END} <|pad|>", ""):
         assert all(ids(text) == trained[pattern].encode(text) for ids in peers[pattern])
+
+
+def test_star_coders_pre_tokenizer_is_a_known_pattern(trained):
+    """Digits one by one, and GPT-2's pattern on what is between them."""
+    theirs = trained["gpt2"].to_hf()
+    byte_level = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    digits = tokenizers.pre_tokenizers.Digits(individual_digits=True)
+    split = tokenizers.pre_tokenizers.Split(tokenizers.Regex(r"\p{N}"), "isolated")
+    for first in (digits, split):
+        theirs.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([first, byte_level])
+        ours = Tokenizer.from_hf(theirs)
+        assert ours.pattern == "starcoder"
+        for text in (HARD, HARD[::-1], "a  1 2\u00b2  b'll3's \n 45\n6 "):
+            assert ours.encode(text) == theirs.encode(text).ids == ours.to_hf().encode(text).ids
+
+
+def test_the_help_names_the_known_patterns():
+    assert [name for name, _ in _bpe.known_patterns()] == PATTERN_NAMES.split(", ")
 
 
 def test_text_that_a_pattern_leaves_out_is_not_lost_in_tiktoken():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import resource
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -62,5 +64,13 @@ def everything(base: Path, at_once: int = 2) -> int:
     with ThreadPoolExecutor(at_once) as pool:
         ended = list(pool.map(run, range(len(LINES))))
     cases, fired, findings = (sum(counts[i] for _, counts in ended) for i in range(3))
-    print(f"everything: {cases:,} cases, {fired:,} faults injected, {findings} findings")
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    print(
+        f"everything: {cases:,} cases, {fired:,} faults injected, {findings} findings, "
+        f"{used.ru_utime + used.ru_stime:,.0f} s of processors"
+    )
+    if findings:
+        print(f"the folders of the first ones: {base}")
+    else:
+        shutil.rmtree(base)
     return int(any(status for status, _ in ended))

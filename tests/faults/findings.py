@@ -19,7 +19,6 @@ class Tally:
     fired: int = 0
     ends: Counter[str] = field(default_factory=Counter)
     findings: list[str] = field(default_factory=list)
-    keep_going: bool = True
 
     def case(self, what: str, wrong: str | None, place: Place, *, fired: bool = True) -> None:
         """Notes a case; keeps the folder of the first that is wrong."""

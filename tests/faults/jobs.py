@@ -107,6 +107,23 @@ class Job:
             known = {self.reference.get(str(name)), self.older.get(str(name))}
             if known != {None} and digest(path) not in known:
                 return f"{name} is neither what an undisturbed run leaves nor what was there before"
+        return self._mixed(place.out)
+
+    def _mixed(self, out: Path) -> str | None:
+        """Whether a sidecar stands beside an array that it is not about."""
+        for side in ("t", "t.val"):
+            sidecar = out / f"{side}.json"
+            if not sidecar.exists():
+                continue
+            versions = [
+                version
+                for version in (self.reference, self.older)
+                if version.get(sidecar.name) == digest(sidecar)
+            ]
+            for array in sorted([*out.glob(f"{side}.npy"), *out.glob(f"{side}-*.npy")]):
+                known = [version[array.name] for version in versions if array.name in version]
+                if known and digest(array) not in known:
+                    return f"{sidecar.name} is about another {array.name}"
         return None
 
     def difference(self, place: Place, *, hidden: bool = True) -> str | None:
@@ -124,7 +141,11 @@ class Job:
         how += [f"{name} is left over" for name in sorted(found.keys() - wanted.keys())]
         both = sorted(found.keys() & wanted.keys())
         how += [f"{name} differs" for name in both if found[name] != wanted[name]]
-        left = [str(path.relative_to(place.work)) for path in place.tmp.rglob("*")]
+        left = [
+            str(path.relative_to(place.work))
+            for path in place.tmp.rglob("*")
+            if "torchinductor" not in str(path)  # PyTorch's own
+        ]
         how += [f"{name} is left over" for name in left if hidden]
         return "; ".join(how) or None
 

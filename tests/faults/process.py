@@ -6,8 +6,8 @@ import errno
 import gc
 import importlib
 import json
+import math
 import os
-import select
 import shutil
 import signal
 import sys
@@ -79,12 +79,17 @@ class Running:
     def __init__(self, pid: int, place: Place, name: str) -> None:
         self.pid, self._place, self._name = pid, place, name
         self._began = time.perf_counter()
-        self._handle = os.pidfd_open(pid)
 
     def wait(self, seconds: float | None = None) -> bool:
         """Whether it ended within so many seconds."""
-        wait = None if seconds is None else max(0.0, seconds)
-        return bool(select.select([self._handle], [], [], wait)[0])
+        until = math.inf if seconds is None else time.perf_counter() + seconds
+        look = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        while os.waitid(os.P_PID, self.pid, look) is None:
+            left = until - time.perf_counter()
+            if left <= 0:
+                return False
+            time.sleep(min(left, 0.001))
+        return True
 
     def kill(self, number: int = signal.SIGKILL, *, group: bool = True) -> None:
         """Sends a signal, to what it started as well."""
@@ -97,7 +102,6 @@ class Running:
         if hung:
             self.kill()
         _, status = os.waitpid(self.pid, 0)
-        os.close(self._handle)
         took = time.perf_counter() - self._began
         said = (self._place.said / f"{self._name}.err").read_text(errors="replace")
         fired = self._place.said / f"{self._name}.fired"

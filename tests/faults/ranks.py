@@ -29,6 +29,7 @@ class Ranks:
         more: dict[int, list[str]] | None = None,
         *,
         patience: int = _PATIENCE,
+        other_version: bool = False,
     ) -> None:
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
@@ -38,7 +39,10 @@ class Ranks:
             environment = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size),
                 "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}  # fmt: skip
             argv = [*_ARGV, "--train.peer-timeout", str(patience), *(more or {}).get(rank, [])]
-            self.running.append(start(argv, place, name=f"rank{rank}", environment=environment))
+            main = _of_another_version if other_version and rank == 1 else None
+            self.running.append(
+                start(argv, place, name=f"rank{rank}", environment=environment, main=main)
+            )
 
     def end(self) -> list[Ended]:
         """Waits for all."""
@@ -72,7 +76,7 @@ def ranks(place: Place, cases: int, seed: int) -> Tally:
             tally.case(f"rank {rank} after {moment:.2f} s: {event}", wrong, place)
     for what, more, says in _misfits(place):
         place.clear()
-        ended = Ranks(place, more={1: more}).end()
+        ended = Ranks(place, more={1: more}, other_version=not more).end()
         wrong = next(filter(None, (one.complaint() for one in ended)), None)
         if wrong is None and not all(
             one.status == 2 and re.search(says, one.said) for one in ended
@@ -127,7 +131,16 @@ def _misfits(place: Place) -> list[tuple[str, list[str], str]]:
         ("another configuration", ["--optim.lr", "0.5"], r"process 1 .* process 0 in optim\.lr"),
         ("another token file", ["--data.train", "in/other/tokens.npy"],
             r"process 1 .* process 0 in .*the tokens of data\.train"),
+        ("another version", [], r"process 1 .* process 0 in the version of cs336lm"),
     ]  # fmt: skip
+
+
+def _of_another_version(argv: list[str]) -> int | None:
+    from cs336lm.cli.main import main
+    from cs336lm.training import agreement
+
+    agreement.__version__ = "0.0.1"
+    return main(argv)
 
 
 def _differ(found: dict[str, str], wanted: dict[str, str]) -> list[str]:

@@ -113,11 +113,3 @@ def counted() -> dict[str, int]:
     count = ctypes.CDLL(os.environ[LOADED]).faults_count
     count.restype = ctypes.c_long
     return {call: count(call.encode()) for call in CALLS}
-
-
-def by_hand(root: Path, fault: Fault) -> str:
-    """What to put before a command to have the fault in it, without this harness."""
-    return (
-        f"LD_PRELOAD={os.environ[LOADED]} FAULTS_ROOT={root} FAULTS_CALL={fault.call} "
-        f"FAULTS_KIND={fault.number()} FAULTS_NTH={fault.nth} FAULTS_LAST={int(fault.stays)}"
-    )

@@ -51,7 +51,7 @@ fn first_difference(one: &Pattern, other: &Pattern, text: &[u8]) -> bpe::Result<
 fn compare(path: &str) -> bpe::Result<bool> {
     let text = std::fs::read(path).map_err(|error| bpe::Error::io(path, error))?;
     println!("{path}: {:.1} MB", text.len() as f64 / 1e6);
-    for pattern in [Pattern::Gpt2, Pattern::Gpt4, Pattern::Gpt4o] {
+    for pattern in Pattern::known() {
         let engine = Pattern::Custom(CustomPattern::new(pattern.regex())?);
         let (by_hand, speed) = scan(&pattern, &text)?;
         let (by_engine, engine_speed) = scan(&engine, &text)?;

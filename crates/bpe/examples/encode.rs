@@ -67,7 +67,7 @@ fn in_memory(tokenizer: &Tokenizer, paths: &[PathBuf], threads: usize) -> u64 {
         for _ in 0..threads {
             scope.spawn(|| {
                 let (mut text, mut ids) = (Vec::new(), Vec::new());
-                while source.read_next(&mut text).unwrap().is_some() {
+                while source.read_next(&mut text, true).unwrap().is_some() {
                     ids.clear();
                     tokenizer.encode(&text, &mut ids).unwrap();
                     count.fetch_add(ids.len() as u64, Relaxed);

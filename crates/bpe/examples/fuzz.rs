@@ -173,7 +173,10 @@ fn run_for(time: Duration) -> Result<(), Failure> {
 /// How many texts were looked at, and how many bytes they had.
 fn run_case(seed: u64) -> Result<(u64, u64), Failure> {
     let mut random = Random(seed);
-    let name = random.choose(&["gpt2", "gpt4", "gpt4o", "gpt2", "gpt4", "gpt4o", CUSTOM]);
+    let known: Vec<Pattern> = Pattern::known().collect();
+    let mut names: Vec<&str> = known.iter().map(Pattern::name).collect();
+    names.push(CUSTOM);
+    let name = random.choose(&names);
     let pattern = Pattern::parse(name)?;
     let special = special_tokens(&mut random);
     let sample = text(&mut random, &special);

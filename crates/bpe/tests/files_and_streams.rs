@@ -1,17 +1,14 @@
 //! Whatever way text comes in, whole, in pieces or in files, the ids are the same.
 
-#![allow(clippy::unwrap_used)] // in a test a panic is the report
-
-mod arrays;
-mod oracle;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use arrays::read_npy;
 use bpe::files::tokens::{EncodeOptions, EncodeStats, encode_files};
 use bpe::{Error, Pattern, Progress, StreamEncoder, TokenId, Tokenizer, Vocab};
 use proptest::prelude::*;
+
+use crate::arrays::read_npy;
+use crate::oracle;
 
 const EOT: &str = "<|endoftext|>";
 const CORPUS: &str = "the cat sat on the mat, the other cats didn't. He'll say the theme is theirs \
@@ -70,7 +67,7 @@ proptest! {
         text in text(),
         repeat in prop::sample::select(vec![1usize, 1, 30, 200]),
         sizes in prop::collection::vec(prop_oneof![1usize..9, 100usize..30_000], 1..20),
-        pattern in prop::sample::select(vec!["gpt2", "gpt4o", r"\w+|\s+|[^\w\s]+"]),
+        pattern in prop::sample::select(vec!["gpt2", "gpt4o", "qwen2", "starcoder", r"\w+|\s+|[^\w\s]+"]),
     ) {
         let tokenizer = tokenizer(pattern, 0);
         let text = text.repeat(repeat);

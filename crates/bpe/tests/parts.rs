@@ -1,18 +1,15 @@
 //! Arrays made in parts, joined: the files that one job makes of all the text.
 
-#![allow(clippy::unwrap_used)] // in a test a panic is the report
-
-mod folder;
-mod oracle;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use bpe::files::input::{TextFields, cuts};
 use bpe::files::tokens::{EncodeOptions, Part, encode_files, join_files};
 use bpe::{Pattern, Progress, Tokenizer, Vocab};
-use folder::contents;
 use proptest::prelude::*;
+
+use crate::folder::contents;
+use crate::oracle;
 
 const EOT: &str = "<|endoftext|>";
 

@@ -1,21 +1,17 @@
 //! Files of records: each record is a document, encoded on its own.
 
-#![allow(clippy::unwrap_used)] // in a test a panic is the report
-
-mod arrays;
-mod folder;
-mod oracle;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use arrays::read_npy;
 use bpe::files::input::TextFields;
 use bpe::files::tokens::{EncodeOptions, EncodeStats, encode_files};
 use bpe::{Pattern, Progress, TokenId, Tokenizer, Vocab};
-use folder::contents;
 use proptest::prelude::*;
 use serde_json::json;
+
+use crate::arrays::read_npy;
+use crate::folder::contents;
+use crate::oracle;
 
 const EOT: &str = "<|endoftext|>";
 const GPT2: &str = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
@@ -177,4 +173,37 @@ fn records_without_text_are_skipped_and_named_if_asked() {
     assert_eq!(stats.skipped.len(), 2, "{:?}", stats.skipped);
     assert!(stats.skipped[0].contains("a.jsonl: line 2: "), "{:?}", stats.skipped);
     assert!(stats.skipped[1].contains("a.jsonl: line 3: no field \"body\""), "{:?}", stats.skipped);
+}
+
+/// Threads begin with later files while one unpacks the first: what is ahead waits, on the disk too.
+#[test]
+fn packed_files_read_at_once_give_what_one_thread_gives() {
+    let tokenizer = tokenizer();
+    let folder = tempfile::tempdir().unwrap();
+    let paths: Vec<_> = (0..12usize)
+        .map(|i| {
+            let line = |n: usize| format!(" the cat {n} of file {i} dog{EOT}日本\n");
+            let text: String = (0..(i * 397) % 2000).map(line).collect();
+            let path = folder.path().join(format!("{i:02}.txt.zst"));
+            fs::write(&path, zstd::encode_all(text.as_bytes(), 1).unwrap()).unwrap();
+            path
+        })
+        .collect();
+    let made = |threads: usize| {
+        let folder = tempfile::tempdir().unwrap();
+        let options = EncodeOptions {
+            threads,
+            chunk_bytes: 50,
+            val_fraction: 0.3,
+            shard_tokens: Some(9000),
+            ..EncodeOptions::default()
+        };
+        run(&tokenizer, &paths, &folder.path().join("tokens.npy"), options);
+        contents(folder.path())
+    };
+    let expected = made(1);
+    assert!(expected.len() > 8, "{} files", expected.len());
+    for _ in 0..3 {
+        assert!(made(2) == expected && made(9) == expected);
+    }
 }

@@ -1,19 +1,15 @@
 //! Training and validation, shards, resuming, skipping: the ids are the same, each in its place.
 
-#![allow(clippy::unwrap_used)] // in a test a panic is the report
-
-mod arrays;
-mod folder;
-mod oracle;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use arrays::read_npy;
 use bpe::files::tokens::{EncodeOptions, EncodeStats, encode_files};
 use bpe::{Pattern, Progress, Result, TokenId, Tokenizer, Vocab};
-use folder::contents;
 use proptest::prelude::*;
+
+use crate::arrays::read_npy;
+use crate::folder::contents;
+use crate::oracle;
 
 const EOT: &str = "<|endoftext|>";
 

@@ -89,7 +89,9 @@ def _plain(value: object) -> object:
 
 
 def _shown(value: object) -> str:
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    if isinstance(value, tuple):
+        return " ".join(map(_shown, value))
+    return f"{value:.12g}" if isinstance(value, float) else str(value)  # 0.3 is not 0.30...04
 
 
 def _figure(value: float | None) -> str:

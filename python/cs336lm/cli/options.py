@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from cs336lm.training.run_directory import Which
 
 
+# Written down here, so that no parser waits for the core to be loaded; a test compares.
+PATTERN_NAMES = "gpt2, gpt4, gpt4o, llama3, qwen2, qwen3.5, nanochat, tekken, starcoder"
+
+
 def spin_briefly() -> None:
     """Lets GNU OpenMP's threads spin only briefly while they wait, unless the user set it already.
 
@@ -115,7 +119,8 @@ def add_counting(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pattern",
         default="gpt2",
-        help="how text is split into words: gpt2 (default), gpt4, gpt4o, or a regular expression",
+        help=f"how text is split into words: {PATTERN_NAMES}, or a regular expression (default: "
+        "gpt2)",
     )
     add_text_fields(parser)
     parser.add_argument(
@@ -190,7 +195,7 @@ def add_tokenizer_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--pattern",
-        help="how text is split into words: gpt2, gpt4, gpt4o, or a regular expression (default: "
+        help=f"how text is split into words: {PATTERN_NAMES}, or a regular expression (default: "
         "what tokenizer.json or the name of OpenAI's .tiktoken files says, gpt2 for vocab.json; "
         "other .tiktoken files need it)",
     )

@@ -37,6 +37,10 @@ PRES = {
         "llama.cpp tells capital from small letters in ASCII alone, and knows no combining marks: "
         "other scripts may be split otherwise",
     ),
+    # Not "llama-bpe", under which llama.cpp takes words whole and begins each text with a token.
+    "llama3": Pre("dbrx"),
+    "qwen2": Pre("qwen2"),
+    "starcoder": Pre("starcoder"),
 }
 
 

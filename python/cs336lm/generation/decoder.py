@@ -24,6 +24,7 @@ so, and only the cache's used part is read. Where keys and values lie is not for
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol, cast
 
 import torch
@@ -183,11 +184,19 @@ class FastForward:
 
     It holds a prepared copy of the weights (of two thirds of them where the others stay as they
     are), made when it is; later changes of the model do not reach it. ``by_reductions``: products
-    as multiplications and sums, for the compiler.
+    as multiplications and sums, for the compiler. ``softcap``: how logits are capped, if not by the
+    model's own call.
     """
 
-    def __init__(self, model: TransformerLM, *, by_reductions: bool = False) -> None:
+    def __init__(
+        self,
+        model: TransformerLM,
+        *,
+        by_reductions: bool = False,
+        softcap: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         self.model = model
+        self.softcap = model.softcap if softcap is None else softcap
         self.by_reductions = by_reductions
         weight = model.lm_head.weight
         blocks = cast("Sequence[TransformerBlock]", model.layers)
@@ -221,8 +230,7 @@ class FastForward:
             x = self._add_product(x, attend(layer, q, k, v), weights.output)
             up = self._product(self.normalized(x, self.eps), weights.up)
             x = self._add_product(x, self.activation(up), weights.down)
-        logits: Tensor = self.model.softcap(self._product(self.normalized(x, self.eps), self.head))
-        return logits
+        return self.softcap(self._product(self.normalized(x, self.eps), self.head))
 
     def constants(self) -> list[Tensor]:
         """The tensors that stay where they are, for the compiler."""
@@ -338,6 +346,18 @@ def unseen_bias(
     bias = torch.zeros(unseen.shape, dtype=dtype, device=unseen.device)
     bias = bias.masked_fill_(unseen, -torch.inf)
     return bias.repeat_interleave(kv_heads, dim=0).unsqueeze(1)
+
+
+def unlimited_recompilation() -> AbstractContextManager[None]:
+    """Lets the compiler make one more of a function that it has made for many shapes already.
+
+    By default it gives up at the ninth, for fear of a program that compiles in every step. Here one
+    comes for shapes that are new, and those are few.
+    """
+    config = torch._dynamo.config
+    limits = dict.fromkeys(("recompile_limit", "accumulated_recompile_limit"), 1 << 20)
+    patched: AbstractContextManager[None] = config.patch(limits)
+    return patched
 
 
 def _gain(norm: Module) -> Tensor | float:

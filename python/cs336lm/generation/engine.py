@@ -10,7 +10,7 @@ about one token's work per token. Of several texts only those are read again who
 """
 
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, NamedTuple, overload
 
 import torch
@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cs336lm.errors import UsageError
-from cs336lm.generation.decoder import make_decoder
+from cs336lm.generation.decoder import make_decoder, unlimited_recompilation
 from cs336lm.generation.sampling import NO_TOKEN, Sampler, SamplingParams
 from cs336lm.generation.text_stream import TextStream
 from cs336lm.model.kv_cache import KVCache
@@ -290,7 +290,7 @@ class _Continuation:
         self.decoder = make_decoder(model, self.cache, compile=compile)
         self.compiled_step = self.decoder.compiled() if compile else None
         # For the first step, which is where the compiler may have to do with new shapes.
-        self.compiling = _unlimited_recompilation() if compile else nullcontext()
+        self.compiling = unlimited_recompilation() if compile else nullcontext()
         self.positions = torch.zeros(len(prompts), dtype=torch.int64, device=weight.device)
         self.starts: list[int] = []
 
@@ -356,18 +356,6 @@ class _Continuation:
         spans = {length - start for length, start in zip(self.lengths, self.starts, strict=True)}
         common = spans.pop() - 1 if together and len(spans) == 1 else None
         return self.decoder.step(last, self.positions, common)
-
-
-def _unlimited_recompilation() -> AbstractContextManager[None]:
-    """Lets the compiler make one more of a function that it has made for many shapes already.
-
-    By default it gives up at the ninth, for fear of a program that compiles in every step. Here a
-    compilation comes once a text, with its first decoded token, for shapes that are new.
-    """
-    config = torch._dynamo.config
-    limits = dict.fromkeys(("recompile_limit", "accumulated_recompile_limit"), 1 << 20)
-    patched: AbstractContextManager[None] = config.patch(limits)
-    return patched
 
 
 def window_start(length: int, context_length: int) -> int:

@@ -15,6 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
+from cs336lm import _bpe
 from cs336lm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Tokenizer(Protocol):
     def load(cls, path: Path, *, pattern: str | None = None) -> Self: ...  # noqa: D102
 
 
-# As tiktoken 0.12 and later spell them; each is matched by the same engine as the pattern itself.
+# As tiktoken 0.12 and later spell their own; each is matched by the same engine as the pattern.
 TIKTOKEN_PATTERNS = {
     "gpt2": r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s""",
     "gpt4": (
@@ -78,7 +79,7 @@ def to_tiktoken(tokenizer: Tokenizer, name: str) -> tiktoken.Encoding:
     ranks = tiktoken_ranks(tokenizer)
     return tiktoken.Encoding(
         name,
-        pat_str=TIKTOKEN_PATTERNS.get(tokenizer.pattern) or _with_gaps(tokenizer.pattern),
+        pat_str=_pattern_for_tiktoken(tokenizer.pattern),
         mergeable_ranks=ranks,
         special_tokens=special,
     )
@@ -155,6 +156,12 @@ def tiktoken_lines(ranks: dict[bytes, int]) -> bytes:
 
 # tiktoken drops what a pattern leaves unmatched; here it is a pretoken like any other.
 _GAP = "|(?s:(?:(?!{}).)+)"
+
+
+def _pattern_for_tiktoken(pattern: str) -> str:
+    """The regular expression to give tiktoken for a pattern's name, or for one without a name."""
+    known = dict(_bpe.known_patterns()) | TIKTOKEN_PATTERNS  # these leave nothing unmatched
+    return known.get(pattern) or _with_gaps(pattern)
 
 
 def _with_gaps(pattern: str) -> str:

@@ -93,7 +93,9 @@ class Tokenizer:
             after its largest, in the order given, or the ids that a mapping gives them
             (``{"<|x|>": 100300}``).
         pattern: how text is split into pretokens: ``"gpt2"``, ``"gpt4"`` (cl100k_base),
-            ``"gpt4o"`` (o200k_base), or a regular expression.
+            ``"gpt4o"`` (o200k_base), ``"llama3"``, ``"qwen2"``, ``"qwen3.5"``, ``"nanochat"``,
+            ``"tekken"`` (Mistral), ``"starcoder"``, or a regular expression; one that spells one of
+            these is that pattern. Those with a name are fast.
 
     Raises:
         ValueError: the vocabulary, the merges, a special token or the pattern is invalid; the
@@ -346,6 +348,14 @@ class Tokenizer:
         """
         return self._core.encode_ordinary(text)
 
+    def encode_array(self, text: str | bytes) -> NDArray[np.uint32]:
+        """``encode`` into a one-dimensional uint32 array, whatever the vocabulary's size.
+
+        Raises:
+            ValueError: as :meth:`encode`.
+        """
+        return self._core.encode_array(text)
+
     def encode_batch(
         self, texts: Sequence[str | bytes], *, threads: int | None = None
     ) -> list[NDArray[np.uint32]]:
@@ -353,7 +363,8 @@ class Tokenizer:
 
         Args:
             texts: any number of texts.
-            threads: how many to use; all cores if nothing is said.
+            threads: how many to use at most, all cores if nothing is said. Each has at least 128
+                KiB of text, since short texts take less time than starting a thread.
 
         Returns:
             For each text a one-dimensional uint32 array, whatever the vocabulary's size.
@@ -515,7 +526,7 @@ class Tokenizer:
 
     @property
     def pattern(self) -> str:
-        """``"gpt2"``, ``"gpt4"``, ``"gpt4o"``, or the regular expression."""
+        """The pattern's name (``"gpt2"``, ``"llama3"``, ...), or the regular expression."""
         return self._core.pattern
 
     @property

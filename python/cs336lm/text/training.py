@@ -38,9 +38,10 @@ def train_bpe(
         vocab_size: how many tokens in all: 256 bytes, merges and special tokens.
         special_tokens: texts that are one token each, bound the text around them and are not
             counted.
-        pattern: how text is split into pretokens: ``"gpt2"``, ``"gpt4"``, ``"gpt4o"``, or a regular
-            expression. The latter is slower by far, and is matched by several threads only where
-            there are several files, or special tokens between documents.
+        pattern: how text is split into pretokens: a name (``"gpt2"``, ``"gpt4"``, ``"llama3"``,
+            ... as for :class:`~cs336lm.text.tokenizer.Tokenizer`), or a regular expression. One
+            without a name is slower by far, and is matched by several threads only where there are
+            several files, or special tokens between documents.
         min_count: leaves out pretokens that occur less often.
         text_field, text_column, threads, max_memory, progress: see
             :class:`~cs336lm.text.options.TrainOptions`; the phases are ``"counting"`` and

@@ -77,24 +77,29 @@ class World:
         """The processes of the job, as PyTorch's operations take them; None for one alone."""
         return dist.group.WORLD if self.size > 1 else None
 
-    def join(self, device: torch.device, peer_timeout: float | None = None) -> None:
+    def join(self, device: torch.device, peer_timeout: float) -> None:
         """Meets the other processes; ``peer_timeout``: after how many seconds one is given up."""
         if self.size == 1 or dist.is_initialized():
             return
-        waits: dict[str, Any] = {}
-        if peer_timeout is not None:
-            waits["timeout"] = timedelta(seconds=peer_timeout)
-        store, rank, size = next(_dist.rendezvous("env://", **waits))
+        timeout = timedelta(seconds=peer_timeout)
+        store, rank, size = next(_dist.rendezvous("env://", timeout=timeout))
         # After a restart torchrun may serve the same store: what the dead left there is stale.
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         store = _dist.PrefixStore(f"attempt-{attempt}", store)
         if device.type == "cuda":
             torch.cuda.set_device(device)
             dist.init_process_group(
-                "nccl", store=store, rank=rank, world_size=size, device_id=device, **waits
+                "nccl",
+                store=store,
+                rank=rank,
+                world_size=size,
+                device_id=device,
+                timeout=timeout,
             )
         else:
-            dist.init_process_group("gloo", store=store, rank=rank, world_size=size, **waits)
+            dist.init_process_group(
+                "gloo", store=store, rank=rank, world_size=size, timeout=timeout
+            )
 
     def leave(self) -> None:
         """Parts from the others, when all is done."""

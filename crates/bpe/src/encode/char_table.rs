@@ -2,7 +2,8 @@
 //!
 //! Where no merge reaches across a character's boundaries ([`super::cut_table`]), its ids do not
 //! depend on what surrounds it: they are read from a table indexed by code point, where otherwise
-//! a hash would be computed and a key compared. An entry is made when its character first comes.
+//! a hash would be computed and a key compared. An entry is made when its character first comes, and
+//! the table, a megabyte, with the first of them.
 
 use crate::store::pages::filled;
 use crate::text::unspaced::{self, UnspacedChar};
@@ -80,14 +81,10 @@ pub struct CharIds {
 }
 
 /// The characters of three bytes, by code point.
+#[derive(Default)]
 pub struct CharTable {
-    entries: Box<[CharEntry]>,
-}
-
-impl Default for CharTable {
-    fn default() -> Self {
-        Self { entries: filled(CharEntry::UNKNOWN, CODE_POINTS).into_boxed_slice() }
-    }
+    /// None until the first is known.
+    entries: Vec<CharEntry>,
 }
 
 impl CharTable {
@@ -114,7 +111,8 @@ impl CharTable {
     pub fn peek(&self, text: &[u8], at: usize) -> Option<(CharEntry, usize)> {
         let bytes = u32::from_be_bytes(*text.get(at..)?.first_chunk()?);
         let point = code_point_of_three(bytes) as usize % CODE_POINTS;
-        starts_with_three(bytes).then(|| (self.entries[point], point))
+        let entry = self.entries.get(point).copied().unwrap_or(CharEntry::UNKNOWN);
+        starts_with_three(bytes).then_some((entry, point))
     }
 
     #[cold]
@@ -126,6 +124,9 @@ impl CharTable {
             .filter(|bytes| bytes.len() == CHAR_LEN)
             .and_then(|bytes| CharEntry::new(point, encode(bytes.as_bytes())?))
             .unwrap_or(CharEntry::ABSENT);
+        if self.entries.is_empty() {
+            self.entries = filled(CharEntry::UNKNOWN, CODE_POINTS);
+        }
         self.entries[point as usize] = entry;
         entry
     }

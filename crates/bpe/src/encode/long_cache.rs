@@ -3,7 +3,7 @@
 //!
 //! One word in a hundred is like that, and merging it costs as much as looking up the other
 //! ninety-nine. Bytes and ids are kept in two arenas; a slot holds a hash and where they are. When
-//! an arena is full, everything is forgotten, so memory is bounded and nothing is ever moved.
+//! an arena is full, everything is forgotten, so memory is bounded.
 
 use crate::store::hash::hash_bytes;
 use crate::store::token_table::TokenId;
@@ -11,6 +11,8 @@ use crate::store::token_table::TokenId;
 /// In bytes. Longer words are merged each time: they hardly ever come twice.
 const MAX_WORD: usize = 256;
 
+/// How many slots there are at first and at most.
+const MIN_SLOTS: usize = 1 << 9;
 const SLOTS: usize = 1 << 15;
 const ARENA_BYTES: usize = 1 << 20;
 const ARENA_IDS: usize = 1 << 18;
@@ -30,6 +32,8 @@ struct LongSlot {
 pub struct LongCache {
     /// Empty until the first word.
     slots: Vec<LongSlot>,
+    /// How many words were put in.
+    len: usize,
     bytes: Vec<u8>,
     ids: Vec<TokenId>,
 }
@@ -42,7 +46,7 @@ impl LongCache {
             return None;
         }
         let hash = hash_bytes(word);
-        let slot = self.slots.get(hash as usize % SLOTS)?;
+        let slot = self.slots.get(self.slot_of(hash))?;
         if slot.hash != hash || hash == 0 {
             return None;
         }
@@ -62,13 +66,19 @@ impl LongCache {
         let is_full =
             self.bytes.len() + word.len() > ARENA_BYTES || self.ids.len() + ids.len() > ARENA_IDS;
         if is_full || self.slots.is_empty() {
+            let slots = self.slots.len().max(MIN_SLOTS);
             self.slots.clear();
-            self.slots.resize(SLOTS, LongSlot::default());
+            self.slots.resize(slots, LongSlot::default());
+            self.len = 0;
             self.bytes.clear();
             self.ids.clear();
+        } else if 2 * self.len > self.slots.len() && self.slots.len() < SLOTS {
+            self.grow();
         }
+        self.len += 1;
         let hash = hash_bytes(word);
-        self.slots[hash as usize % SLOTS] = LongSlot {
+        let at = self.slot_of(hash);
+        self.slots[at] = LongSlot {
             hash,
             bytes_start: self.bytes.len() as u32,
             ids_start: self.ids.len() as u32,
@@ -77,6 +87,22 @@ impl LongCache {
         };
         self.bytes.extend_from_slice(word);
         self.ids.extend_from_slice(ids);
+    }
+
+    /// The number of slots is a power of two, or none.
+    fn slot_of(&self, hash: u64) -> usize {
+        hash as usize & self.slots.len().wrapping_sub(1)
+    }
+
+    #[cold]
+    fn grow(&mut self) {
+        let larger = vec![LongSlot::default(); 2 * self.slots.len()];
+        for slot in std::mem::replace(&mut self.slots, larger) {
+            if slot.hash != 0 {
+                let at = self.slot_of(slot.hash);
+                self.slots[at] = slot;
+            }
+        }
     }
 }
 

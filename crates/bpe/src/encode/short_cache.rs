@@ -4,6 +4,9 @@
 //! what encoding mostly does, and it is made to touch one cache line: the pretoken's bytes and
 //! its ids lie side by side in a slot, two slots fill a line, and a hash chooses the line. A new
 //! word pushes out the older of the two, so memory is bounded and no probe is long.
+//!
+//! It begins small and doubles whenever as many words were new as it has slots: a text of few words
+//! takes little memory, and stays in the nearer caches.
 
 use crate::store::pages::{filled, prefetch};
 use crate::store::short_key::ShortKey;
@@ -60,13 +63,23 @@ pub struct ShortCache {
     lines: Box<[Line]>,
     /// How far a hash is shifted right to become a line's number.
     shift: u32,
+    max_log_lines: u32,
+    /// How many words were put in since it has this size.
+    new_words: usize,
 }
 
+/// What it begins with: 32 KiB.
+const MIN_LOG_LINES: u32 = 9;
+
 impl ShortCache {
-    /// `1 << log_lines` lines of two words, 64 bytes each.
-    pub fn new(log_lines: u32) -> Self {
+    /// Up to `1 << max_log_lines` lines of two words, 64 bytes each.
+    pub fn new(max_log_lines: u32) -> Self {
+        Self::of_size(MIN_LOG_LINES.min(max_log_lines), max_log_lines)
+    }
+
+    fn of_size(log_lines: u32, max_log_lines: u32) -> Self {
         let lines = filled(Line([EMPTY; 2]), 1 << log_lines).into_boxed_slice();
-        Self { lines, shift: 64 - log_lines }
+        Self { lines, shift: 64 - log_lines, max_log_lines, new_words: 0 }
     }
 
     /// The ids of a word, if they are known.
@@ -86,9 +99,30 @@ impl ShortCache {
 
     /// Remembers the ids of a short word.
     pub fn insert(&mut self, key: ShortKey, ids: PackedIds) {
-        let at = self.line(key);
+        self.new_words += 1;
+        if self.new_words > 2 * self.lines.len() && 64 - self.shift < self.max_log_lines {
+            self.grow();
+        }
+        self.put(WordSlot { key, ids });
+    }
+
+    fn put(&mut self, slot: WordSlot) {
+        let at = self.line(slot.key);
         let Line(line) = &mut self.lines[at];
-        *line = [WordSlot { key, ids }, line[0]];
+        *line = [slot, line[0]];
+    }
+
+    #[cold]
+    fn grow(&mut self) {
+        let mut larger = Self::of_size(64 - self.shift + 1, self.max_log_lines);
+        for Line([newer, older]) in &self.lines {
+            for slot in [older, newer] {
+                if slot.key != ShortKey::NONE {
+                    larger.put(*slot);
+                }
+            }
+        }
+        *self = larger;
     }
 
     #[inline(always)]
@@ -130,6 +164,30 @@ mod tests {
                 prop_assert_eq!(&found.padded()[..found.count()], ids[i].as_slice());
             }
         }
+    }
+
+    /// With room for them, words stay while it grows.
+    #[test]
+    fn grows_with_its_words_and_forgets_few() {
+        let mut cache = ShortCache::new(14);
+        assert_eq!(cache.lines.len(), 1 << MIN_LOG_LINES);
+        let key = |i: u32| {
+            let word = format!("w{i}");
+            ShortKey::short(word.as_bytes(), 0, word.len())
+        };
+        for i in 0..8000 {
+            cache.insert(key(i), PackedIds::new(&[i]).unwrap());
+        }
+        assert_eq!(cache.lines.len(), 1 << 12);
+        let known = (0..8000).filter(|&i| match cache.get(key(i)) {
+            Some(found) => found.padded()[0] == i || panic!("{i}"),
+            None => false,
+        });
+        assert!(known.count() > 4000);
+        for i in 0..1_000_000 {
+            cache.insert(key(i), PackedIds::new(&[i]).unwrap());
+        }
+        assert_eq!(cache.lines.len(), 1 << 14);
     }
 
     #[test]

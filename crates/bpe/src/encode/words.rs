@@ -36,8 +36,8 @@ pub struct WordEncoder {
     scratch: MergeScratch,
 }
 
-/// 131,072 lines, 262,144 pretokens, 8 MiB a thread: room for the words of a language. Half of it
-/// misses a third more often on novels.
+/// 131,072 lines, 262,144 pretokens, 8 MiB a thread at most: room for the words of a language. Half
+/// of it misses a third more often on novels.
 const LOG_CACHE_LINES: u32 = 17;
 
 impl Default for WordEncoder {

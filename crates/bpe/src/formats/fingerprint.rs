@@ -17,8 +17,14 @@ pub fn fingerprint(vocab: &Vocab, special_tokens: &[String], pattern: &Pattern) 
     // Every list and every string comes after its length: no two contents look alike.
     let mut hash = Sha256::new();
     let number = |hash: &mut Sha256, value: usize| hash.update((value as u64).to_le_bytes());
-    number(&mut hash, pattern.name().len());
-    hash.update(pattern.name());
+    // The patterns that got a name later are still called by what they were called before: so the
+    // token files of then still belong to their tokenizer.
+    let pattern = match pattern {
+        Pattern::Gpt2 | Pattern::Gpt4 | Pattern::Gpt4o => pattern.name(),
+        _ => pattern.regex(),
+    };
+    number(&mut hash, pattern.len());
+    hash.update(pattern);
     number(&mut hash, vocab.len());
     for (id, token) in vocab.tokens() {
         number(&mut hash, id as usize);

@@ -15,6 +15,7 @@ use super::text_file::{in_file, read_text};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::store::byte_strings::ByteStrings;
+use crate::text::known;
 use crate::text::pattern::Pattern;
 use crate::vocab::{TokenId, Vocab};
 
@@ -24,9 +25,10 @@ pub fn load(path: &Path, pattern: Option<&Pattern>, progress: &Progress) -> Resu
     let Some(pattern) = pattern.or(published.map(|file| &file.pattern)) else {
         return Err(Error::invalid(format!(
             "{}: neither the file nor its name says how text is split into words: say the pattern \
-             (--pattern, pattern=...): gpt2, gpt4 (as cl100k_base), gpt4o (as o200k_base) or a \
-             regular expression",
-            path.display()
+             (--pattern, pattern=...): {} (gpt4 is cl100k_base's, gpt4o o200k_base's) or a regular \
+             expression",
+            path.display(),
+            known::names()
         )));
     };
     let text = read_text(path, progress)?;

@@ -303,6 +303,13 @@ fn pattern_of(pre_tokenizer: &Value) -> Result<Pattern> {
                 false => Pattern::parse(r"(?s).+"),
             }
         }
+        [split, bytes] if isolates_digits(split) && kind(bytes) == "ByteLevel" => {
+            check_byte_level(bytes)?;
+            match uses_regex(bytes) {
+                true => Ok(Pattern::Starcoder),
+                false => Pattern::parse(r"\p{N}"),
+            }
+        }
         [split, bytes] if kind(split) == "Split" && kind(bytes) == "ByteLevel" => {
             check_byte_level(bytes)?;
             if uses_regex(bytes) {
@@ -313,9 +320,25 @@ fn pattern_of(pre_tokenizer: &Value) -> Result<Pattern> {
             pattern_of_split(split)
         }
         _ => refuse(format!(
-            "the pre-tokenizer ({}) is not supported: expected ByteLevel, or Split and ByteLevel",
+            "the pre-tokenizer ({}) is not supported: expected ByteLevel, alone or after a Split or \
+             after Digits, one by one",
             steps.iter().map(kind).collect::<Vec<_>>().join(", ")
         )),
+    }
+}
+
+/// Whether this step makes every digit a piece of its own, on whose sides what follows works apart.
+fn isolates_digits(step: &Value) -> bool {
+    let text = |key: &str| step.get(key).and_then(Value::as_str).unwrap_or_default();
+    let flag = |key: &str| step.get(key).and_then(Value::as_bool).unwrap_or_default();
+    match text("type") {
+        "Digits" => flag("individual_digits"),
+        "Split" => {
+            let regex = step.get("pattern").and_then(|pattern| pattern.get("Regex"));
+            let is_digit = regex.and_then(Value::as_str) == Some(r"\p{N}");
+            is_digit && text("behavior") == "Isolated" && !flag("invert")
+        }
+        _ => false,
     }
 }
 

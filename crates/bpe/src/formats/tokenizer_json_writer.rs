@@ -130,7 +130,6 @@ fn added_token(token: &str, extras: &Extras) -> Value {
 pub fn pre_tokenizer(pattern: &Pattern) -> Result<Value> {
     let regex = match pattern {
         Pattern::Gpt2 => return Ok(byte_level(false, true)),
-        Pattern::Gpt4 | Pattern::Gpt4o => pattern.regex().to_owned(),
         Pattern::Custom(_) => {
             let translated = translate(pattern.regex(), Dialect::Fancy);
             let named = |error| {
@@ -141,6 +140,7 @@ pub fn pre_tokenizer(pattern: &Pattern) -> Result<Value> {
             };
             translated.map_err(named)?.regex
         }
+        _ => pattern.regex().to_owned(),
     };
     let mut split = json!({
         "type": "Split",

@@ -4,6 +4,7 @@
 mod arguments;
 mod claim;
 mod errors;
+mod id_objects;
 mod options;
 mod stream;
 mod tokenizer;
@@ -40,7 +41,7 @@ mod _bpe {
     #[pymodule_export]
     use super::training::{
         add_counts, check_counts_output, check_savable, count_pretokens, holds_json_lines,
-        text_cuts, train_counts,
+        known_patterns, text_cuts, train_counts,
     };
 
     #[pymodule_init]

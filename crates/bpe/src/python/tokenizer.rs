@@ -13,9 +13,10 @@ use super::arguments::{
     for_each_block, strings, text_bytes, text_of, token_ids, tokens_with_ids, type_name,
 };
 use super::errors::{guard, to_usage_error};
+use super::id_objects::IdObjects;
 use super::options::{self, Resources, TextSource, threads_or_all};
 use super::stream::EncodeStream;
-use super::watch::{WORTH_WATCHING, encode_watched, watch};
+use super::watch::{WORTH_RELEASING, WORTH_WATCHING, encode_watched, watch};
 use crate::encode::encoder::Tokenizer;
 use crate::error::Result;
 use crate::files::tokens::{
@@ -47,6 +48,7 @@ fn written(stats: EncodeStats) -> Written {
 pub struct PyTokenizer {
     core: Arc<Tokenizer>,
     fingerprint: OnceLock<String>,
+    integers: IdObjects,
     /// What is kept for saving.
     extras: Extras,
     /// What others make of the files that it was read from.
@@ -55,8 +57,7 @@ pub struct PyTokenizer {
 
 impl From<Tokenizer> for PyTokenizer {
     fn from(tokenizer: Tokenizer) -> Self {
-        let (extras, notes) = (Extras::default(), Vec::new());
-        Self { core: Arc::new(tokenizer), fingerprint: OnceLock::new(), extras, notes }
+        Self::new_of(tokenizer, Extras::default(), Vec::new())
     }
 }
 
@@ -177,11 +178,20 @@ impl PyTokenizer {
         let threads = threads_or_all(threads);
         let core = &*self.core;
         let encode = |progress: &Progress| core.encode_batch(&texts, threads, progress);
-        let batch = match texts.iter().map(|text| text.len()).sum::<usize>() < WORTH_WATCHING {
-            true => py.detach(|| guard(|| encode(&Progress::new())))?,
-            false => watch(py, None, encode)?,
+        let batch = match texts.iter().map(|text| text.len()).sum::<usize>() {
+            ..WORTH_RELEASING => guard(|| encode(&Progress::new()))?,
+            WORTH_RELEASING..WORTH_WATCHING => py.detach(|| guard(|| encode(&Progress::new())))?,
+            _ => watch(py, None, encode)?,
         };
-        Ok(batch.into_iter().map(|ids| PyArray1::from_vec(py, ids)).collect())
+        Ok(batch.into_iter().map(|ids| array_of(py, ids)).collect())
+    }
+
+    fn encode_array<'py>(
+        &self,
+        text: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyArray1<TokenId>>> {
+        let (py, bytes) = (text.py(), text_bytes(text)?);
+        Ok(array_of(py, encode_watched(py, &self.core, bytes, Tokenizer::encode)?))
     }
 
     /// A watched job. Returns (dtype, (ids, bytes of text, documents), the same of validation, what
@@ -319,8 +329,12 @@ impl PyTokenizer {
     ) -> Result<Self> {
         parts.add_special_tokens(special_tokens)?;
         let TokenizerParts { vocab, special_tokens, pattern, extras, notes, .. } = parts;
-        let core = Arc::new(Tokenizer::new(vocab, &special_tokens, pattern)?);
-        Ok(Self { core, fingerprint: OnceLock::new(), extras, notes })
+        Ok(Self::new_of(Tokenizer::new(vocab, &special_tokens, pattern)?, extras, notes))
+    }
+
+    fn new_of(tokenizer: Tokenizer, extras: Extras, notes: Vec<String>) -> Self {
+        let (fingerprint, integers) = (OnceLock::new(), IdObjects::default());
+        Self { core: Arc::new(tokenizer), fingerprint, integers, extras, notes }
     }
 
     /// How files are written, for the core.
@@ -360,7 +374,8 @@ impl PyTokenizer {
         encode: impl Fn(&Tokenizer, &[u8], &mut Vec<TokenId>) -> Result<()> + Send,
     ) -> PyResult<Bound<'py, PyList>> {
         let (py, bytes) = (text.py(), text_bytes(text)?);
-        PyList::new(py, encode_watched(py, &self.core, bytes, encode)?)
+        let ids = encode_watched(py, &self.core, bytes, encode)?;
+        self.integers.list(py, &ids, self.core.vocab().max_id())
     }
 
     fn bytes_of(&self, ids: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
@@ -377,6 +392,16 @@ impl PyTokenizer {
         let ids = token_ids(ids)?;
         guard(|| self.core.decode(&ids, &mut bytes))?;
         Ok(bytes)
+    }
+}
+
+/// An array of ids. A short one is copied into memory of NumPy's own, which costs less than an object
+/// that keeps ours.
+fn array_of(py: Python<'_>, ids: Vec<TokenId>) -> Bound<'_, PyArray1<TokenId>> {
+    const SHORT: usize = 2048;
+    match ids.len() {
+        ..SHORT => PyArray1::from_slice(py, &ids),
+        _ => PyArray1::from_vec(py, ids),
     }
 }
 

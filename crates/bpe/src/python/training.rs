@@ -111,3 +111,9 @@ pub fn train_counts(
     };
     watch(py, resources.progress.as_ref(), job).map(PyTokenizer::from)
 }
+
+/// The patterns that have names, and their regular expressions.
+#[pyfunction]
+pub fn known_patterns() -> Vec<(String, String)> {
+    Pattern::known().map(|known| (known.name().to_owned(), known.regex().to_owned())).collect()
+}

@@ -22,7 +22,7 @@ pub const WORTH_WATCHING: usize = 1 << 20;
 
 /// Encoding this many bytes takes so long that other Python threads should run meanwhile; below,
 /// releasing the GIL and taking it again would cost more than it gains.
-const WORTH_RELEASING: usize = 4096;
+pub const WORTH_RELEASING: usize = 4096;
 
 /// How often the calling thread polls: Ctrl-C is noticed within this time.
 const INTERVAL: Duration = Duration::from_millis(50);

@@ -65,8 +65,8 @@ pub fn text() -> impl Strategy<Value = Vec<u8>> {
 const SPECIALS: [&[&str]; 4] = [&[], &["<|x|>"], &["<|x|>", "<|x|><|x|>"], &["aba", " ", "ba b"]];
 
 pub fn pattern() -> impl Strategy<Value = Pattern> {
-    prop::sample::select(vec!["gpt2", "gpt4", "gpt4o", r"\w+|\s"])
-        .prop_map(|name| Pattern::parse(name).expect("a known pattern"))
+    let custom = Pattern::parse(r"\w+|\s").expect("valid");
+    prop::sample::select(Pattern::known().chain([custom]).collect::<Vec<_>>())
 }
 
 pub fn special() -> impl Strategy<Value = SpecialTokens> {

@@ -7,6 +7,12 @@
 //! A pretoken is a contraction, a run of one kind (letters, numbers, other) with one space before
 //! it, or white space: all of a run but the last character if something follows, which is then a
 //! pretoken of its own or, if it is U+0020, the next run's space.
+//!
+//! StarCoder's is the same on what lies between two digits, and each digit is a pretoken:
+//!
+//! ```text
+//! '(?:[sdmt]|ll|ve|re)|\p{N}| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?![^\s\p{N}])|\s+
+//! ```
 
 use super::ascii;
 use super::classes::{self, Classes};
@@ -22,10 +28,10 @@ const JOINS: u8 = 16;
 /// With [`OTHER`].
 const APOSTROPHE: u8 = 32;
 
-/// The scanner of this pattern.
-pub struct Gpt2;
+/// The scanner of GPT-2's pattern, or of StarCoder's with `DIGITS_APART`.
+pub struct Gpt2<const DIGITS_APART: bool>;
 
-impl Scanner for Gpt2 {
+impl<const DIGITS_APART: bool> Scanner for Gpt2<DIGITS_APART> {
     #[inline(always)]
     fn ascii_kind(byte: u8) -> u8 {
         let kind = kind_if(ascii::is_letter(byte), LETTER)
@@ -41,7 +47,8 @@ impl Scanner for Gpt2 {
         // The last of several white spaces starts a pretoken, and is found by its only byte, if it
         // has only one.
         let kind = kind(class);
-        (kind, kind == SPACE)
+        // A digit alone starts at its first byte, which a kind of all its bytes cannot say.
+        (kind, kind == SPACE || DIGITS_APART && kind == NUMBER)
     }
 
     #[inline(always)]
@@ -49,10 +56,14 @@ impl Scanner for Gpt2 {
         let Lane { last, this, next, .. } = lane;
         let joins = has(last, JOINS);
         let letter = has(this, LETTER) & !has(last, LETTER);
-        let number = has(this, NUMBER) & !has(last, NUMBER);
         let other = has(this, OTHER) & !has(last, OTHER);
-        let run = (letter | number | other) & !joins;
-        let space = has(this, SPACE) & !(has(last, SPACE) & has(next, SPACE));
+        let (run, space_goes_on) = if DIGITS_APART {
+            ((letter | other) & !joins | has(this, NUMBER), has(next, SPACE) | has(next, NUMBER))
+        } else {
+            let number = has(this, NUMBER) & !has(last, NUMBER);
+            ((letter | number | other) & !joins, has(next, SPACE))
+        };
+        let space = has(this, SPACE) & !(has(last, SPACE) & space_goes_on);
         let contraction = other & !joins & has(this, APOSTROPHE) & has(next, LETTER);
         Boundary { start: run | space, unsure: contraction }
     }
@@ -67,7 +78,7 @@ impl Scanner for Gpt2 {
 
     #[inline(always)]
     fn pretoken_end(classes: &Classes, text: &[u8], start: usize) -> usize {
-        pretoken_end(classes, text, start)
+        pretoken_end::<DIGITS_APART>(classes, text, start)
     }
 }
 
@@ -85,13 +96,13 @@ fn kind(class: u8) -> u8 {
 }
 
 #[inline(always)]
-fn pretoken_end(classes: &Classes, text: &[u8], start: usize) -> usize {
+fn pretoken_end<const DIGITS_APART: bool>(classes: &Classes, text: &[u8], start: usize) -> usize {
     let at = start + usize::from(text[start] == b' ');
     let Some(&first) = text.get(at) else { return at };
     if ascii::is_letter(first) {
         return letters_end(classes, text, at + 1);
     }
-    other_pretoken_end(classes, text, start, at)
+    other_pretoken_end::<DIGITS_APART>(classes, text, start, at)
 }
 
 /// The end of a run of letters that goes on at `at`.
@@ -105,7 +116,12 @@ fn letters_end(classes: &Classes, text: &[u8], at: usize) -> usize {
 }
 
 /// Any pretoken but a run of letters whose first is ASCII. `at` is past its space.
-fn other_pretoken_end(classes: &Classes, text: &[u8], start: usize, at: usize) -> usize {
+fn other_pretoken_end<const DIGITS_APART: bool>(
+    classes: &Classes,
+    text: &[u8],
+    start: usize,
+    at: usize,
+) -> usize {
     if text[start] == b'\'' {
         let len = contraction_len(&text[start + 1..]);
         if len > 0 {
@@ -114,7 +130,15 @@ fn other_pretoken_end(classes: &Classes, text: &[u8], start: usize, at: usize) -
     }
     let (class, len) = classes.at(text, at);
     match kind(class) {
-        SPACE => space_end(classes, text, start),
+        SPACE => space_end::<DIGITS_APART>(classes, text, start),
+        // The digit, or the space before it.
+        NUMBER if DIGITS_APART => {
+            if at > start {
+                at
+            } else {
+                at + len
+            }
+        }
         run => run_end(classes, text, at + len, run),
     }
 }
@@ -132,13 +156,14 @@ fn run_end(classes: &Classes, text: &[u8], mut at: usize, run: u8) -> usize {
     at
 }
 
-/// `\s+(?!\S)|\s+`, where white space is at `start`.
-fn space_end(classes: &Classes, text: &[u8], start: usize) -> usize {
+/// `\s+(?!\S)|\s+`, where white space is at `start`; digits apart are an end of text to it.
+fn space_end<const DIGITS_APART: bool>(classes: &Classes, text: &[u8], start: usize) -> usize {
     let (mut last, mut at) = (start, start);
     while at < text.len() {
         let (class, len) = classes.at(text, at);
         if class & classes::SPACE == 0 {
-            return if last > start { last } else { at };
+            let whole = last == start || DIGITS_APART && class == classes::NUMBER;
+            return if whole { at } else { last };
         }
         last = at;
         at += len;

@@ -8,10 +8,71 @@
 //! A pretoken is a contraction; letters with one character of another kind before them; up to
 //! three digits; others with one space before and line ends after them; or white space: what ends
 //! the text, up to the last line end, all but the last character, or one character.
+//!
+//! Most patterns that came later are this one with other [`Rules`]: how many digits are a pretoken,
+//! whether marks are letters, whether white space that ends the text stops at its last line end.
+
+use std::marker::PhantomData;
 
 use super::ascii;
 use super::classes::{self, Classes};
 use super::window::{Boundary, Lane, Scanner, has, kind_if};
+
+/// In what the patterns of this family differ.
+pub trait Rules {
+    /// How many digits a pretoken holds at most: 1 to 3.
+    const MAX_DIGITS: usize;
+    /// The classes that a word is made of.
+    const LETTERS: u8;
+    /// Whether white space at the end of the text is one pretoken (`\s++$`), or only what follows
+    /// its last line end.
+    const WHOLE_END: bool;
+}
+
+/// cl100k_base as tiktoken has it today.
+pub struct Cl100k;
+
+impl Rules for Cl100k {
+    const MAX_DIGITS: usize = 3;
+    const LETTERS: u8 = classes::LETTER;
+    const WHOLE_END: bool = true;
+}
+
+/// Llama 3's, which is what cl100k_base was; also rustbpe's, Phi-4's, GLM-4's and OLMo 2's.
+pub struct Llama3;
+
+impl Rules for Llama3 {
+    const MAX_DIGITS: usize = 3;
+    const LETTERS: u8 = classes::LETTER;
+    const WHOLE_END: bool = false;
+}
+
+/// Llama 3's with one digit a pretoken: Qwen's, from 2 to 3.
+pub struct Qwen2;
+
+impl Rules for Qwen2 {
+    const MAX_DIGITS: usize = 1;
+    const LETTERS: u8 = classes::LETTER;
+    const WHOLE_END: bool = false;
+}
+
+/// Qwen 2's with marks as letters: Qwen's from 3.5 on.
+pub struct Qwen35;
+
+impl Rules for Qwen35 {
+    const MAX_DIGITS: usize = 1;
+    const LETTERS: u8 = classes::LETTER | classes::MARK;
+    const WHOLE_END: bool = false;
+}
+
+/// Llama 3's with two digits a pretoken.
+pub struct Nanochat;
+
+impl Rules for Nanochat {
+    const MAX_DIGITS: usize = 2;
+    const LETTERS: u8 = classes::LETTER;
+    const WHOLE_END: bool = false;
+}
 
 const LETTER: u8 = 1;
 const NUMBER: u8 = 2;
@@ -24,10 +85,10 @@ const JOINS: u8 = 16;
 /// neither another of its kind nor a space that would take it. With [`SPACE`]: a line end.
 const LONE: u8 = 32;
 
-/// The scanner of this pattern.
-pub struct Gpt4;
+/// The scanner of a pattern of this family.
+pub struct Gpt4<R>(PhantomData<R>);
 
-impl Scanner for Gpt4 {
+impl<R: Rules> Scanner for Gpt4<R> {
     #[inline(always)]
     fn ascii_kind(byte: u8) -> u8 {
         let kind = kind_if(ascii::is_letter(byte), LETTER)
@@ -41,12 +102,13 @@ impl Scanner for Gpt4 {
 
     #[inline(always)]
     fn wide_kind(class: u8, last: u8) -> (u8, bool) {
-        if class & classes::LETTER != 0 {
+        if class & R::LETTERS != 0 {
             (LETTER, false)
         } else if class & classes::SPACE != 0 {
             (SPACE, true)
         } else if class & classes::NUMBER != 0 {
-            (NUMBER, false)
+            // A digit alone starts at its first byte, which a kind of all its bytes cannot say.
+            (NUMBER, R::MAX_DIGITS == 1)
         } else if last & (OTHER | JOINS) != 0 {
             (OTHER, false)
         } else {
@@ -62,14 +124,21 @@ impl Scanner for Gpt4 {
         let taken = has(before_last, OTHER) | has(before_last, JOINS);
         let after_run = has(last, OTHER) & !has(last, LONE) & taken;
         let letter = has(this, LETTER) & (has(last, NUMBER) | after_newline | after_run);
-        let number = has(this, NUMBER) & !has(last, NUMBER);
+        let number = match R::MAX_DIGITS {
+            1 => has(this, NUMBER),
+            _ => has(this, NUMBER) & !has(last, NUMBER),
+        };
         let other = has(this, OTHER) & !(has(last, OTHER) | has(last, JOINS));
         let line_end = newline & !(has(last, SPACE) | has(last, OTHER));
         let space = has(this, SPACE) & !newline & !(has(last, SPACE) & has(next, SPACE));
         // A line end alone is a pretoken, or the end of one of others.
         let unsure_newline = newline & (has(last, SPACE) | has(next, SPACE));
         let contraction = other & has(this, JOINS) & has(next, LETTER);
-        let many_digits = has(before_last & last & this & next, NUMBER);
+        let many_digits = match R::MAX_DIGITS {
+            1 => 0,
+            2 => has(last & this & next, NUMBER),
+            _ => has(before_last & last & this & next, NUMBER),
+        };
         Boundary {
             start: letter | number | other | line_end | space,
             unsure: unsure_newline | contraction | many_digits,
@@ -90,18 +159,18 @@ impl Scanner for Gpt4 {
 
     #[inline(always)]
     fn pretoken_end(classes: &Classes, text: &[u8], start: usize) -> usize {
-        pretoken_end(classes, text, start)
+        pretoken_end::<R>(classes, text, start)
     }
 }
 
-fn pretoken_end(classes: &Classes, text: &[u8], start: usize) -> usize {
+fn pretoken_end<R: Rules>(classes: &Classes, text: &[u8], start: usize) -> usize {
     let (class, len) = classes.at(text, start);
     let at = start + len;
-    if class & classes::LETTER != 0 {
-        return letters_end(classes, text, at);
+    if class & R::LETTERS != 0 {
+        return run_end(classes, text, ascii::letters_end(text, at), R::LETTERS);
     }
     if class & classes::NUMBER != 0 {
-        return digits_end(classes, text, at);
+        return digits_end(classes, text, at, R::MAX_DIGITS);
     }
     if text[start] == b'\'' {
         let contraction = contraction_len(&text[at..]);
@@ -110,27 +179,25 @@ fn pretoken_end(classes: &Classes, text: &[u8], start: usize) -> usize {
         }
     }
     let next = if at < text.len() { classes.at(text, at).0 } else { classes::SPACE };
-    if class != classes::NEWLINE && next & classes::LETTER != 0 {
-        return letters_end(classes, text, at);
+    if class != classes::NEWLINE && next & R::LETTERS != 0 {
+        return run_end(classes, text, ascii::letters_end(text, at), R::LETTERS);
     }
-    let joins = text[start] == b' ' && is_other(next);
-    if is_other(class) || joins {
-        return newlines_end(text, others_end(classes, text, at));
+    let others = !(R::LETTERS | classes::NUMBER | classes::SPACE);
+    let joins = text[start] == b' ' && next & others != 0;
+    if class & others != 0 || joins {
+        return newlines_end(text, run_end(classes, text, at, others));
     }
-    space_end(classes, text, start)
+    let run = SpaceRun::at(classes, text, start);
+    let whole = run.end == text.len() && (R::WHOLE_END || run.newline_end.is_none());
+    if whole { run.end } else { run.end_before_others(start) }
 }
 
+/// The end of a run of characters of `set`, which goes on at `at`.
 #[inline(always)]
-pub fn is_other(class: u8) -> bool {
-    class & (classes::LETTER | classes::NUMBER | classes::SPACE) == 0
-}
-
-/// The end of a run of letters that goes on at `at`.
-fn letters_end(classes: &Classes, text: &[u8], at: usize) -> usize {
-    let mut at = ascii::letters_end(text, at);
+pub fn run_end(classes: &Classes, text: &[u8], mut at: usize, set: u8) -> usize {
     while at < text.len() {
         let (class, len) = classes.at(text, at);
-        if class & classes::LETTER == 0 {
+        if class & set == 0 {
             break;
         }
         at += len;
@@ -138,9 +205,10 @@ fn letters_end(classes: &Classes, text: &[u8], at: usize) -> usize {
     at
 }
 
-/// The end of up to three digits, of which the first ends at `at`.
-pub fn digits_end(classes: &Classes, text: &[u8], mut at: usize) -> usize {
-    for _ in 1..3 {
+/// The end of up to `max` digits, of which the first ends at `at`.
+#[inline(always)]
+pub fn digits_end(classes: &Classes, text: &[u8], mut at: usize, max: usize) -> usize {
+    for _ in 1..max {
         match text.get(at).map(|_| classes.at(text, at)) {
             Some((class, len)) if class & classes::NUMBER != 0 => at += len,
             _ => break,
@@ -149,27 +217,9 @@ pub fn digits_end(classes: &Classes, text: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// The end of a run of others that goes on at `at`.
-pub fn others_end(classes: &Classes, text: &[u8], mut at: usize) -> usize {
-    while at < text.len() {
-        let (class, len) = classes.at(text, at);
-        if !is_other(class) {
-            break;
-        }
-        at += len;
-    }
-    at
-}
-
 fn newlines_end(text: &[u8], at: usize) -> usize {
     let newlines = text[at..].iter().take_while(|byte| matches!(byte, b'\r' | b'\n'));
     at + newlines.count()
-}
-
-/// `\s++$|\s*[\r\n]|\s+(?!\S)|\s`, where white space is at `start`.
-fn space_end(classes: &Classes, text: &[u8], start: usize) -> usize {
-    let run = SpaceRun::at(classes, text, start);
-    if run.end == text.len() { run.end } else { run.end_before_others(start) }
 }
 
 /// White space up to the next character of another kind.
@@ -237,13 +287,14 @@ pub fn contraction_len(rest: &[u8]) -> usize {
 }
 
 /// Nothing joins letters or digits to a different kind after them, a line end to anything but white
-/// space, or others to digits and blanks; others join letters only one at a time.
-pub fn is_certain_boundary(text: &[u8], at: usize) -> bool {
+/// space, or others to digits and blanks; others join letters (the classes of `letters`) only one at
+/// a time.
+pub fn is_certain_boundary(text: &[u8], at: usize, letters: u8) -> bool {
     let classes = Classes::get();
     let Some(right) = classes.after(text, at) else { return false };
     let Some((left, place)) = classes.before(text, at) else { return false };
-    if left & classes::LETTER != 0 {
-        return right & classes::LETTER == 0;
+    if left & letters != 0 {
+        return right & letters == 0;
     }
     if left & classes::NUMBER != 0 {
         return right & classes::NUMBER == 0;
@@ -251,8 +302,9 @@ pub fn is_certain_boundary(text: &[u8], at: usize) -> bool {
     if left & classes::SPACE != 0 {
         return left == classes::NEWLINE && right & classes::SPACE == 0;
     }
-    if right & classes::LETTER != 0 {
-        return classes.before(text, place).is_some_and(|(class, _)| is_other(class));
+    if right & letters != 0 {
+        let others = !(letters | classes::NUMBER | classes::SPACE);
+        return classes.before(text, place).is_some_and(|(class, _)| class & others != 0);
     }
     right == classes::BLANK || right & classes::NUMBER != 0
 }

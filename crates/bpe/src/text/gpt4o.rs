@@ -11,10 +11,14 @@
 //! contraction after it. Letters without case, and marks, are both; where upper case follows them
 //! and no lower case follows that, the word ends at the last of them. To the other parts of the
 //! pattern marks are not letters: alone they are "other".
+//!
+//! [`Tekken`] is the same with one digit a pretoken and without contractions.
+
+use std::marker::PhantomData;
 
 use super::ascii;
 use super::classes::{self, Classes, MARK};
-use super::gpt4::{SpaceRun, contraction_len, digits_end, is_other, line_end_end, others_end};
+use super::gpt4::{SpaceRun, contraction_len, digits_end, line_end_end, run_end};
 use super::window::{Boundary, Lane, Scanner, has, kind_if};
 
 const UPPER: u8 = 1;
@@ -32,10 +36,34 @@ const LONE: u8 = 128;
 
 const WORD: u8 = UPPER | LOWER | BOTH;
 
-/// The scanner of this pattern.
-pub struct Gpt4o;
+/// In what the patterns of this family differ.
+pub trait Rules {
+    /// How many digits a pretoken holds at most: 1 or 3.
+    const MAX_DIGITS: usize;
+    /// Whether a word takes the contraction after it.
+    const CONTRACTIONS: bool;
+}
 
-impl Scanner for Gpt4o {
+/// o200k_base, also Llama 4's and Phi-4-mini's.
+pub struct O200k;
+
+impl Rules for O200k {
+    const MAX_DIGITS: usize = 3;
+    const CONTRACTIONS: bool = true;
+}
+
+/// Mistral's from Nemo on.
+pub struct Tekken;
+
+impl Rules for Tekken {
+    const MAX_DIGITS: usize = 1;
+    const CONTRACTIONS: bool = false;
+}
+
+/// The scanner of a pattern of this family.
+pub struct Gpt4o<R>(PhantomData<R>);
+
+impl<R: Rules> Scanner for Gpt4o<R> {
     #[inline(always)]
     fn ascii_kind(byte: u8) -> u8 {
         let kind = kind_if(byte.wrapping_sub(b'a') < 26, LOWER)
@@ -44,7 +72,7 @@ impl Scanner for Gpt4o {
             | kind_if(ascii::is_space(byte), SPACE)
             | kind_if(byte == b' ', JOINS)
             | kind_if(ascii::is_newline(byte), LONE)
-            | kind_if(byte == b'\'', JOINS | OTHER);
+            | kind_if(R::CONTRACTIONS && byte == b'\'', JOINS | OTHER);
         kind | kind_if(kind == 0, OTHER)
     }
 
@@ -56,7 +84,8 @@ impl Scanner for Gpt4o {
             classes::UPPER => (UPPER, false),
             classes::MARK => (BOTH, last & WORD == 0),
             classes::BLANK | classes::NEWLINE => (SPACE, true),
-            classes::NUMBER => (NUMBER, false),
+            // As in `gpt4`.
+            classes::NUMBER => (NUMBER, R::MAX_DIGITS == 1),
             _ if last & (OTHER | JOINS) != 0 => (OTHER, false),
             _ => (OTHER | LONE, false),
         }
@@ -72,12 +101,18 @@ impl Scanner for Gpt4o {
         let after_run = has(last, OTHER) & !has(last, LONE) & taken;
         let new_word = word(this) & (has(last, NUMBER) | after_newline | after_run);
         let hump = has(this, UPPER) & has(last, LOWER);
-        let number = has(this, NUMBER) & !has(last, NUMBER);
+        let number = match R::MAX_DIGITS {
+            1 => has(this, NUMBER),
+            _ => has(this, NUMBER) & !has(last, NUMBER),
+        };
         let suffix = has(this, OTHER) & has(this, JOINS) & word(last) & word(next);
         let other = has(this, OTHER) & !(has(last, OTHER) | has(last, JOINS) | suffix);
         let line_end = newline & !(has(last, SPACE) | has(last, OTHER));
         let space = has(this, SPACE) & !newline & !(has(last, SPACE) & has(next, SPACE));
-        let many_digits = has(before_last & last & this & next, NUMBER);
+        let many_digits = match R::MAX_DIGITS {
+            1 => 0,
+            _ => has(before_last & last & this & next, NUMBER),
+        };
         let upper_after_both = has(this, UPPER) & has(last, BOTH);
         // A line end alone is a pretoken, or the end of one of others, which a slash prolongs.
         let slash = has(last, OTHER) & has(next, OTHER);
@@ -103,29 +138,30 @@ impl Scanner for Gpt4o {
 
     #[inline(always)]
     fn pretoken_end(classes: &Classes, text: &[u8], start: usize) -> usize {
-        pretoken_end(classes, text, start)
+        pretoken_end::<R>(classes, text, start)
     }
 }
 
 const WORD_CLASSES: u8 = classes::LETTER | MARK;
+const OTHER_CLASSES: u8 = !(classes::LETTER | classes::NUMBER | classes::SPACE);
 
-fn pretoken_end(classes: &Classes, text: &[u8], start: usize) -> usize {
+fn pretoken_end<R: Rules>(classes: &Classes, text: &[u8], start: usize) -> usize {
     let (class, len) = classes.at(text, start);
     let at = start + len;
     // A mark at the start may be the one character before the word or its first: all the same.
     if class & WORD_CLASSES != 0 {
-        return word_end(classes, text, start);
+        return word_end::<R>(classes, text, start);
     }
     if class & classes::NUMBER != 0 {
-        return digits_end(classes, text, at);
+        return digits_end(classes, text, at, R::MAX_DIGITS);
     }
     let next = if at < text.len() { classes.at(text, at).0 } else { classes::SPACE };
     if class != classes::NEWLINE && next & WORD_CLASSES != 0 {
-        return word_end(classes, text, at);
+        return word_end::<R>(classes, text, at);
     }
-    let joins = text[start] == b' ' && is_other(next);
-    if is_other(class) || joins {
-        let end = others_end(classes, text, at);
+    let joins = text[start] == b' ' && next & OTHER_CLASSES != 0;
+    if class & OTHER_CLASSES != 0 || joins {
+        let end = run_end(classes, text, at, OTHER_CLASSES);
         let tail = text[end..].iter().take_while(|byte| matches!(byte, b'\r' | b'\n' | b'/'));
         return end + tail.count();
     }
@@ -137,7 +173,7 @@ fn pretoken_end(classes: &Classes, text: &[u8], start: usize) -> usize {
 }
 
 /// `U*l+` or else `U+l*`, and the contraction after it, where a letter or mark is at `start`.
-fn word_end(classes: &Classes, text: &[u8], start: usize) -> usize {
+fn word_end<R: Rules>(classes: &Classes, text: &[u8], start: usize) -> usize {
     // U*, and the end of the last character in it that could be l as well.
     let (mut at, mut both_end) = (start, None);
     let mut class = classes::OTHER;
@@ -153,27 +189,15 @@ fn word_end(classes: &Classes, text: &[u8], start: usize) -> usize {
         }
     }
     let end = if at < text.len() && class == classes::LOWER {
-        lower_end(classes, text, at)
+        run_end(classes, text, at, WORD_CLASSES & !classes::UPPER)
     } else {
         both_end.unwrap_or(at)
     };
     let suffix = match text[end..].split_first() {
-        Some((b'\'', rest)) => contraction_len(rest),
+        Some((b'\'', rest)) if R::CONTRACTIONS => contraction_len(rest),
         _ => 0,
     };
     if suffix > 0 { end + 1 + suffix } else { end }
-}
-
-/// The end of `l+`, which goes on at `at`.
-fn lower_end(classes: &Classes, text: &[u8], mut at: usize) -> usize {
-    while at < text.len() {
-        let (class, len) = classes.at(text, at);
-        if class & (WORD_CLASSES & !classes::UPPER) == 0 {
-            break;
-        }
-        at += len;
-    }
-    at
 }
 
 /// As for GPT-4, but an apostrophe may go on after letters, marks may be part of a word or other,

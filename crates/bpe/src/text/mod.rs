@@ -8,6 +8,7 @@ pub(crate) mod cut;
 mod gpt2;
 mod gpt4;
 mod gpt4o;
+pub(crate) mod known;
 pub(crate) mod pattern;
 pub(crate) mod special;
 pub(crate) mod unspaced;

@@ -5,11 +5,12 @@
 //! segment between special tokens, so its end is the end of text to a look-ahead. Bytes that are
 //! not valid UTF-8 are text too: each is one character that is not a letter, number or space.
 //!
-//! The patterns are those of tiktoken's `gpt2`, `cl100k_base` and `o200k_base`.
+//! [`super::known`] lists the known ones.
 
+use super::classes;
 use super::custom::CustomPattern;
 use super::visitor::Visitor;
-use super::{gpt2, gpt4, gpt4o, window};
+use super::{gpt2, gpt4, gpt4o, known, window};
 use crate::error::Result;
 
 /// A way to cut text into pretokens. Cloning is cheap.
@@ -21,90 +22,71 @@ pub enum Pattern {
     Gpt4,
     /// The pattern of GPT-4o: o200k_base.
     Gpt4o,
+    /// The pattern of Llama 3, and of many others.
+    Llama3,
+    /// The pattern of Qwen 2, 2.5 and 3.
+    Qwen2,
+    /// The pattern of Qwen 3.5.
+    Qwen35,
+    /// The pattern of nanochat: Llama 3's with two digits.
+    Nanochat,
+    /// The pattern of Mistral, from Nemo on.
+    Tekken,
+    /// The pattern of StarCoder: GPT-2's between single digits.
+    Starcoder,
     /// Any other regular expression.
     Custom(CustomPattern),
 }
 
-/// The regular expressions, in the syntax that fancy-regex and Oniguruma (Hugging Face) read
-/// alike: to the latter, `$` is the end of a line and `{1,3}+` is not a possessive quantifier.
-const GPT2: &str =
-    concat!(r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+", r"|\s+(?!\S)|\s+");
-const GPT4: &str = concat!(
-    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*+",
-    r"|\s++\z|\s*[\r\n]|\s+(?!\S)|\s"
-);
-const GPT4O: &str = concat!(
-    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+",
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
-    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*",
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
-    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*",
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-);
-
-/// Other spellings of the known patterns, as published files have them: the same pretokens on
-/// every input.
-const SPELLINGS: [(&str, Pattern); 6] = [
-    (GPT2, Pattern::Gpt2),
-    (r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+", Pattern::Gpt2),
-    (
-        concat!(
-            r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++",
-            r"|\s++$|\s+(?!\S)|\s"
-        ),
-        Pattern::Gpt2,
-    ),
-    (GPT4, Pattern::Gpt4),
-    (
-        concat!(
-            r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+",
-            r"| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s"
-        ),
-        Pattern::Gpt4,
-    ),
-    (GPT4O, Pattern::Gpt4o),
+/// Those that are known, in the order of [`known::KNOWN`].
+static KNOWN: [Pattern; 9] = [
+    Pattern::Gpt2,
+    Pattern::Gpt4,
+    Pattern::Gpt4o,
+    Pattern::Llama3,
+    Pattern::Qwen2,
+    Pattern::Qwen35,
+    Pattern::Nanochat,
+    Pattern::Tekken,
+    Pattern::Starcoder,
 ];
 
 impl Pattern {
-    /// `gpt2`, `gpt4`, `gpt4o`, or a regular expression; one that is a known pattern's is that
-    /// pattern.
+    /// A name (`gpt2`, `gpt4`, `gpt4o`, `llama3`, `qwen2`, `qwen3.5`, `nanochat`, `tekken`,
+    /// `starcoder`) or a regular expression; one that spells a known pattern is that pattern.
     ///
     /// # Errors
     /// Any other regular expression that is empty or not valid; the message says why.
     pub fn parse(name_or_regex: &str) -> Result<Pattern> {
-        let known = match name_or_regex {
-            "gpt2" => Some(Pattern::Gpt2),
-            "gpt4" => Some(Pattern::Gpt4),
-            "gpt4o" => Some(Pattern::Gpt4o),
-            regex => SPELLINGS
-                .iter()
-                .find(|(spelling, _)| *spelling == regex)
-                .map(|(_, pattern)| pattern.clone()),
-        };
-        match known {
-            Some(pattern) => Ok(pattern),
+        match known::find(name_or_regex) {
+            Some(place) => Ok(KNOWN[place].clone()),
             None => CustomPattern::new(name_or_regex).map(Pattern::Custom),
         }
     }
 
+    /// The patterns that have names, which have a scanner each.
+    pub fn known() -> impl Iterator<Item = Pattern> {
+        KNOWN.iter().cloned()
+    }
+
     /// What [`parse`](Self::parse) makes this pattern from.
     pub fn name(&self) -> &str {
-        match self {
-            Pattern::Gpt2 => "gpt2",
-            Pattern::Gpt4 => "gpt4",
-            Pattern::Gpt4o => "gpt4o",
-            Pattern::Custom(custom) => custom.as_str(),
-        }
+        self.listed().map_or_else(|| self.regex(), |known| known.name)
     }
 
     /// The regular expression.
     pub fn regex(&self) -> &str {
         match self {
-            Pattern::Gpt2 => GPT2,
-            Pattern::Gpt4 => GPT4,
-            Pattern::Gpt4o => GPT4O,
             Pattern::Custom(custom) => custom.as_str(),
+            _ => self.listed().map_or("", |known| known.regex),
         }
+    }
+
+    /// Its place in the list of known patterns.
+    fn listed(&self) -> Option<&'static known::Known> {
+        let kind = std::mem::discriminant(self);
+        let place = KNOWN.iter().position(|known| std::mem::discriminant(known) == kind);
+        place.map(|place| &known::KNOWN[place])
     }
 
     /// Calls `visit` with each pretoken of `text` in order; joined they are `text`. What a custom
@@ -120,9 +102,15 @@ impl Pattern {
     #[inline]
     pub(crate) fn scan(&self, text: &[u8], visitor: &mut impl Visitor) -> Result<()> {
         match self {
-            Pattern::Gpt2 => window::scan::<gpt2::Gpt2>(text, visitor),
-            Pattern::Gpt4 => window::scan::<gpt4::Gpt4>(text, visitor),
-            Pattern::Gpt4o => window::scan::<gpt4o::Gpt4o>(text, visitor),
+            Pattern::Gpt2 => window::scan::<gpt2::Gpt2<false>>(text, visitor),
+            Pattern::Gpt4 => window::scan::<gpt4::Gpt4<gpt4::Cl100k>>(text, visitor),
+            Pattern::Gpt4o => window::scan::<gpt4o::Gpt4o<gpt4o::O200k>>(text, visitor),
+            Pattern::Llama3 => window::scan::<gpt4::Gpt4<gpt4::Llama3>>(text, visitor),
+            Pattern::Qwen2 => window::scan::<gpt4::Gpt4<gpt4::Qwen2>>(text, visitor),
+            Pattern::Qwen35 => window::scan::<gpt4::Gpt4<gpt4::Qwen35>>(text, visitor),
+            Pattern::Nanochat => window::scan::<gpt4::Gpt4<gpt4::Nanochat>>(text, visitor),
+            Pattern::Tekken => window::scan::<gpt4o::Gpt4o<gpt4o::Tekken>>(text, visitor),
+            Pattern::Starcoder => window::scan::<gpt2::Gpt2<true>>(text, visitor),
             Pattern::Custom(custom) => {
                 let mut start = 0;
                 custom.for_each(text, |pretoken| {
@@ -145,9 +133,12 @@ impl Pattern {
     /// means unknown, as it is at the ends of `text`, and everywhere for a custom pattern.
     pub(crate) fn is_certain_boundary(&self, text: &[u8], at: usize) -> bool {
         match self {
-            Pattern::Gpt2 => gpt2::is_certain_boundary(text, at),
-            Pattern::Gpt4 => gpt4::is_certain_boundary(text, at),
-            Pattern::Gpt4o => gpt4o::is_certain_boundary(text, at),
+            Pattern::Gpt2 | Pattern::Starcoder => gpt2::is_certain_boundary(text, at),
+            Pattern::Gpt4 | Pattern::Llama3 | Pattern::Qwen2 | Pattern::Nanochat => {
+                gpt4::is_certain_boundary(text, at, classes::LETTER)
+            }
+            Pattern::Qwen35 => gpt4::is_certain_boundary(text, at, classes::LETTER | classes::MARK),
+            Pattern::Gpt4o | Pattern::Tekken => gpt4o::is_certain_boundary(text, at),
             Pattern::Custom(_) => false,
         }
     }

@@ -1,10 +1,13 @@
 //! The scanners against the regex engine, by property.
 
+use std::sync::LazyLock;
+
 use fancy_regex::Regex;
 use proptest::prelude::*;
 
 use super::classes;
 use super::custom::CustomPattern;
+use super::known::tests::spelled;
 use super::pattern::Pattern;
 
 /// Characters that stand for every class, and every one that a pattern names.
@@ -161,30 +164,48 @@ fn pretokens<'t>(pattern: &Pattern, text: &'t [u8]) -> Vec<&'t [u8]> {
     pretokens
 }
 
-fn known() -> [Pattern; 3] {
-    [Pattern::Gpt2, Pattern::Gpt4, Pattern::Gpt4o]
+/// The known patterns, and each as the engine has it, compiled once.
+fn known() -> &'static [(Pattern, Pattern)] {
+    static KNOWN: LazyLock<Vec<(Pattern, Pattern)>> = LazyLock::new(|| {
+        let engine = |pattern: &Pattern| CustomPattern::new(pattern.regex()).expect("valid");
+        Pattern::known()
+            .map(|pattern| (pattern.clone(), Pattern::Custom(engine(&pattern))))
+            .collect()
+    });
+    &KNOWN
 }
 
 proptest! {
     #[test]
     fn a_scanner_equals_its_regex(text in prop_oneof![text(), long_text(), sparse_text()]) {
-        for pattern in known() {
-            let engine = Pattern::Custom(CustomPattern::new(pattern.regex()).expect("valid"));
-            prop_assert_eq!(pretokens(&pattern, &text), pretokens(&engine, &text));
+        for (pattern, engine) in known() {
+            let (name, by_hand) = (pattern.name(), pretokens(pattern, &text));
+            prop_assert_eq!(by_hand, pretokens(engine, &text), "{}", name);
         }
     }
 
     #[test]
+    fn a_scanner_equals_every_spelling(
+        (name, spelling) in spelled(),
+        text in prop_oneof![text(), sparse_text()],
+    ) {
+        let pattern = Pattern::parse(&spelling).expect("known");
+        prop_assert_eq!(pattern.name(), name);
+        let engine = Pattern::Custom(CustomPattern::new(&spelling).expect("valid"));
+        prop_assert_eq!(pretokens(&pattern, &text), pretokens(&engine, &text), "{}", spelling);
+    }
+
+    #[test]
     fn certain_boundaries_are_certain(text in text(), before in text(), after in text()) {
-        for pattern in known() {
+        for (pattern, _) in known() {
             for at in 0..=text.len() {
                 if pattern.is_certain_boundary(&text, at) {
                     let left = [&before, &text[..at]].concat();
                     let right = [&text[at..], &after].concat();
                     let whole = [left.as_slice(), &right].concat();
-                    let mut apart = pretokens(&pattern, &left);
-                    apart.extend(pretokens(&pattern, &right));
-                    prop_assert_eq!(pretokens(&pattern, &whole), apart);
+                    let mut apart = pretokens(pattern, &left);
+                    apart.extend(pretokens(pattern, &right));
+                    prop_assert_eq!(pretokens(pattern, &whole), apart);
                 }
             }
         }
@@ -220,7 +241,7 @@ fn every_character_has_the_engines_class() {
 
 #[test]
 fn names_and_regexes_come_back() {
-    for pattern in known() {
+    for (pattern, _) in known() {
         assert_eq!(Pattern::parse(pattern.name()).expect("known").name(), pattern.name());
         assert_eq!(Pattern::parse(pattern.regex()).expect("known").name(), pattern.name());
     }

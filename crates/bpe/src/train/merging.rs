@@ -32,6 +32,10 @@ const MIN_WANTED: usize = 1 << 16;
 /// More partitions than this cost more per merge than they save.
 const MAX_PARTITIONS: usize = 16;
 
+/// In symbols, of a partition where there are several: a pass over fewer is over before another
+/// thread has begun, and each partition has an index of the frequent pairs of its own.
+const MIN_PARTITION: u64 = if cfg!(test) { 64 } else { 1 << 18 };
+
 /// The state of the merge loop.
 pub struct Merging<'p, S> {
     partitions: Vec<Partition<S>>,
@@ -243,7 +247,8 @@ fn lay_out<S: Symbol>(
     progress: &Progress,
 ) -> Result<Vec<Partition<S>>> {
     let needed = (2 * words.symbols() / MAX_SYMBOLS as u64) as usize + 1;
-    let number = threads.clamp(1, MAX_PARTITIONS).max(needed);
+    let useful = words.symbols() / MIN_PARTITION + 1;
+    let number = threads.clamp(1, MAX_PARTITIONS).min(useful as usize).max(needed);
     let mut partitions: Vec<Partition<S>> = (0..number).map(|_| Partition::new()).collect();
     let mut next = 0;
     words.for_each(progress, |word, count| {

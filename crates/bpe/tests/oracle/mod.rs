@@ -1,7 +1,7 @@
 //! Encoding as plainly as it can be said, to compare the crate with: nothing here is shared with
 //! what it tests but the regular expression engine.
 
-#![allow(dead_code)] // each test file uses what it needs
+#![allow(dead_code)] // the tests and the fuzzer use what they need
 
 use std::collections::HashMap;
 

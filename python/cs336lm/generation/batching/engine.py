@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cs336lm.errors import UsageError
-from cs336lm.generation.batching.buckets import lengths, tiled
+from cs336lm.generation.batching.buckets import lengths, row_steps
 from cs336lm.generation.batching.decoding import make_pool_decoder
 from cs336lm.generation.batching.pool import Pool, cache_maker
 from cs336lm.generation.batching.random_streams import uniforms
@@ -36,16 +36,17 @@ class BatchEngine:
     """Continues many prompts at once, with one model; for one thread.
 
     The text of a sequence is a function of its request alone, seed included, whoever else is in
-    the batch: on a CPU bit for bit.
+    the batch: on a CPU bit for bit, elsewhere and compiled but for the rounding of logits.
 
     Args:
         model: where it is, there it runs; it must not change while sequences are running.
         allowed_ids: (vocab,), False for ids that must never be chosen.
         max_sequences: how many run at once; others wait. Keys and values take at most
-            :attr:`most_cache_bytes`, twice what so many windows do.
+            :attr:`most_cache_bytes`: of 64, less than twice what so many whole windows do.
         prefill_tokens: how many tokens of prompts, padding included, a step reads before the
             sequences that run get their next token: what a long queue of prompts may delay them.
-        compile: compile the decoding of a token with torch.compile.
+        compile: compile the decoding of a token with torch.compile, once for each of the few shapes
+            that caches have.
     """
 
     def __init__(
@@ -72,11 +73,14 @@ class BatchEngine:
             else ~allowed_ids.to(weight.device)
         )
         self._prefill_tokens = prefill_tokens
+        self._compile = compile
         self._read_lengths = lengths(self._context_length)
         self._capacities = lengths(self._context_length, compile=compile)
         self._make_cache = cache_maker(model.config, self._device, self._dtype)
         self._reader = Reader(model, self._forbidden)
-        self._decode_pools = make_pool_decoder(model, self._device)
+        self._decode_pools = make_pool_decoder(model, self._device, compile=compile)
+        tile = self._decode_pools.tile
+        self._row_steps = row_steps(max_sequences, tile, compile=compile)
         self._next_number = 0
         self._live: dict[int, Sequence] = {}
         self._waiting: deque[Prompt] = deque()
@@ -103,10 +107,15 @@ class BatchEngine:
 
     @property
     def most_cache_bytes(self) -> int:
-        """What :attr:`cache_bytes` never exceeds, but for the moment in which a pool is copied."""
+        """What :attr:`cache_bytes` never exceeds between steps.
+
+        A whole window for every sequence (two, compiled), and for each capacity the rows that a
+        pool keeps in store.
+        """
+        spare = self._row_steps[0] * 2
+        windows = self.max_sequences * self._context_length * (2 if self._compile else 1)
         one = self._make_cache(1, 1).tensor.nbytes
-        rows = 2 * tiled(self.max_sequences)
-        return one * rows * sum(self._capacities)
+        return one * (windows + spare * sum(self._capacities))
 
     def has_work(self) -> bool:
         """Whether :meth:`step` has anything to do or to tell."""
@@ -195,7 +204,7 @@ class BatchEngine:
     def _pool_for(self, length: int) -> Pool:
         capacity = next(c for c in self._capacities if c >= length)
         if capacity not in self._pools:
-            self._pools[capacity] = Pool(capacity, self._make_cache)
+            self._pools[capacity] = Pool(capacity, self._make_cache, self._row_steps)
         return self._pools[capacity]
 
     def _reread(self, sequence: Sequence) -> None:

@@ -8,13 +8,13 @@ that attention takes.
 """
 
 from collections.abc import Callable
+from collections.abc import Sequence as Several
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cs336lm.generation.batching.buckets import TILE
 from cs336lm.generation.batching.sequence import Sequence
 from cs336lm.model.config import ModelConfig
 from cs336lm.model.kv_cache import KVCache
@@ -23,18 +23,25 @@ from cs336lm.model.kv_cache import KVCache
 class Pool:
     """Sequences of at most ``capacity`` tokens in their windows.
 
-    ``make_cache(rows, capacity)`` makes the memory: at first a tile of rows, twice as many whenever
-    they are full, half as many when a quarter is enough.
+    ``make_cache(rows, capacity)`` makes the memory, for ``row_steps[0]`` rows at first; the next of
+    these steps follows when they are full, the one before when it would leave some free.
     """
 
-    def __init__(self, capacity: int, make_cache: Callable[[int, int], KVCache]) -> None:
+    def __init__(
+        self,
+        capacity: int,
+        make_cache: Callable[[int, int], KVCache],
+        row_steps: Several[int],
+    ) -> None:
         self.capacity = capacity
         self.sequences: list[Sequence] = []
         self._make_cache = make_cache
-        self.cache = make_cache(TILE, capacity)
-        self.token_ids = np.zeros(TILE, dtype=np.int64)
+        self._row_steps = row_steps
+        self._step = 0
+        self.cache = make_cache(row_steps[0], capacity)
+        self.token_ids = np.zeros(row_steps[0], dtype=np.int64)
         """Each row's last token, which has not been read yet."""
-        self.positions = np.zeros(TILE, dtype=np.int64)
+        self.positions = np.zeros(row_steps[0], dtype=np.int64)
         """Where in its window that token belongs."""
 
     def __len__(self) -> int:
@@ -44,7 +51,7 @@ class Pool:
         """Takes in a sequence, whose last token is the one after those that have been read."""
         row, span = len(self.sequences), read.shape[3]
         if row == self.cache.batch_size:
-            self._resize(2 * row)
+            self._resize(self._step + 1)
         self.cache.tensor[:, :, row, :, :span] = read
         # What another has left there may be NaN, which no weight of 0 makes 0.
         self.cache.tensor[:, :, row, :, span:] = 0
@@ -63,8 +70,9 @@ class Pool:
             self.positions[row] = self.positions[last]
         self.sequences.pop()
         sequence.capacity = None
-        if self.cache.batch_size >= 2 * TILE and last <= self.cache.batch_size // 4:
-            self._resize(self.cache.batch_size // 2)
+        # Not at once: who leaves may be followed by another.
+        if self._step and last <= self._row_steps[self._step - 1] - self._row_steps[0] // 2:
+            self._resize(self._step - 1)
 
     def read_of(self, sequence: Sequence) -> Float[Tensor, "2 layers kv_heads span d_head"]:
         """The keys and values of the tokens that one of these sequences has read."""
@@ -76,8 +84,9 @@ class Pool:
         full = np.flatnonzero(self.positions[: len(self)] >= self.capacity)
         return [self.sequences[row] for row in full]
 
-    def _resize(self, rows: int) -> None:
-        used = min(rows, len(self.sequences))
+    def _resize(self, step: int) -> None:
+        self._step, rows = step, self._row_steps[step]
+        used = len(self.sequences)
         cache = self._make_cache(rows, self.capacity)
         cache.tensor[:, :, :used] = self.cache.tensor[:, :, :used]
         self.cache = cache

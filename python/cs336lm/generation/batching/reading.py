@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from cs336lm.generation.batching.buckets import rows_for, tiled
+from cs336lm.generation.batching.buckets import rows_for, tile_of, tiled
+from cs336lm.generation.batching.decoding import logits_of
 from cs336lm.generation.batching.request import PromptToken
 from cs336lm.generation.batching.scores import token_scores
 from cs336lm.generation.batching.sequence import Prompt
@@ -80,6 +81,7 @@ class Reader:
         weight = next(p for p in model.parameters() if p.is_floating_point())
         self._device, self._dtype = weight.device, weight.dtype
         self._forbidden = forbidden
+        self._tile = tile_of(model.config, is_fast=False)
 
     def __call__(self, pieces: Several[Piece], length: int) -> list[Read]:
         """Reads pieces of at most ``length`` tokens; scores go to their prompts."""
@@ -128,5 +130,5 @@ class Reader:
     def _logits(self, hidden: Float[Tensor, "rows d_model"]) -> Float[Tensor, "rows vocab"]:
         """In tiles, as in decoding."""
         rows = len(hidden)
-        padded = torch.nn.functional.pad(hidden, (0, 0, 0, tiled(rows) - rows))
-        return self._model.logits(padded)[:rows]
+        padded = torch.nn.functional.pad(hidden, (0, 0, 0, tiled(rows, self._tile) - rows))
+        return logits_of(self._model, padded)[:rows]

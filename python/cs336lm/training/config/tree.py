@@ -251,9 +251,9 @@ class TrainConfig:
     """Where else metrics go: tensorboard, trackio, wandb (each an extra to install)."""
     init_from: Path | None = None
     """Run directory whose best weights training starts from; none means new ones are drawn."""
-    peer_timeout: float | None = None
+    peer_timeout: float = 1800.0
     """Seconds after which a process of the job that does not answer is given up, and with it the
-    job; none means PyTorch's own, which is half an hour on the CPU and ten minutes on GPUs."""
+    job."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "seed"):

@@ -9,22 +9,28 @@ pub struct Place {
     pub file: usize,
     /// How much of the file is before it: bytes of its unpacked text, or rows of a table.
     pub offset: u64,
-    /// In JSON lines, how many lines are before it.
+    /// In JSON lines that are read in order, how many lines are before it.
     pub line: u64,
 }
 
 impl Place {
     /// After all files, however many there are.
     pub const END: Self = Self { file: usize::MAX, offset: 0, line: 0 };
+
+    /// The start of a file.
+    pub fn start_of(file: usize) -> Self {
+        Self { file, ..Self::default() }
+    }
 }
 
 /// Which part of the input a buffer holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chunk {
-    /// 0, 1, 2, ... in the order of the text, over all files.
-    pub index: u64,
     /// Where it begins.
     pub start: Place,
+    /// Where the next one begins. Chunks may come in another order than that of the text, which
+    /// this tells.
+    pub end: Place,
     /// Whether the file ends with this chunk: what follows is another document.
     pub ends_file: bool,
     /// How many bytes of the input this is, compressed if the file is. Over all chunks this adds

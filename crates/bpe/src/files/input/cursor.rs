@@ -1,4 +1,5 @@
-//! Where the next chunk begins, and how far it goes: what is done under the source's lock.
+//! Where the next chunk of a unit begins, and how far it goes. A unit is what is read in order: a
+//! file, or a part of a table.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -9,36 +10,46 @@ use super::chunk::Place;
 use super::cutter::Cutter;
 use super::file::{FileType, InputFile};
 use super::stream::Stream;
-use super::table::Table;
+use super::table::{Rows, Table, bytes_before};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::text::cut::{last_cut, reach};
 
-/// Where the next chunk begins.
-#[derive(Default)]
+/// A unit that is being read.
 pub struct Cursor {
-    /// Its number.
-    pub index: u64,
+    /// Where the next chunk begins.
     pub place: Place,
-    /// The file it is in, once it was opened.
-    opened: Option<OpenFile>,
+    /// The table that the unit is a part of, or why it could not be opened.
+    table: Option<std::result::Result<TablePart, String>>,
+    opened: Option<Opened>,
 }
 
-/// A file, opened as its type is read.
-enum OpenFile {
+/// A part of a table.
+#[derive(Clone)]
+pub struct TablePart {
+    pub table: Arc<dyn Table>,
+    /// The row after its last.
+    pub until: u64,
+}
+
+/// What the unit is read from, once it was opened.
+enum Opened {
     Positioned(Arc<File>),
     Stream(Stream),
-    Table(Box<dyn Table>),
+    Rows(Box<dyn Rows>),
 }
 
-/// What was decided about a chunk under the lock.
+/// What was decided about a chunk.
 pub struct ChunkPlan {
+    /// Where the next one begins.
+    pub end: Place,
     pub ends_file: bool,
+    pub ends_unit: bool,
     pub input_bytes: u64,
     pub content: Content,
 }
 
-/// Where the chunk's content is, and so what is left to do outside the lock.
+/// Where the chunk's content is, and so what is left to do.
 pub enum Content {
     /// In the buffer, as in the file: text, or lines of records to parse.
     Buffered,
@@ -49,90 +60,96 @@ pub enum Content {
 }
 
 impl Cursor {
-    pub fn at(index: u64, place: Place) -> Self {
-        Self { index, place, opened: None }
+    /// A file, from `place` on.
+    pub fn of_file(place: Place) -> Self {
+        Self { place, table: None, opened: None }
     }
 
-    /// Decides how far the next chunk goes, and moves past it; `None` at the end of the file.
+    /// A part of a table, from `place` on.
+    pub fn of_table(place: Place, part: std::result::Result<TablePart, String>) -> Self {
+        Self { place, table: Some(part), opened: None }
+    }
+
+    /// Decides how far the next chunk goes, and moves past it. What of it is read already is in
+    /// `buffer`, and nothing else.
     pub fn next_chunk(
         &mut self,
         input: &InputFile,
         cutter: &Cutter,
         buffer: &mut Vec<u8>,
-    ) -> Result<Option<ChunkPlan>> {
+    ) -> Result<ChunkPlan> {
+        buffer.clear();
         let with_path = |error| Error::io(&input.path, error);
-        match (&input.file_type, input.len) {
-            (FileType::Parquet(column), len) => self
-                .read_rows(input, column, len.unwrap_or(0), cutter.chunk_bytes, buffer)
+        let plan = match &self.table {
+            Some(part) => part
+                .clone()
+                .and_then(|part| self.read_rows(input, part, cutter.chunk_bytes, buffer))
                 .map_err(|why| Error::invalid(format!("{}: {why}", input.path.display()))),
-            (_, Some(len)) if input.is_positioned() => {
-                self.next_range(input, len, cutter).map_err(with_path)
-            }
-            _ => self.read_stream(input, cutter, buffer).map_err(with_path),
-        }
+            None if input.has_positions() => self.next_range(input, cutter).map_err(with_path),
+            None => self.read_stream(input, cutter, buffer).map_err(with_path),
+        }?;
+        self.place = plan.end.clone();
+        Ok(plan)
     }
 
-    /// In place of a chunk that cannot be read: an empty one that ends the file.
-    pub fn skip_rest(&mut self, input: &InputFile, buffer: &mut Vec<u8>) -> ChunkPlan {
+    /// In place of a chunk that cannot be read: an empty one that ends the unit; and what it says of
+    /// what is left out.
+    pub fn skip_rest(&mut self, input: &InputFile, buffer: &mut Vec<u8>) -> (ChunkPlan, String) {
         buffer.clear();
         self.opened = None;
+        let next_file = Place::start_of(self.place.file + 1);
+        let (end, what) = match &self.table {
+            Some(Ok(part)) if !part.is_last() => {
+                let (first, last) = (self.place.offset + 1, part.until);
+                let end = Place { offset: part.until, ..self.place.clone() };
+                (end, format!("its rows {first} to {last} are left out"))
+            }
+            _ => (next_file, "the rest of it is left out".to_owned()),
+        };
+        let ends_file = end.file != self.place.file;
         let content = match input.file_type.is_parquet() {
             true => Content::Records(Vec::new()),
             false => Content::Buffered,
         };
-        ChunkPlan { ends_file: true, input_bytes: 0, content }
+        (ChunkPlan { end, ends_file, ends_unit: true, input_bytes: 0, content }, what)
     }
 
-    pub fn next_file(&mut self) {
-        self.place = Place { file: self.place.file + 1, ..Place::default() };
-        self.opened = None;
-    }
-
-    /// Opens the file that the cursor is in, at the cursor's place.
-    pub fn open_at_place(&mut self, input: &InputFile, progress: &Progress) -> Result<()> {
-        let offset = self.place.offset;
-        self.opened = match &input.file_type {
-            _ if input.is_positioned() => {
-                progress.advance(offset)?;
-                None
-            }
-            FileType::Parquet(column) => {
-                let table = open_table(&input.path, column).and_then(|mut table| {
-                    table.skip(offset)?;
-                    Ok(table)
-                });
-                let with_path = |why| Error::invalid(format!("{}: {why}", input.path.display()));
-                let table = table.map_err(with_path)?;
-                progress.advance(table.bytes_read(input.len.unwrap_or(0)))?;
-                Some(OpenFile::Table(table))
-            }
-            _ => Some(OpenFile::Stream(Stream::open_at(input, offset, progress)?)),
-        };
+    /// Unpacks what is before the cursor's place, or finds the row.
+    ///
+    /// # Errors
+    /// It cannot be read, it ends before that place, or `progress` says stop.
+    pub fn open_stream(&mut self, input: &InputFile, progress: &Progress) -> Result<()> {
+        let stream = Stream::open_at(input, self.place.offset, progress)?;
+        self.opened = Some(Opened::Stream(stream));
         Ok(())
     }
 
-    /// A part of a regular file of text, to be read outside the lock.
-    fn next_range(
-        &mut self,
-        input: &InputFile,
-        len: u64,
-        cutter: &Cutter,
-    ) -> io::Result<Option<ChunkPlan>> {
-        let offset = self.place.offset;
+    /// A part of a regular file, to be read outside the lock.
+    fn next_range(&mut self, input: &InputFile, cutter: &Cutter) -> io::Result<ChunkPlan> {
+        let (start, len) = (self.place.offset, input.len.unwrap_or(0));
         let until = input.range.as_ref().map_or(len, |range| range.end);
-        if offset == until {
-            return Ok(None);
+        if start >= until {
+            return Ok(self.empty(start >= len));
         }
         let file = match &self.opened {
-            Some(OpenFile::Positioned(file)) => Arc::clone(file),
+            Some(Opened::Positioned(file)) => Arc::clone(file),
             _ => Arc::new(File::open(&input.path)?),
         };
-        self.opened = Some(OpenFile::Positioned(Arc::clone(&file)));
-        let end = cutter.chunk_end(&file, offset, until)?;
-        self.place.offset = end;
-        let input_bytes = end - offset;
+        self.opened = Some(Opened::Positioned(Arc::clone(&file)));
+        let end = match input.file_type {
+            FileType::JsonLines(_) => cutter.line_end(&file, start, until)?,
+            _ => cutter.chunk_end(&file, start, until)?,
+        };
+        let input_bytes = end - start;
         let content = Content::InFile { file, len: input_bytes as usize };
-        Ok(Some(ChunkPlan { ends_file: end == len, input_bytes, content }))
+        let plan = ChunkPlan {
+            end: Place { offset: end, ..self.place.clone() },
+            ends_file: end == len,
+            ends_unit: end == until,
+            input_bytes,
+            content,
+        };
+        Ok(plan.with_end_of_file(&self.place))
     }
 
     /// Text up to a cut, or whole lines, of what is read in order.
@@ -141,13 +158,12 @@ impl Cursor {
         input: &InputFile,
         cutter: &Cutter,
         buffer: &mut Vec<u8>,
-    ) -> io::Result<Option<ChunkPlan>> {
+    ) -> io::Result<ChunkPlan> {
         let mut stream = match self.opened.take() {
-            Some(OpenFile::Stream(stream)) => stream,
+            Some(Opened::Stream(stream)) => stream,
             _ => Stream::open(input)?,
         };
         let has_lines = matches!(input.file_type, FileType::JsonLines(_));
-        buffer.clear();
         std::mem::swap(buffer, &mut stream.carry);
         let (mut searched, mut wanted) = (0, cutter.chunk_bytes);
         let mut at_end = false;
@@ -177,55 +193,99 @@ impl Cursor {
             wanted = buffer.len();
         };
         if buffer.is_empty() {
-            return Ok(None);
+            let input_bytes = stream.newly_read(input.len);
+            return Ok(ChunkPlan { input_bytes, ..self.empty(true) });
         }
         stream.carry.extend_from_slice(&buffer[cut..]);
         buffer.truncate(cut);
-        self.place.offset += cut as u64;
+        let mut end = self.place.clone();
+        end.offset += cut as u64;
         if has_lines {
-            self.place.line += memchr::memchr_iter(b'\n', buffer).count() as u64;
+            end.line += memchr::memchr_iter(b'\n', buffer).count() as u64;
         }
         let ends_file = at_end || stream.at_end();
         let input_bytes = stream.newly_read(input.len.filter(|_| ends_file));
-        self.opened = Some(OpenFile::Stream(stream));
-        Ok(Some(ChunkPlan { ends_file, input_bytes, content: Content::Buffered }))
+        self.opened = Some(Opened::Stream(stream));
+        let content = Content::Buffered;
+        let plan = ChunkPlan { end, ends_file, ends_unit: ends_file, input_bytes, content };
+        Ok(plan.with_end_of_file(&self.place))
     }
 
-    /// Some rows of a table.
+    /// Some rows of a part of a table.
     fn read_rows(
         &mut self,
         input: &InputFile,
-        column: &str,
-        len: u64,
+        part: TablePart,
         chunk_bytes: usize,
         buffer: &mut Vec<u8>,
-    ) -> std::result::Result<Option<ChunkPlan>, String> {
-        let mut table = match self.opened.take() {
-            Some(OpenFile::Table(table)) => table,
-            _ => open_table(&input.path, column)?,
+    ) -> std::result::Result<ChunkPlan, String> {
+        let start = self.place.offset;
+        let mut rows = match self.opened.take() {
+            Some(Opened::Rows(rows)) => rows,
+            _ => Arc::clone(&part.table).rows_from(start)?,
         };
-        let before = table.bytes_read(len);
         let mut ends = Vec::new();
-        buffer.clear();
-        let mut ends_file = false;
-        // Empty texts count too, or a column of them would be one endless chunk.
-        while buffer.len() + ends.len() < chunk_bytes && !ends_file {
-            ends_file = !table.read(buffer, &mut ends)?;
+        // With its last rows, so that no chunk is empty; empty texts count too, or a column of them
+        // would be one endless chunk.
+        let mut ends_unit = rows.next_row() >= part.until;
+        while buffer.len() + ends.len() < chunk_bytes && !ends_unit {
+            ends_unit = !rows.read(buffer, &mut ends)? || rows.next_row() >= part.until;
         }
-        self.place.offset = table.rows_read();
-        let input_bytes = if ends_file { len } else { table.bytes_read(len) } - before;
-        self.opened = Some(OpenFile::Table(table));
-        Ok(Some(ChunkPlan { ends_file, input_bytes, content: Content::Records(ends) }))
+        let end = if ends_unit { part.until } else { rows.next_row() };
+        self.opened = Some(Opened::Rows(rows));
+        let len = input.len.unwrap_or(0);
+        let before = if start == 0 { 0 } else { bytes_before(&*part.table, start, len) };
+        let plan = ChunkPlan {
+            end: Place { offset: end, ..self.place.clone() },
+            ends_file: ends_unit && part.is_last(),
+            ends_unit,
+            input_bytes: bytes_before(&*part.table, end, len) - before,
+            content: Content::Records(ends),
+        };
+        Ok(plan.with_end_of_file(&self.place))
+    }
+
+    /// A chunk without anything, where nothing is left of the unit.
+    fn empty(&self, ends_file: bool) -> ChunkPlan {
+        ChunkPlan {
+            end: self.place.clone(),
+            ends_file,
+            ends_unit: true,
+            input_bytes: 0,
+            content: Content::Records(Vec::new()),
+        }
+        .with_end_of_file(&self.place)
     }
 }
 
+impl TablePart {
+    fn is_last(&self) -> bool {
+        self.table.ends().last().is_none_or(|&end| self.until >= end)
+    }
+}
+
+impl ChunkPlan {
+    /// After the last chunk of a file comes the next file.
+    fn with_end_of_file(mut self, start: &Place) -> Self {
+        if self.ends_file {
+            self.end = Place::start_of(start.file + 1);
+        }
+        self
+    }
+}
+
+/// Opens a table for all threads.
 #[cfg(feature = "parquet")]
-fn open_table(path: &Path, column: &str) -> std::result::Result<Box<dyn Table>, String> {
-    Ok(Box::new(super::parquet::ParquetTable::open(path, column)?))
+pub fn open_table(
+    path: &Path,
+    column: &str,
+    part_bytes: usize,
+) -> std::result::Result<Arc<dyn Table>, String> {
+    Ok(Arc::new(super::parquet::ParquetTable::open(path, column, part_bytes as u64)?))
 }
 
 /// Such files were refused when the source was opened.
 #[cfg(not(feature = "parquet"))]
-fn open_table(_: &Path, _: &str) -> std::result::Result<Box<dyn Table>, String> {
+pub fn open_table(_: &Path, _: &str, _: usize) -> std::result::Result<Arc<dyn Table>, String> {
     Err("this build cannot read tables".to_owned())
 }

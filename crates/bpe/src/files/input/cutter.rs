@@ -44,6 +44,23 @@ impl Cutter {
         }
         Ok(len)
     }
+
+    /// The end of the chunk of whole lines that begins at `start` of a file of `len` bytes.
+    pub fn line_end(&self, file: &File, start: u64, len: u64) -> io::Result<u64> {
+        // One byte back: a line may end just there.
+        let mut from = start.saturating_add(self.chunk_bytes as u64 - 1);
+        let mut window = vec![0; WINDOW.min(self.chunk_bytes)];
+        while from < len {
+            window.resize((len - from).min(window.len() as u64) as usize, 0);
+            read_exact_at(file, &mut window, from)?;
+            if let Some(at) = memchr::memchr(b'\n', &window) {
+                return Ok(from + at as u64 + 1);
+            }
+            from += window.len() as u64;
+            window.resize((2 * window.len()).min(MAX_WINDOW), 0);
+        }
+        Ok(len)
+    }
 }
 
 /// Fills `buffer` from `offset` on, without moving the file's own position.
@@ -70,12 +87,13 @@ pub fn read_exact_at(file: &File, mut buffer: &mut [u8], mut offset: u64) -> io:
     Ok(())
 }
 
+/// Reads some bytes from `offset` on, without moving the file's own position; 0 at the end.
 #[cfg(unix)]
-fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+pub fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     std::os::unix::fs::FileExt::read_at(file, buffer, offset)
 }
 
 #[cfg(windows)]
-fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+pub fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     std::os::windows::fs::FileExt::seek_read(file, buffer, offset)
 }

@@ -125,6 +125,11 @@ impl InputFile {
         self.compression.is_none() && !self.file_type.is_parquet()
     }
 
+    /// Whether any part of the file can be read on its own: plain text, or lines.
+    pub fn has_positions(&self) -> bool {
+        self.len.is_some() && self.is_uncompressed()
+    }
+
     /// Whether the file's bytes are the text, so that any part of it can be read on its own.
     pub fn is_positioned(&self) -> bool {
         let is_plain = self.file_type == FileType::PlainText;

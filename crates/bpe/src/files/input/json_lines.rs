@@ -9,24 +9,25 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 /// A block of whole lines, as in the file.
 pub struct Lines<'l> {
     pub lines: &'l [u8],
-    /// The number of lines before it.
-    pub before: u64,
+    /// Whether it is the file's first.
+    pub is_first: bool,
 }
 
 impl Lines<'_> {
     /// Appends the text of each record to `text`, and where it ends to `ends`. Blank lines are
     /// skipped, and so are records whose field is null: they are not documents. `refuse` is told of
-    /// every line that is not a record, and why, and says whether to go on.
+    /// every line that is not a record (its number in the block, from 1 on), and why, and says whether
+    /// to go on.
     pub fn read<E>(
         &self,
         field: &str,
         text: &mut Vec<u8>,
         ends: &mut Vec<usize>,
-        mut refuse: impl FnMut(String) -> Result<(), E>,
+        mut refuse: impl FnMut(u64, String) -> Result<(), E>,
     ) -> Result<(), E> {
-        for (number, line) in (self.before + 1..).zip(self.lines.split(|&byte| byte == b'\n')) {
+        for (number, line) in (1..).zip(self.lines.split(|&byte| byte == b'\n')) {
             let mut line = line.trim_ascii();
-            if number == 1 {
+            if self.is_first && number == 1 {
                 line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
             }
             if line.is_empty() {
@@ -38,7 +39,7 @@ impl Lines<'_> {
                 Ok(false) => {}
                 Err(why) => {
                     text.truncate(start);
-                    refuse(format!("line {number}: {why}"))?;
+                    refuse(number, why)?;
                 }
             }
         }

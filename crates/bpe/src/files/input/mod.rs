@@ -1,13 +1,13 @@
 //! Files -> chunks that may be processed separately without changing any result.
 //!
 //! Any number of threads call [`Source::read_next`], each with a buffer of its own, and get the
-//! chunks of all files in order, numbered. A chunk ends at a safe cut (`text/cut.rs`), with
-//! a record, or with its file, so no pretoken and no special token spans two chunks. Files are read
-//! by position into buffers that are reused, rather than mapped: memory is bounded by threads times
-//! chunk size, and a file that someone else cuts short is an error, not a signal. Where a chunk
-//! ends is decided under a lock (`cursor`) from a few kilobytes; its text is read outside. What has
-//! no positions (a pipe, compressed text) is read in order, under the lock; lines of JSON are
-//! parsed outside.
+//! chunks of all files; where each begins and ends tells their order. A chunk ends at a safe cut
+//! (`text/cut.rs`), with a record, or with its file, so no pretoken and no special token spans two
+//! chunks. Files are read by position into buffers that are reused, rather than mapped: memory is
+//! bounded by threads times chunk size, and a file that someone else cuts short is an error, not a
+//! signal. Where a chunk ends is decided under a lock from a few kilobytes (`cursor`); its text is
+//! read outside. What has no positions (compressed text, the pages of a table) is read in order, one
+//! thread to a file or a part of a table (`units`); nothing but a pipe keeps the others waiting.
 
 mod chunk;
 mod compression;
@@ -18,24 +18,29 @@ mod foreign;
 #[cfg(feature = "gzip")]
 mod gzip;
 mod json_lines;
+mod line_numbers;
 #[cfg(feature = "parquet")]
 mod parquet;
 mod stream;
 mod table;
+mod units;
 
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 pub use chunk::{Chunk, Place};
 use cursor::{Content, Cursor};
 use cutter::Cutter;
+pub(crate) use cutter::read_exact_at;
 use file::{FileType, InputFile};
 pub use file::{STDIN, TextFields};
 use json_lines::Lines;
+use line_numbers::LineNumbers;
 #[cfg(all(feature = "parquet", feature = "python"))]
 pub(crate) use parquet::is_guarded;
+use units::{Turn, Units};
 
 use crate::error::{Error, Result};
 use crate::progress::Progress;
@@ -117,7 +122,11 @@ pub struct Source {
     inputs: Vec<InputFile>,
     skip_errors: bool,
     cutter: Cutter,
-    cursor: Mutex<Cursor>,
+    start: Place,
+    units: Mutex<Units>,
+    /// Signalled when a thread is done with a unit.
+    given_back: Condvar,
+    lines: LineNumbers,
 }
 
 impl Source {
@@ -138,17 +147,30 @@ impl Source {
     ) -> Result<Self> {
         let find = |path: &PathBuf| InputFile::find(path, &options.fields);
         let mut inputs = paths.iter().map(find).collect::<Result<Vec<_>>>()?;
-        let mut cursor = Cursor::default();
+        let mut start = Place::default();
         if let Some(range) = options.range.clone() {
             let [input] = &mut inputs[..] else {
                 return Err(Error::invalid("a range of bytes is one of a single file"));
             };
-            cursor = Cursor::at(0, Place { offset: range.start, ..Place::default() });
+            start.offset = range.start;
             input.restrict(range)?;
         }
         let (pattern, special) = (pattern.clone(), special.clone());
         let cutter = Cutter { pattern, special, chunk_bytes: options.chunk_bytes.max(1) };
-        Ok(Self { inputs, skip_errors: options.skip_errors, cutter, cursor: Mutex::new(cursor) })
+        Ok(Self {
+            inputs,
+            skip_errors: options.skip_errors,
+            cutter,
+            units: Mutex::new(Units::from(start.clone())),
+            start,
+            given_back: Condvar::new(),
+            lines: LineNumbers::default(),
+        })
+    }
+
+    /// Where the first chunk begins.
+    pub fn start(&self) -> &Place {
+        &self.start
     }
 
     /// The size of all inputs, or 0 if one of them is a pipe, whose size nobody knows.
@@ -161,6 +183,11 @@ impl Source {
         &self.inputs[file].path
     }
 
+    /// Whether a file is read by position: its chunks are given out in order.
+    pub fn has_positions(&self, file: usize) -> bool {
+        self.inputs[file].has_positions()
+    }
+
     /// The pattern that no chunk's end divides a match of.
     pub fn pattern(&self) -> &Pattern {
         &self.cutter.pattern
@@ -171,73 +198,85 @@ impl Source {
         &self.cutter.special
     }
 
-    /// Makes the next chunk begin at `start`, where one began when these files were read before;
-    /// it gets the number `index`. What is before is not read, unless it must be unpacked.
+    /// Makes the first chunk begin at `start`, where one began when these files were read before.
+    /// What is before is not read, unless it must be unpacked.
     ///
     /// # Errors
     /// A file cannot be read, or `progress` says stop.
-    pub fn seek(&self, index: u64, start: &Place, progress: &Progress) -> Result<()> {
+    pub fn seek(&self, start: &Place, progress: &Progress) -> Result<()> {
         let before: Option<u64> = self.inputs.iter().take(start.file).map(|input| input.len).sum();
         progress.advance(before.unwrap_or(0))?;
-        let mut cursor = self.lock();
-        *cursor = Cursor::at(index, start.clone());
-        match self.inputs.get(start.file) {
-            Some(input)
-                if input.len.is_some_and(|len| input.is_uncompressed() && start.offset > len) =>
-            {
-                let path = input.path.display();
-                Err(Error::invalid(format!("{path}: ends before the place to go on at")))
-            }
-            Some(input) if start.offset > 0 => cursor.open_at_place(input, progress),
-            _ => Ok(()),
+        let mut units = self.lock();
+        *units = Units::from(start.clone());
+        let Some(input) = self.inputs.get(start.file).filter(|_| start.offset > 0) else {
+            return Ok(());
+        };
+        if input.file_type.is_parquet() {
+            return Ok(());
         }
+        if !input.has_positions() {
+            let mut cursor = Cursor::of_file(start.clone());
+            cursor.open_stream(input, progress)?;
+            units.push(cursor);
+            return Ok(());
+        }
+        if input.len.is_some_and(|len| start.offset > len) {
+            let path = input.path.display();
+            return Err(Error::invalid(format!("{path}: ends before the place to go on at")));
+        }
+        progress.advance(start.offset)
     }
 
-    /// Fills `buffer` with the next chunk; `None` after the last.
+    /// Fills `buffer` with a chunk that no thread has; `None` after the last. With `ahead` it need
+    /// not be of the first file that is left, if another thread is reading that.
     ///
     /// # Errors
     /// A file cannot be read or is damaged. After an error there are no more chunks, for any
     /// thread.
-    pub fn read_next(&self, buffer: &mut Vec<u8>) -> Result<Option<Chunk>> {
-        let mut cursor = self.lock();
-        while let Some(input) = self.inputs.get(cursor.place.file) {
-            let start = cursor.place.clone();
-            let mut skipped = Vec::new();
-            let plan = match cursor.next_chunk(input, &self.cutter, buffer) {
-                Ok(Some(plan)) => plan,
-                Ok(None) => {
-                    cursor.next_file();
-                    continue;
+    pub fn read_next(&self, buffer: &mut Vec<u8>, ahead: bool) -> Result<Option<Chunk>> {
+        let mut units = self.lock();
+        let (unit, mut cursor) = loop {
+            match units.take(&self.inputs, self.cutter.chunk_bytes, ahead) {
+                Turn::Read(unit, cursor) => break (unit, cursor),
+                Turn::End => return Ok(None),
+                Turn::Wait => {
+                    units = self.given_back.wait(units).unwrap_or_else(PoisonError::into_inner);
                 }
-                Err(error) if self.skip_errors => {
-                    skipped.push(format!("{error}; the rest of it is left out"));
-                    cursor.skip_rest(input, buffer)
-                }
-                Err(error) => {
-                    cursor.place.file = self.inputs.len();
-                    return Err(error);
-                }
-            };
-            let index = cursor.index;
-            cursor.index += 1;
-            if plan.ends_file {
-                cursor.next_file();
             }
-            drop(cursor);
-            let mut chunk = Chunk {
-                index,
-                start,
-                ends_file: plan.ends_file,
-                input_bytes: plan.input_bytes,
-                skipped,
-                record_ends: None,
-            };
-            self.read_content(plan.content, &mut chunk, buffer).inspect_err(|_| {
-                self.lock().place.file = self.inputs.len();
-            })?;
-            return Ok(Some(chunk));
-        }
-        Ok(None)
+        };
+        let input = &self.inputs[unit.file];
+        // What takes long is done outside the lock.
+        let reading = Reading { source: self };
+        let mut held = input.has_positions().then_some(units);
+        let start = cursor.place.clone();
+        let mut skipped = Vec::new();
+        let plan = match cursor.next_chunk(input, &self.cutter, buffer) {
+            Err(error) if self.skip_errors => {
+                let (plan, what) = cursor.skip_rest(input, buffer);
+                skipped.push(format!("{error}; {what}"));
+                plan
+            }
+            Err(error) => {
+                drop(held);
+                return Err(error);
+            }
+            Ok(plan) => plan,
+        };
+        let mut units = held.take().unwrap_or_else(|| self.lock());
+        units.give_back(&unit, cursor, plan.ends_unit);
+        drop(units);
+        self.given_back.notify_all();
+        let mut chunk = Chunk {
+            start,
+            end: plan.end,
+            ends_file: plan.ends_file,
+            input_bytes: plan.input_bytes,
+            skipped,
+            record_ends: None,
+        };
+        self.read_content(plan.content, &mut chunk, buffer)?;
+        std::mem::forget(reading);
+        Ok(Some(chunk))
     }
 
     /// The part of reading a chunk that can be done outside the lock.
@@ -255,33 +294,56 @@ impl Source {
             skipped.push(error.to_string());
             Ok(())
         };
-        match (content, &input.file_type) {
-            (Content::InFile { file, len }, _) => {
+        let mut file = None;
+        match content {
+            Content::Records(ends) => {
+                chunk.record_ends = Some(ends);
+                return Ok(());
+            }
+            Content::InFile { file: of_chunk, len } => {
                 buffer.resize(len, 0);
-                if let Err(error) = cutter::read_exact_at(&file, buffer, chunk.start.offset) {
+                if let Err(error) = read_exact_at(&of_chunk, buffer, chunk.start.offset) {
                     buffer.clear();
                     return refuse(&mut chunk.skipped, Error::io(&input.path, error));
                 }
+                file = Some(of_chunk);
             }
-            (Content::Buffered, FileType::JsonLines(field)) => {
-                let lines = std::mem::take(buffer);
-                let mut ends = Vec::new();
-                let block = Lines { lines: &lines, before: chunk.start.line };
-                block.read(field, buffer, &mut ends, |why| {
-                    let message = format!("{}: {why}", input.path.display());
-                    refuse(&mut chunk.skipped, Error::invalid(message))
-                })?;
-                chunk.record_ends = Some(ends);
-            }
-            (Content::Buffered, _) => {}
-            (Content::Records(ends), _) => chunk.record_ends = Some(ends),
+            Content::Buffered => {}
+        }
+        if let FileType::JsonLines(field) = &input.file_type {
+            let lines = std::mem::take(buffer);
+            let mut ends = Vec::new();
+            let block = Lines { lines: &lines, is_first: chunk.start.offset == 0 };
+            let start = chunk.start.clone();
+            block.read(field, buffer, &mut ends, |number, why| {
+                let before = match &file {
+                    Some(file) => self.lines.before(file, &start).unwrap_or(0),
+                    None => start.line,
+                };
+                let line = before + number;
+                let message = format!("{}: line {line}: {why}", input.path.display());
+                refuse(&mut chunk.skipped, Error::invalid(message))
+            })?;
+            chunk.record_ends = Some(ends);
         }
         Ok(())
     }
 
-    /// A panic elsewhere leaves the cursor between two chunks: it may be used again.
-    fn lock(&self) -> MutexGuard<'_, Cursor> {
-        self.cursor.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A panic elsewhere leaves the units as they were: they may be used again.
+    fn lock(&self) -> MutexGuard<'_, Units> {
+        self.units.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A thread that is reading. If it does not succeed, nobody else reads on, or waits for it.
+struct Reading<'s> {
+    source: &'s Source,
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.source.lock().stop();
+        self.source.given_back.notify_all();
     }
 }
 

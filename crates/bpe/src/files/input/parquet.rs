@@ -1,56 +1,106 @@
 //! Apache Parquet: a table stored by column; one column of strings holds the documents, one a row.
 //! The format: <https://parquet.apache.org/docs/file-format/>
 //!
-//! The crate `parquet` decodes it, without Arrow. Row groups are read one after the other, and of
-//! each only that column's pages, so memory is bounded by a few pages, not by a row group.
+//! The crate `parquet` decodes it, without Arrow. Threads may read different row groups at the same
+//! time; of each only that column's pages are read, so memory is bounded by a few pages a thread, not
+//! by a row group.
 
 use std::cell::Cell;
 use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
+use std::sync::Arc;
 
+use bytes::Bytes;
 use parquet::basic::{ConvertedType, LogicalType, Type as PhysicalType};
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use parquet::data_type::{ByteArray, ByteArrayType};
 use parquet::errors::ParquetError;
-use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::file::reader::{ChunkReader, FileReader, Length, SerializedFileReader};
 use parquet::schema::types::ColumnDescriptor;
 
-use super::table::Table;
+use super::cutter::{read_at, read_exact_at};
+use super::table::{Rows, Table};
 
 /// Rows that are decoded at a time: few, because each may be a book.
 const BATCH: usize = 64;
 
-/// The rows of a Parquet file.
+/// A Parquet file, opened once for all threads.
 pub struct ParquetTable {
-    file: SerializedFileReader<File>,
+    file: SerializedFileReader<Positions>,
     column: usize,
-    /// The row group to open next,
-    group: usize,
-    /// and what is left of the one before it.
-    open: Option<ColumnReaderImpl<ByteArrayType>>,
-    /// How many rows there are, and how many were read or skipped.
-    total: u64,
-    read: u64,
+    parts: Vec<Range<usize>>,
+    ends: Vec<u64>,
 }
 
 impl ParquetTable {
-    /// Opens a file at its first row.
+    /// Opens a file. Its parts are row groups, or several where they are small: at least
+    /// `part_bytes` of the column, packed.
     ///
     /// # Errors
     /// Says what is wrong with the file, or which columns it has.
-    pub fn open(path: &Path, column: &str) -> Result<Self, String> {
-        guarded(|| Self::open_unguarded(path, column))
+    pub fn open(path: &Path, column: &str, part_bytes: u64) -> Result<Self, String> {
+        guarded(|| Self::open_unguarded(path, column, part_bytes))
     }
 
-    fn open_unguarded(path: &Path, column: &str) -> Result<Self, String> {
-        let file = File::open(path).map_err(|error| error.to_string())?;
+    fn open_unguarded(path: &Path, column: &str, part_bytes: u64) -> Result<Self, String> {
+        let file = Positions::open(path).map_err(|error| error.to_string())?;
         let file = SerializedFileReader::new(file).map_err(corrupt)?;
         let column = find_column(&file, column)?;
-        let total = file.metadata().file_metadata().num_rows().unsigned_abs();
-        Ok(Self { file, column, group: 0, open: None, total, read: 0 })
+        let (mut parts, mut ends) = (Vec::new(), Vec::new());
+        let (mut first, mut bytes, mut rows, mut end) = (0, 0, 0, 0u64);
+        for (index, group) in file.metadata().row_groups().iter().enumerate() {
+            let packed = group.columns().get(column).map_or(0, |column| column.compressed_size());
+            bytes += packed.unsigned_abs();
+            rows += group.num_rows().unsigned_abs();
+            let is_last = index + 1 == file.num_row_groups();
+            if rows > 0 && bytes >= part_bytes || is_last {
+                end = end.saturating_add(rows);
+                parts.push(first..index + 1);
+                ends.push(end);
+                (first, bytes, rows) = (index + 1, 0, 0);
+            }
+        }
+        if ends.is_empty() {
+            parts.push(0..0);
+            ends.push(0);
+        }
+        Ok(Self { file, column, parts, ends })
     }
 
+    fn rows_unguarded(self: Arc<Self>, row: u64) -> Result<GroupRows, String> {
+        let part = self.ends.partition_point(|&end| end <= row).min(self.parts.len() - 1);
+        let groups = self.parts[part].clone();
+        let next_row = if part == 0 { 0 } else { self.ends[part - 1] };
+        let mut rows = GroupRows { table: self, groups, open: None, next_row };
+        rows.skip(row - next_row)?;
+        Ok(rows)
+    }
+}
+
+impl Table for ParquetTable {
+    fn ends(&self) -> &[u64] {
+        &self.ends
+    }
+
+    fn rows_from(self: Arc<Self>, row: u64) -> Result<Box<dyn Rows>, String> {
+        guarded(|| Ok(Box::new(self.rows_unguarded(row)?) as Box<dyn Rows>))
+    }
+}
+
+/// The rows of some row groups.
+struct GroupRows {
+    table: Arc<ParquetTable>,
+    /// The row groups to open next,
+    groups: Range<usize>,
+    /// and what is left of the one before them.
+    open: Option<ColumnReaderImpl<ByteArrayType>>,
+    next_row: u64,
+}
+
+impl GroupRows {
     fn read_unguarded(
         &mut self,
         text: &mut Vec<u8>,
@@ -64,7 +114,7 @@ impl ParquetTable {
                 self.open = None;
                 continue;
             }
-            self.read += rows as u64;
+            self.next_row += rows as u64;
             for value in &values {
                 text.extend_from_slice(value.data());
                 ends.push(text.len());
@@ -74,13 +124,13 @@ impl ParquetTable {
         Ok(false)
     }
 
-    fn skip_unguarded(&mut self, mut rows: u64) -> Result<(), String> {
+    fn skip(&mut self, mut rows: u64) -> Result<(), String> {
         while rows > 0 {
-            let in_group = self.rows_in(self.group);
-            if self.open.is_none() && in_group <= rows && self.group < self.file.num_row_groups() {
+            let in_group = self.rows_in(self.groups.start);
+            if self.open.is_none() && in_group <= rows && !self.groups.is_empty() {
                 // A whole row group: not even opened.
-                self.group += 1;
-                self.read += in_group;
+                self.groups.start += 1;
+                self.next_row += in_group;
                 rows -= in_group;
                 continue;
             }
@@ -89,7 +139,7 @@ impl ParquetTable {
             if skipped == 0 {
                 self.open = None;
             }
-            self.read += skipped;
+            self.next_row += skipped;
             rows -= skipped;
         }
         Ok(())
@@ -98,48 +148,89 @@ impl ParquetTable {
     /// The row group that is being read, or else the next; `None` after the last.
     fn open_group(&mut self) -> Result<Option<&mut ColumnReaderImpl<ByteArrayType>>, String> {
         if self.open.is_none() {
-            if self.group == self.file.num_row_groups() {
-                return Ok(None);
-            }
-            let group = self.file.get_row_group(self.group).map_err(corrupt)?;
+            let Some(next) = self.groups.next() else { return Ok(None) };
+            let group = self.table.file.get_row_group(next).map_err(corrupt)?;
             let ColumnReader::ByteArrayColumnReader(column) =
-                group.get_column_reader(self.column).map_err(corrupt)?
+                group.get_column_reader(self.table.column).map_err(corrupt)?
             else {
                 return Err("its row groups disagree about the column's type".to_owned());
             };
-            self.group += 1;
             self.open = Some(column);
         }
         Ok(self.open.as_mut())
     }
 
     fn rows_in(&self, group: usize) -> u64 {
-        let groups = self.file.metadata().row_groups();
+        let groups = self.table.file.metadata().row_groups();
         groups.get(group).map_or(0, |group| group.num_rows().unsigned_abs())
     }
 }
 
-impl Table for ParquetTable {
+impl Rows for GroupRows {
     fn read(&mut self, text: &mut Vec<u8>, ends: &mut Vec<usize>) -> Result<bool, String> {
         guarded(|| self.read_unguarded(text, ends))
     }
 
-    fn skip(&mut self, rows: u64) -> Result<(), String> {
-        guarded(|| self.skip_unguarded(rows))
+    fn next_row(&self) -> u64 {
+        self.next_row
+    }
+}
+
+/// A file that several threads read at once, by position: a `File` and its clones have only one
+/// place to read at between them.
+struct Positions {
+    file: Arc<File>,
+    len: u64,
+}
+
+impl Positions {
+    fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let len = file.metadata()?.len();
+        Ok(Self { file: Arc::new(file), len })
+    }
+}
+
+impl Length for Positions {
+    fn len(&self) -> u64 {
+        self.len
+    }
+}
+
+impl ChunkReader for Positions {
+    type T = BufReader<FromPlace>;
+
+    fn get_read(&self, start: u64) -> parquet::errors::Result<Self::T> {
+        Ok(BufReader::new(FromPlace { file: Arc::clone(&self.file), at: start }))
     }
 
-    fn rows_read(&self) -> u64 {
-        self.read
+    fn get_bytes(&self, start: u64, length: usize) -> parquet::errors::Result<Bytes> {
+        // A damaged file may ask for any length.
+        if start.checked_add(length as u64).is_none_or(|end| end > self.len) {
+            return Err(ParquetError::EOF(format!("{length} bytes at {start} of {}", self.len)));
+        }
+        let mut bytes = vec![0; length];
+        read_exact_at(&self.file, &mut bytes, start)?;
+        Ok(bytes.into())
     }
+}
 
-    fn bytes_read(&self, len: u64) -> u64 {
-        let read = u128::from(len) * u128::from(self.read.min(self.total));
-        (read / u128::from(self.total.max(1))) as u64
+/// A file from one place on.
+struct FromPlace {
+    file: Arc<File>,
+    at: u64,
+}
+
+impl Read for FromPlace {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = read_at(&self.file, buffer, self.at)?;
+        self.at += read as u64;
+        Ok(read)
     }
 }
 
 /// The index of the column of that name, which must hold one string a row.
-fn find_column(file: &SerializedFileReader<File>, name: &str) -> Result<usize, String> {
+fn find_column(file: &SerializedFileReader<Positions>, name: &str) -> Result<usize, String> {
     let columns = file.metadata().file_metadata().schema_descr().columns();
     let found = columns.iter().position(|column| column.path().string() == name);
     let Some(index) = found else {
@@ -199,13 +290,12 @@ fn corrupt(error: ParquetError) -> String {
 
 #[cfg(test)]
 pub mod tests {
-    use std::sync::Arc;
-
     use parquet::data_type::{ByteArrayType, Int64Type};
     use parquet::file::properties::WriterProperties;
     use parquet::file::writer::SerializedFileWriter;
     use parquet::schema::parser::parse_message_type;
 
+    use super::super::table::bytes_before;
     use super::*;
 
     const SCHEMA: &str = "message table {
@@ -255,9 +345,21 @@ pub mod tests {
         file
     }
 
-    fn read_rest(rows: &mut ParquetTable) -> Vec<String> {
+    fn open(file: &tempfile::NamedTempFile, column: &str) -> Result<Arc<ParquetTable>, String> {
+        ParquetTable::open(file.path(), column, 1).map(Arc::new)
+    }
+
+    /// The rows from `row` to the end, part by part.
+    fn read_rest(table: &Arc<ParquetTable>, row: u64) -> Vec<String> {
         let (mut text, mut ends) = (Vec::new(), Vec::new());
-        while rows.read(&mut text, &mut ends).unwrap() {}
+        let first = table.ends().partition_point(|&end| end <= row);
+        let starts = std::iter::once(row).chain(table.ends()[first..].iter().copied());
+        for (start, &end) in starts.zip(&table.ends()[first..]) {
+            let mut rows = Arc::clone(table).rows_from(start).unwrap();
+            assert_eq!(rows.next_row(), start);
+            while rows.read(&mut text, &mut ends).unwrap() {}
+            assert_eq!(rows.next_row(), end);
+        }
         let starts = std::iter::once(0).chain(ends.iter().copied());
         let piece = |(start, &end): (usize, &usize)| text[start..end].to_vec();
         starts.zip(&ends).map(piece).map(|piece| String::from_utf8(piece).unwrap()).collect()
@@ -274,23 +376,24 @@ pub mod tests {
         for group_rows in [1, 100, 1000] {
             let file = written(&table(&texts, group_rows));
             for skip in [0, 1, 99, 100, 101, 250, 999, 1000] {
-                let mut rows = ParquetTable::open(file.path(), "text").unwrap();
-                rows.skip(skip as u64).unwrap();
-                assert_eq!(rows.rows_read(), skip as u64);
+                let rows = open(&file, "text").unwrap();
+                assert_eq!(rows.ends().len(), 1000 / group_rows);
                 let expected: Vec<_> = texts[skip..].iter().flatten().cloned().collect();
-                assert_eq!(read_rest(&mut rows), expected, "{group_rows} a group, {skip} skipped");
-                assert_eq!((rows.rows_read(), rows.bytes_read(77)), (1000, 77));
+                let found = read_rest(&rows, skip as u64);
+                assert_eq!(found, expected, "{group_rows} a group, {skip} skipped");
+                assert_eq!(bytes_before(&*rows, 1000, 77), 77);
             }
         }
         let file = written(&table(&[], 1));
-        assert_eq!(read_rest(&mut ParquetTable::open(file.path(), "text").unwrap()), [""; 0]);
+        assert_eq!(open(&file, "text").unwrap().ends(), [0]);
+        assert_eq!(read_rest(&open(&file, "text").unwrap(), 0), [""; 0]);
     }
 
     #[test]
     fn a_column_without_text_is_refused_with_those_that_have_it() {
         let file = written(&table(&[Some("a".to_owned())], 1));
-        let refused = |column| ParquetTable::open(file.path(), column).err().unwrap();
-        assert!(ParquetTable::open(file.path(), "meta.title").is_ok());
+        let refused = |column| open(&file, column).err().unwrap();
+        assert!(open(&file, "meta.title").is_ok());
         let missing = refused("content");
         assert!(missing.contains("no column \"content\""), "{missing}");
         assert!(missing.contains("\"id\", \"text\", \"meta.title\""), "{missing}");
@@ -307,9 +410,13 @@ pub mod tests {
         let whole = table(&texts, 100);
         let read = |content: &[u8]| -> Result<(), String> {
             let file = written(content);
-            let mut rows = ParquetTable::open(file.path(), "text")?;
+            let table = open(&file, "text")?;
             let (mut text, mut ends) = (Vec::new(), Vec::new());
-            while rows.read(&mut text, &mut ends)? {}
+            let starts: Vec<u64> = std::iter::once(0).chain(table.ends().iter().copied()).collect();
+            for &start in &starts[..starts.len() - 1] {
+                let mut rows = Arc::clone(&table).rows_from(start)?;
+                while rows.read(&mut text, &mut ends)? {}
+            }
             Ok(())
         };
         read(&whole).unwrap();

@@ -1,7 +1,21 @@
 //! Tables: files of rows, of which one column of strings holds the documents.
 
-/// The rows of a file, in order.
-pub trait Table: Send {
+use std::sync::Arc;
+
+/// An opened table. Its parts can be read at the same time.
+pub trait Table: Send + Sync {
+    /// The row after the last of each part, in order; the last is how many rows there are.
+    fn ends(&self) -> &[u64];
+
+    /// The rows from `row` on, to the end of the part that it is in.
+    ///
+    /// # Errors
+    /// Says what is wrong with the file.
+    fn rows_from(self: Arc<Self>, row: u64) -> Result<Box<dyn Rows>, String>;
+}
+
+/// Rows, in order.
+pub trait Rows: Send {
     /// Appends the texts of some more rows to `text`, and where each ends to `ends`; `false` at
     /// the end. A null is not a document: it is skipped.
     ///
@@ -9,15 +23,13 @@ pub trait Table: Send {
     /// Says what is wrong with the file.
     fn read(&mut self, text: &mut Vec<u8>, ends: &mut Vec<usize>) -> Result<bool, String>;
 
-    /// Skips so many rows.
-    ///
-    /// # Errors
-    /// Says what is wrong with the file.
-    fn skip(&mut self, rows: u64) -> Result<(), String>;
+    /// The number of the next row, nulls included.
+    fn next_row(&self) -> u64;
+}
 
-    /// How many rows were read or skipped so far, nulls included.
-    fn rows_read(&self) -> u64;
-
-    /// About how many bytes of a file of `len` bytes were read so far.
-    fn bytes_read(&self, len: u64) -> u64;
+/// About how many bytes of a file of `len` bytes are before `row`.
+pub fn bytes_before(table: &dyn Table, row: u64, len: u64) -> u64 {
+    let total = table.ends().last().copied().unwrap_or(0);
+    let bytes = u128::from(len) * u128::from(row.min(total)) / u128::from(total.max(1));
+    if row >= total { len } else { bytes as u64 }
 }

@@ -45,7 +45,7 @@ fn write(text: &[u8]) -> tempfile::NamedTempFile {
 fn read_all(source: &Source) -> Vec<(Chunk, Vec<u8>)> {
     let mut chunks = Vec::new();
     let mut buffer = Vec::new();
-    while let Some(chunk) = source.read_next(&mut buffer).expect("a readable file") {
+    while let Some(chunk) = source.read_next(&mut buffer, true).expect("a readable file") {
         chunks.push((chunk, buffer.clone()));
     }
     chunks
@@ -70,9 +70,11 @@ proptest! {
         let mut found: Vec<Vec<u8>> = vec![Vec::new(); texts.len()];
         let mut found_parts: Vec<Vec<Vec<u8>>> = vec![Vec::new(); texts.len()];
         let mut last = None;
-        for (index, (chunk, text)) in read_all(&source).into_iter().enumerate() {
-            prop_assert_eq!(chunk.index, index as u64);
-            prop_assert!(!text.is_empty());
+        let mut next = Place::default();
+        for (chunk, text) in read_all(&source) {
+            prop_assert_eq!((chunk.start.file, chunk.start.offset), (next.file, next.offset));
+            next = chunk.end.clone();
+            prop_assert!(!text.is_empty() || texts[chunk.start.file].is_empty());
             if let Some((file, ended)) = last {
                 prop_assert_eq!(ended, chunk.start.file != file);
             }
@@ -137,11 +139,11 @@ fn a_file_that_shrinks_is_an_error_and_the_end() {
     let special = SpecialTokens::default();
     let source = Source::open(&paths, &pattern, &special, &chunks_of(100)).expect("a file");
     let mut buffer = Vec::new();
-    assert!(source.read_next(&mut buffer).expect("still whole").is_some());
+    assert!(source.read_next(&mut buffer, true).expect("still whole").is_some());
     file.as_file().set_len(10).expect("a file that can be cut");
-    let error = source.read_next(&mut buffer).expect_err("it ends too early").to_string();
+    let error = source.read_next(&mut buffer, true).expect_err("it ends too early").to_string();
     assert!(error.contains("shorter"), "{error}");
-    assert!(source.read_next(&mut buffer).expect("no more").is_none());
+    assert!(source.read_next(&mut buffer, true).expect("no more").is_none());
 }
 
 /// Writes `text` to a file of that name, packed as the name says; returns it, read back in chunks.
@@ -164,7 +166,7 @@ fn read_named(name: &str, text: &[u8], text_field: Option<&str>) -> Result<Vec<(
     let source = Source::open(&[path], &pattern, &special, &options)?;
     let mut chunks = Vec::new();
     let mut buffer = Vec::new();
-    while let Some(chunk) = source.read_next(&mut buffer)? {
+    while let Some(chunk) = source.read_next(&mut buffer, true)? {
         chunks.push((chunk, buffer.clone()));
     }
     let read: u64 = chunks.iter().map(|(chunk, _)| chunk.input_bytes).sum();
@@ -212,7 +214,7 @@ fn a_packed_file_cut_short_is_an_error() {
     let special = SpecialTokens::default();
     let options = chunks_of(1 << 20);
     let source = Source::open(&[path], &Pattern::Gpt2, &special, &options).expect("a file");
-    let error = source.read_next(&mut Vec::new()).expect_err("cut short").to_string();
+    let error = source.read_next(&mut Vec::new(), true).expect_err("cut short").to_string();
     assert!(error.contains("cut.gz"), "{error}");
 }
 
@@ -260,8 +262,8 @@ fn a_packed_table_is_refused() {
 
 /// Every chunk from `start` on, of a source of its own.
 #[cfg(all(feature = "gzip", feature = "zstd", feature = "parquet"))]
-fn read_from(source: &Source, index: u64, start: &Place) -> Vec<(Chunk, Vec<u8>)> {
-    source.seek(index, start, &Progress::new()).expect("a place that was reached before");
+fn read_from(source: &Source, start: &Place) -> Vec<(Chunk, Vec<u8>)> {
+    source.seek(start, &Progress::new()).expect("a place that was reached before");
     read_all(source)
 }
 
@@ -298,10 +300,59 @@ fn reading_goes_on_where_any_chunk_began() {
     let read: u64 = all.iter().map(|(chunk, _)| chunk.input_bytes).sum();
     assert_eq!(read, open().expect("files").total_bytes());
     for (number, (chunk, _)) in all.iter().enumerate() {
-        let rest = read_from(&open().expect("files"), chunk.index, &chunk.start);
-        assert_eq!(rest[0].0.index, chunk.index);
+        let rest = read_from(&open().expect("files"), &chunk.start);
         assert!(rest[0].0.start == chunk.start);
         assert!(pieces(&rest) == pieces(&all[number..]), "from chunk {number}");
+    }
+}
+
+/// Files that are read at the same time, by several threads: all chunks, one after the other.
+#[cfg(all(feature = "gzip", feature = "zstd", feature = "parquet"))]
+#[test]
+fn threads_read_several_files_and_what_they_read_joins() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let text = |i: usize| format!("words of file {i}, more of them\n").repeat(50 * i).into_bytes();
+    let lines = |i: usize| format!("{{\"text\": \"file {i}\"}}\n").repeat(40 * i).into_bytes();
+    let rows: Vec<_> = (0..500).map(|row| (row % 3 > 0).then(|| format!("row {row}"))).collect();
+    let mut paths = Vec::new();
+    for i in 0..4 {
+        for (name, content) in [
+            (format!("{i}.txt"), text(i)),
+            (format!("{i}.gz"), gzip(&text(i))),
+            (format!("{i}.zst"), zstandard(&text(i))),
+            (format!("{i}.jsonl"), lines(i)),
+            (format!("{i}.jsonl.gz"), gzip(&lines(i))),
+            (format!("{i}.parquet"), super::parquet::tests::table(&rows, 30)),
+        ] {
+            paths.push(folder.path().join(name));
+            std::fs::write(&paths[paths.len() - 1], content).expect("room on disk");
+        }
+    }
+    let special = SpecialTokens::default();
+    let open = || Source::open(&paths, &Pattern::Gpt2, &special, &records(200)).expect("files");
+    let expected = pieces(&read_all(&open()));
+    for (threads, ahead) in [(1, true), (2, true), (7, true), (7, false)] {
+        let source = open();
+        let mut chunks: Vec<_> = std::thread::scope(|scope| {
+            let read = || {
+                let (mut chunks, mut buffer) = (Vec::new(), Vec::new());
+                while let Some(chunk) = source.read_next(&mut buffer, ahead).expect("readable") {
+                    chunks.push((chunk, buffer.clone()));
+                    std::thread::yield_now();
+                }
+                chunks
+            };
+            let threads: Vec<_> = (0..threads).map(|_| scope.spawn(read)).collect();
+            threads.into_iter().flat_map(|thread| thread.join().expect("no panic")).collect()
+        });
+        chunks.sort_by_key(|(chunk, _)| (chunk.start.file, chunk.start.offset));
+        let places = |place: &Place| (place.file, place.offset);
+        for pair in chunks.windows(2) {
+            assert_eq!(places(&pair[0].0.end), places(&pair[1].0.start));
+        }
+        assert!(pieces(&chunks) == expected, "{threads} threads");
+        let read: u64 = chunks.iter().map(|(chunk, _)| chunk.input_bytes).sum();
+        assert_eq!(read, source.total_bytes());
     }
 }
 

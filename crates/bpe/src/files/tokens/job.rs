@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::ahead::{Ahead, Ids};
 use super::documents::DocumentsWriter;
 use super::ledger::{EncodedChunk, Ledger};
 use super::npy::{Dtype, StoredIds};
@@ -25,6 +26,7 @@ pub struct Job<'a> {
     pub options: &'a EncodeOptions,
     pub dtype: Dtype,
     pub ledger: Ledger,
+    pub ahead: Ahead,
     pub progress: &'a Progress,
 }
 
@@ -46,10 +48,11 @@ impl Job<'_> {
     /// `false` if there are no more chunks.
     fn encode_chunk(&self, words: &mut WordEncoder, text: &mut Vec<u8>) -> Result<bool> {
         let Some(buffer) = self.ledger.next_buffer() else { return Ok(false) };
-        let Some(chunk) = self.source.read_next(text)? else { return Ok(false) };
+        let may_go_ahead = self.ledger.may_go_ahead();
+        let Some(chunk) = self.source.read_next(text, may_go_ahead)? else { return Ok(false) };
         let mut ids = StoredIds::new(self.dtype, buffer);
         let mut encoded = EncodedChunk {
-            bytes: Vec::new(),
+            ids: Ids::Memory(Vec::new()),
             documents: Vec::new(),
             start: chunk.start.clone(),
             text_bytes: text.len() as u64,
@@ -62,13 +65,24 @@ impl Job<'_> {
         for piece in chunk.pieces(text) {
             self.encode_piece(words, piece, kind, &mut ids, &mut encoded)?;
         }
-        encoded.bytes = ids.into_bytes();
-        for mut placed in self.ledger.submit(chunk.index, encoded) {
-            self.shards.write(&mut placed)?;
+        let turn = (chunk.start.file, chunk.start.offset);
+        let bytes = ids.into_bytes();
+        let in_order = self.source.has_positions(turn.0);
+        encoded.ids = match self.ledger.is_crowded(turn, in_order) {
+            true => {
+                let ids = self.ahead.put(&bytes)?;
+                self.ledger.give_back(bytes);
+                ids
+            }
+            false => Ids::Memory(bytes),
+        };
+        for placed in self.ledger.submit(turn, (chunk.end.file, chunk.end.offset), encoded) {
+            let bytes = self.ahead.get(placed.ids)?;
+            self.shards.write(&bytes, &placed.spans, placed.closed)?;
             if let Some(file) = self.documents {
                 file.write(placed.parts_before, &placed.documents)?;
             }
-            self.ledger.give_back(placed.bytes);
+            self.ledger.give_back(bytes);
         }
         self.progress.advance(chunk.input_bytes)?;
         Ok(true)

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::ahead::Ids;
 use super::documents::DocumentsReader;
 use super::ledger::{EncodedChunk, Ledger};
 use super::npy::{self, Dtype};
@@ -65,7 +66,9 @@ pub fn join_files(
     let arrays = parts.iter().map(|part| fs::metadata(&part.array).map_or(0, |file| file.len()));
     progress.begin(Phase::Encoding, arrays.sum());
     let split = Split::new(options.val_fraction, options.seed);
-    let ledger = Ledger::new(position, options.shard_tokens.unwrap_or(u64::MAX), split, 1);
+    let shard_tokens = options.shard_tokens.unwrap_or(u64::MAX);
+    let turn = (0, position.chunk);
+    let ledger = Ledger::new(position, turn, shard_tokens, split, 1);
     let (mut unreadable_left, mut good_left) = (&unreadable[..], good.iter().peekable());
     let mut join = Join { options, dtype, shards: &shards, ledger: &ledger, progress, chunk: 0 };
     let mut index = 0;
@@ -142,14 +145,14 @@ impl Join<'_> {
         for (&file, input) in files.iter().zip(inputs) {
             let text_bytes = input["bytes"].as_u64().unwrap_or(0);
             let start = Place { file, ..Place::default() };
-            let (bytes, documents) = (Vec::new(), Vec::new());
-            self.submit(EncodedChunk { bytes, documents, start, text_bytes, skipped: Vec::new() })?;
+            let (ids, documents) = (Ids::Memory(Vec::new()), Vec::new());
+            self.submit(EncodedChunk { ids, documents, start, text_bytes, skipped: Vec::new() })?;
         }
         let start = Place { file: files.last().copied().unwrap_or(0), ..Place::default() };
         let mut documents = Documents::open(outputs.documents())?;
         let mut checksum = crc32fast::Hasher::new();
         let empty = |skipped| EncodedChunk {
-            bytes: Vec::new(),
+            ids: Ids::Memory(Vec::new()),
             documents: Vec::new(),
             start: start.clone(),
             text_bytes: 0,
@@ -169,7 +172,8 @@ impl Join<'_> {
             bytes.resize(len * self.dtype.width() as usize, 0);
             ids.read_exact(&mut bytes).map_err(|error| Error::io(array, error))?;
             checksum.update(&bytes);
-            self.submit(EncodedChunk { bytes, documents: block, ..empty(Vec::new()) })?;
+            let ids = Ids::Memory(bytes);
+            self.submit(EncodedChunk { ids, documents: block, ..empty(Vec::new()) })?;
         }
         if left > 0 {
             return Err(wrong("its documents hold less than the array"));
@@ -184,12 +188,14 @@ impl Join<'_> {
     }
 
     fn submit(&mut self, chunk: EncodedChunk) -> Result<()> {
-        let index = self.chunk;
+        let turn = (0, self.chunk);
         self.chunk += 1;
-        let read = chunk.bytes.len() as u64;
-        for mut placed in self.ledger.submit(index, chunk) {
-            self.shards.write(&mut placed)?;
-            self.ledger.give_back(placed.bytes);
+        let mut read = 0;
+        for placed in self.ledger.submit(turn, (0, self.chunk), chunk) {
+            let Ids::Memory(bytes) = placed.ids else { continue };
+            self.shards.write(&bytes, &placed.spans, placed.closed)?;
+            read += bytes.len() as u64;
+            self.ledger.give_back(bytes);
         }
         self.progress.advance(read)
     }

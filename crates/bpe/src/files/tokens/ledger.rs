@@ -1,5 +1,8 @@
 //! Where each chunk's ids belong. Chunks are encoded out of order; here their counts are added up
 //! in order, under a lock, and nothing else is done under it.
+//!
+//! Ids that are far ahead of their turn, because files are read at the same time, wait on the disk
+//! ([`super::ahead`]); so many, and no more files are begun.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -7,14 +10,18 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+use super::ahead::Ids;
 use super::split::{DocumentPart, Split, TRAIN, VAL};
 use crate::error::{Error, Result};
 use crate::files::input::Place;
 
+/// Where a chunk is in the order of all: a file and a place in it.
+pub type Turn = (usize, u64);
+
 /// One chunk's ids, and what is known about them.
 pub struct EncodedChunk {
     /// The ids, as they are stored.
-    pub bytes: Vec<u8>,
+    pub ids: Ids,
     pub documents: Vec<DocumentPart>,
     /// Where the chunk begins, and how much text it holds.
     pub start: Place,
@@ -61,7 +68,7 @@ pub struct Position {
 
 /// A chunk's ids with their places in the files, to be written now.
 pub struct PlacedChunk {
-    pub bytes: Vec<u8>,
+    pub ids: Ids,
     pub spans: Vec<FileSpan>,
     pub closed: Vec<ClosedShard>,
     pub documents: Vec<DocumentPart>,
@@ -69,53 +76,71 @@ pub struct PlacedChunk {
     pub parts_before: u64,
 }
 
+/// In bytes. Two bytes an id: so many are in some 2.4 GB of English.
+const MAX_AHEAD: u64 = 1 << 30;
+
 /// Adds up the counts of chunks, and says where their ids belong.
 pub struct Ledger {
     state: Mutex<State>,
     /// Signalled when fewer results are waiting, or the job has failed.
     progressed: Condvar,
-    /// How many results may wait for an earlier one.
+    /// How many results may wait in memory for an earlier one.
     max_waiting: usize,
+    /// How many bytes of results may wait on the disk before no more files are begun.
+    max_ahead: u64,
     shard_tokens: u64,
     split: Split,
 }
 
 struct State {
     position: Position,
+    /// Whose turn it is.
+    turn: Turn,
     shard: usize,
     /// How many ids the open shard has, by side.
     in_shard: [u64; 2],
     /// How many parts of documents were placed.
     parts: u64,
-    /// Handed in before their turn.
-    waiting: BTreeMap<u64, EncodedChunk>,
+    /// Handed in before their turn, each with whose turn is next; and what of it is where.
+    waiting: BTreeMap<Turn, (EncodedChunk, Turn)>,
+    in_memory: usize,
+    on_disk: u64,
     /// Buffers to be reused.
     free: Vec<Vec<u8>>,
     error: Option<Error>,
 }
 
 impl Ledger {
-    /// Begins at `position`, with the shard that this is in.
-    pub fn new(position: Position, shard_tokens: u64, split: Split, max_waiting: usize) -> Self {
+    /// Begins at `position`, with the shard that this is in, and with the chunk whose turn it is.
+    pub fn new(
+        position: Position,
+        turn: Turn,
+        shard_tokens: u64,
+        split: Split,
+        max_waiting: usize,
+    ) -> Self {
         let state = State {
             shard: (position.tokens[TRAIN] / shard_tokens) as usize,
             in_shard: [position.tokens[TRAIN] % shard_tokens, 0],
             position,
+            turn,
             parts: 0,
             waiting: BTreeMap::new(),
+            in_memory: 0,
+            on_disk: 0,
             free: Vec::new(),
             error: None,
         };
         let (state, progressed) = (Mutex::new(state), Condvar::new());
-        Self { state, progressed, max_waiting, shard_tokens, split }
+        Self { state, progressed, max_waiting, max_ahead: MAX_AHEAD, shard_tokens, split }
     }
 
     /// A buffer for the next result, as soon as not too many are waiting; `None` if the job has
-    /// failed. The thread whose chunk the others wait for is past this point, so there is always
-    /// one that continues.
+    /// failed. The thread whose chunk the others wait for is past this point, or it waits for
+    /// nobody: so there is always one that continues.
     pub fn next_buffer(&self) -> Option<Vec<u8>> {
         let mut state = self.lock();
-        while state.error.is_none() && state.waiting.len() >= self.max_waiting {
+        while state.error.is_none() && state.in_memory >= self.max_waiting {
             state = self.progressed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         if state.error.is_some() {
@@ -124,15 +149,37 @@ impl Ledger {
         Some(state.free.pop().unwrap_or_default())
     }
 
-    /// Hands in a chunk's result; returns what may be written now.
-    pub fn submit(&self, index: u64, chunk: EncodedChunk) -> Vec<PlacedChunk> {
+    /// Whether a result whose turn is `turn` would wait for one that nobody may have begun with, and
+    /// enough of them wait in memory. In a file that is read by position (`in_order`) all that is
+    /// before was begun.
+    pub fn is_crowded(&self, turn: Turn, in_order: bool) -> bool {
+        let state = self.lock();
+        let waits = state.turn != turn && !(in_order && state.turn.0 == turn.0);
+        waits && state.in_memory >= self.max_waiting / 2
+    }
+
+    /// Whether results may still be made that wait for those of another file.
+    pub fn may_go_ahead(&self) -> bool {
+        self.lock().on_disk < self.max_ahead
+    }
+
+    /// Hands in the result of the chunk whose turn is `turn`, before that of `next`; returns what
+    /// may be written now.
+    pub fn submit(&self, turn: Turn, next: Turn, chunk: EncodedChunk) -> Vec<PlacedChunk> {
         let mut state = self.lock();
-        state.waiting.insert(index, chunk);
+        let (in_memory, on_disk) = chunk.ids.held();
+        state.in_memory += in_memory;
+        state.on_disk += on_disk;
+        state.waiting.insert(turn, (chunk, next));
         let mut placed = Vec::new();
-        while let Some(chunk) = {
-            let next = state.position.chunk;
-            state.waiting.remove(&next)
+        while let Some((chunk, next)) = {
+            let turn = state.turn;
+            state.waiting.remove(&turn)
         } {
+            let (in_memory, on_disk) = chunk.ids.held();
+            state.in_memory -= in_memory;
+            state.on_disk -= on_disk;
+            state.turn = next;
             placed.push(self.place(&mut state, chunk));
         }
         if !placed.is_empty() {
@@ -211,8 +258,8 @@ impl Ledger {
         state.position.skipped.extend(chunk.skipped);
         let parts_before = state.parts;
         state.parts += chunk.documents.len() as u64;
-        let (bytes, documents) = (chunk.bytes, chunk.documents);
-        PlacedChunk { bytes, spans, closed, documents, parts_before }
+        let (ids, documents) = (chunk.ids, chunk.documents);
+        PlacedChunk { ids, spans, closed, documents, parts_before }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -33,7 +33,7 @@ pub fn count_tokens(
         tokenizer.with_words(|words| {
             let (mut text, mut ids) = (Vec::new(), Vec::new());
             while !failed.load(Relaxed) {
-                let Some(chunk) = source.read_next(&mut text)? else { break };
+                let Some(chunk) = source.read_next(&mut text, true)? else { break };
                 for piece in chunk.pieces(&text) {
                     ids.clear();
                     match chunk.has_records() {

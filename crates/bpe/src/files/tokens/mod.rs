@@ -4,11 +4,13 @@
 //! Each thread takes a chunk, encodes it and hands in the result (`job`). Where it belongs is
 //! known as soon as all chunks before it are counted (`ledger`), and then whichever thread is there
 //! writes it at its place (`shards`), outside the lock. Nothing is collected first: memory is
-//! bounded by threads times chunk size, and only adding up counts is done by one thread at a time.
+//! bounded by threads times chunk size (where files are read at the same time, ids wait on the disk:
+//! `ahead`), and only adding up counts is done by one thread at a time.
 //!
 //! On the way documents may be split into training and validation (`split`), and the array into
 //! shards; a job with shards can be resumed (`journal`).
 
+mod ahead;
 mod documents;
 mod flusher;
 mod job;
@@ -37,6 +39,7 @@ use crate::error::Result;
 use crate::files::input::Source;
 use crate::progress::{Phase, Progress};
 use crate::workers;
+use ahead::Ahead;
 use documents::DocumentsWriter;
 use job::Job;
 use ledger::Ledger;
@@ -77,12 +80,14 @@ pub fn encode_files(
     };
 
     progress.begin(Phase::Encoding, source.total_bytes());
+    let mut turn = (source.start().file, source.start().offset);
     if position.chunk > 0 {
-        source.seek(position.chunk, &position.place, progress)?;
+        source.seek(&position.place, progress)?;
+        turn = (position.place.file, position.place.offset);
     }
     let split = Split::new(options.val_fraction, options.seed);
     let shard_tokens = options.shard_tokens.unwrap_or(u64::MAX);
-    let ledger = Ledger::new(position, shard_tokens, split, 4 * options.threads.max(1));
+    let ledger = Ledger::new(position, turn, shard_tokens, split, 4 * options.threads.max(1));
     let (source, shards, documents) = (&source, &shards, documents);
     let job = Job {
         tokenizer,
@@ -92,6 +97,7 @@ pub fn encode_files(
         options,
         dtype,
         ledger,
+        ahead: Ahead::beside(out),
         progress,
     };
     std::thread::scope(|scope| {

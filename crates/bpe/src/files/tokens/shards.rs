@@ -11,7 +11,7 @@ use crc32fast::Hasher;
 
 use super::flusher::Flusher;
 use super::journal::{FinishedShard, Journal};
-use super::ledger::{ClosedShard, PlacedChunk, Position};
+use super::ledger::{ClosedShard, FileSpan, Position};
 use super::npy::{self, Dtype};
 use super::outputs::OutputPaths;
 use super::split::TRAIN;
@@ -85,14 +85,14 @@ impl Shards {
     ///
     /// # Errors
     /// A file cannot be written.
-    pub fn write(&self, placed: &mut PlacedChunk) -> Result<()> {
+    pub fn write(&self, ids: &[u8], spans: &[FileSpan], closed: Vec<ClosedShard>) -> Result<()> {
         // First, so that a shard is finished with its last ids, whatever happens to the next.
-        placed.closed.drain(..).try_for_each(|closed| self.close(closed))?;
+        closed.into_iter().try_for_each(|closed| self.close(closed))?;
         let width = self.dtype.width();
-        for span in placed.spans.iter().filter(|span| span.shard >= self.first) {
+        for span in spans.iter().filter(|span| span.shard >= self.first) {
             let file = self.file(span.shard, span.side)?;
             let start = span.ids.start * width as usize;
-            let bytes = &placed.bytes[start..span.ids.end * width as usize];
+            let bytes = &ids[start..span.ids.end * width as usize];
             write_all_at(file.file(), bytes, npy::HEADER_LEN as u64 + span.offset * width)
                 .map_err(|error| Error::io(file.path(), error))?;
             self.flusher.note(file.file(), bytes.len() as u64);

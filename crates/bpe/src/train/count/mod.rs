@@ -95,7 +95,7 @@ impl Counting<'_> {
         let mut table = CountTable::default();
         let mut buffer = Vec::new();
         while !self.failed.load(Relaxed) {
-            let Some(chunk) = self.source.read_next(&mut buffer)? else {
+            let Some(chunk) = self.source.read_next(&mut buffer, true)? else {
                 break;
             };
             for piece in chunk.pieces(&buffer) {

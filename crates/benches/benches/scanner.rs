@@ -1,8 +1,8 @@
 //! Text -> pretokens: each scanner, and the regex engine on the same pattern.
 //!
 //! ```text
-//! cargo bench --package bpe --bench scanner
-//! CS336LM_BENCH_TEXT=corpus.txt cargo bench --package bpe --bench scanner
+//! cargo bench --package benches --bench scanner
+//! CS336LM_BENCH_TEXT=corpus.txt cargo bench --package benches --bench scanner
 //! ```
 //!
 //! Without a file, the text is made of the sentences in `samples`.
@@ -27,7 +27,7 @@ fn scanners(criterion: &mut Criterion) {
     for (name, text) in texts() {
         let mut group = criterion.benchmark_group(format!("scanner/{name}"));
         group.throughput(Throughput::Bytes(text.len() as u64)).sample_size(10);
-        for pattern in [Pattern::Gpt2, Pattern::Gpt4, Pattern::Gpt4o] {
+        for pattern in Pattern::known() {
             group.bench_function(pattern.name(), |bench| bench.iter(|| count(&pattern, &text)));
             let engine = CustomPattern::new(pattern.regex()).expect("valid");
             let engine = Pattern::Custom(engine);

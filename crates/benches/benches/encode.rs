@@ -1,9 +1,9 @@
 //! Text -> ids with warm caches, one thread: prose, text without spaces, code.
 //!
 //! ```text
-//! cargo bench --package bpe --bench encode
+//! cargo bench --package benches --bench encode
 //! CS336LM_BENCH_TEXT=corpus.txt CS336LM_BENCH_TOKENIZER=tokenizer/ \
-//!     cargo bench --package bpe --bench encode
+//!     cargo bench --package benches --bench encode
 //! ```
 //!
 //! Without files, the text is made of the sentences in `samples` and the tokenizer is trained on

@@ -1,8 +1,8 @@
 //! Text -> counts of pretokens, on one thread and on all: scanner, tables, and their sum.
 //!
 //! ```text
-//! cargo bench --package bpe --bench counting
-//! CS336LM_BENCH_TEXT=corpus.txt cargo bench --package bpe --bench counting
+//! cargo bench --package benches --bench counting
+//! CS336LM_BENCH_TEXT=corpus.txt cargo bench --package benches --bench counting
 //! ```
 //!
 //! Without a file, the text is made of words drawn as in a language (Zipf's law).

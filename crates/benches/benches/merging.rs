@@ -1,8 +1,8 @@
 //! Counts -> merges, counting left out: how the time grows with the vocabulary and with threads.
 //!
 //! ```text
-//! cargo bench --package bpe --bench merging
-//! CS336LM_BENCH_TEXT=corpus.txt cargo bench --package bpe --bench merging
+//! cargo bench --package benches --bench merging
+//! CS336LM_BENCH_TEXT=corpus.txt cargo bench --package benches --bench merging
 //! ```
 //!
 //! Without a file, the text is made of words drawn as in a language (Zipf's law).

@@ -1,0 +1,1 @@
+//! Nothing: the package is its benchmarks, `cargo bench --package benches`.
