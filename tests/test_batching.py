@@ -60,6 +60,15 @@ def test_greedy_equals_generate(choice):
     assert all(events[number][-1][4] == "length" for number in numbers)
 
 
+@pytest.mark.parametrize("context", [1, 2, 3, 17])
+def test_the_smallest_contexts(context):
+    model = model_of("default", context_length=context)
+    steps = generate_ids(model, PROMPTS[:4], 20, Sampler(GREEDY))
+    expected = [list(row) for row in zip(*steps, strict=True)]
+    found = [alone(model, Request(prompt, 20, GREEDY)) for prompt in PROMPTS[:4]]
+    assert [ids(events) for (events,) in found] == expected
+
+
 @st.composite
 def requests(draw):
     sampling = SamplingParams(

@@ -94,16 +94,17 @@ class FastPoolDecoder:
             )
             for pool, place in zip(pools, places, strict=True)
         ]
-        caches = [pool.cache.first(len(pool)) for pool in pools]
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             attended = torch.zeros_like(q).flatten(1)
-            for cache, place, bias in zip(caches, places, biases, strict=True):
-                one = cache.layers[layer]
+            for pool, place, bias in zip(pools, places, biases, strict=True):
+                one, rows = pool.cache.layers[layer], len(pool)
                 one.write(
                     k[place].unsqueeze(2), v[place].unsqueeze(2), positions[place].unsqueeze(1)
                 )
-                attended[place] = attend_by_products(q[place], one.keys, one.values, bias)
+                attended[place] = attend_by_products(
+                    q[place], one.keys[:rows], one.values[:rows], bias
+                )
             return attended
 
         return self._forward(token_ids, positions, attend)[:count]

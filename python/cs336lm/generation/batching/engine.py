@@ -83,6 +83,7 @@ class BatchEngine:
         self._row_steps = row_steps(max_sequences, tile, compile=compile)
         self._next_number = 0
         self._live: dict[int, Sequence] = {}
+        self._running = 0
         self._waiting: deque[Prompt] = deque()
         self._moved: deque[Piece] = deque()
         self._unread: deque[Piece] = deque()
@@ -98,7 +99,7 @@ class BatchEngine:
     @property
     def running(self) -> int:
         """How many sequences have a place in the batch."""
-        return sum(sequence.is_running for sequence in self._live.values())
+        return self._running
 
     @property
     def cache_bytes(self) -> int:
@@ -160,7 +161,7 @@ class BatchEngine:
 
     def _leave(self, sequence: Sequence) -> None:
         del self._live[sequence.number]
-        sequence.is_running = False
+        self._running -= sequence.is_running
         if sequence.capacity is not None:
             self._pools[sequence.capacity].remove(sequence)
 
@@ -192,12 +193,13 @@ class BatchEngine:
             pool = self._pools.get(capacity)
             for sequence in pool.outgrown() if pool else ():
                 assert pool is not None
+                if capacity == self._context_length:
+                    pool.remove(sequence)
+                    self._reread(sequence)
+                    continue
                 read = pool.read_of(sequence).clone()  # whose place another takes
                 pool.remove(sequence)
-                if capacity < self._context_length:
-                    self._pool_for(read.shape[3] + 1).add(sequence, read)
-                else:
-                    self._reread(sequence)
+                self._pool_for(capacity + 1).add(sequence, read)
         for capacity in [c for c, pool in self._pools.items() if not len(pool)]:
             del self._pools[capacity]
 
@@ -224,6 +226,7 @@ class BatchEngine:
             free -= len(wanted)
             for sequence in wanted:
                 sequence.is_running = True
+            self._running += len(wanted)
             pieces = pieces_of(prompt, self._context_length) if wanted else []
             self._unread.extend(pieces)
             if not pieces:  # nothing to score, nothing to generate
