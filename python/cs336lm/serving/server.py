@@ -70,7 +70,7 @@ def run(service: Service, access: Access, bound: socket.socket, greeting: str = 
 
     Raises ``RuntimeError`` if the thread of the engine does not end.
     """
-    # No client can fill the log: neither with what is no HTTP nor by leaving while it is written to.
+    # No client can fill the log: neither with what is no HTTP nor by leaving in the middle.
     for name in ("uvicorn.error", "asyncio"):
         logging.getLogger(name).setLevel(logging.ERROR)
     allow_files(service.limits.max_connections + _BACKLOG + _SPARE_FILES)
