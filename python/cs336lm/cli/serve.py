@@ -58,6 +58,7 @@ def main(argv: list[str]) -> int:
             which=arguments.checkpoint,
             name=arguments.name,
             chat_template=arguments.chat_template,
+            stops=arguments.stop,
         )
         limits = _limits(arguments, served.context_length)
         service = make_service(model, served, limits, compile=arguments.compile)
@@ -136,6 +137,14 @@ def _parser() -> Parser:
         type=Path,
         metavar="FILE",
         help="a Jinja template of conversations (default: the one beside the tokenizer, if any)",
+    )
+    add(
+        "--stop",
+        action="append",
+        default=[],
+        metavar="TOKEN",
+        help="a special token that ends every text, beside <|endoftext|> and what a Llama's "
+        "config.json names; may be repeated",
     )
     _add_access(parser)
     _add_limits(parser)
