@@ -13,6 +13,7 @@ A sealed file ends in a line with the SHA-256 of all bytes before that line::
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,8 @@ def read_json(path: Path) -> Any:
 def read_bounded(path: Path, most: int = MOST_BYTES) -> bytes:
     """The content of a file, which is refused (``ValueError``) if it is longer than ``most``."""
     with path.open("rb") as file:
-        content = file.read(most + 1)
+        size = os.fstat(file.fileno()).st_size  # asked for more, Python takes the memory for it
+        content = file.read(min(size, most) + 1)
     if len(content) > most:
         raise ValueError(f"it is longer than {most:,} bytes")
     return content

@@ -122,7 +122,12 @@ def _one_line(error: Exception) -> str:
 
         where = error.filename or file_of(error)
         return f"{where}: {error.strerror}" if where else error.strerror
-    return " ".join(str(error).split())
+    line = " ".join(str(error).split())
+    # What is quoted may be a stranger's, and of any length.
+    return line if len(line) <= _LONGEST_LINE else f"{line[:600]} ... {line[-300:]}"
+
+
+_LONGEST_LINE = 1000
 
 
 def _format_warning(

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from cs336lm.files import exclusive_lock, sync_directory
+from cs336lm.json_files import read_json
 
 Progress = Callable[[str, int, int], None]
 """Called with ("downloading", bytes that are here, bytes in all or 0) as they arrive."""
@@ -205,7 +206,7 @@ class _Job:
     def _said(self) -> _Said | None:
         """What is known of the unfinished file; None: it is of another address, or of no use."""
         try:
-            said = _Said(**json.loads(self.notes.read_text(encoding="utf-8")))
+            said = _Said(**read_json(self.notes))
         except (OSError, ValueError, TypeError):
             return None
         return said if said.url == self.url and self.part.exists() else None

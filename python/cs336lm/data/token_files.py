@@ -161,6 +161,9 @@ def _read_sidecar(path: Path) -> Sidecar | None:
         ) from None
     if not isinstance(sidecar, dict):
         return None
+    for name in ("tokens", "crc32"):
+        if not isinstance(sidecar.get(name, 0), int):
+            raise ValueError(f"{path} says {name} = {sidecar[name]!r}, no number; {_WRITE_AGAIN}")
     try:
         if not is_sealed(content) and ("checksum" in sidecar or sidecar.get("format") == _SEALED):
             raise ValueError("it has lost its checksum")

@@ -7,10 +7,10 @@ transformers 5 keeps all about RoPE in ``rope_parameters``, transformers 4 in ``
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from cs336lm.json_files import read_json
 from cs336lm.model.config import ModelConfig
 
 _SIZES = {
@@ -51,7 +51,7 @@ def read_llama_config(path: Path, context_length: int | None = None) -> ModelCon
     Llama, or of one that a model here cannot be: then everything that it cannot be is named.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(values, dict):
@@ -64,7 +64,7 @@ def read_llama_config(path: Path, context_length: int | None = None) -> ModelCon
 
 def end_of_text_ids(path: Path) -> list[int]:
     """The ids that end a text, as a readable ``config.json`` says: none, one or several."""
-    ids = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
+    ids = read_json(path).get("eos_token_id")
     return [token for token in (ids if isinstance(ids, list) else [ids]) if isinstance(token, int)]
 
 

@@ -6,13 +6,13 @@ the header's places lie in the file, side by side and without a gap.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cs336lm.errors import UsageError
 from cs336lm.files import atomic_write
+from cs336lm.json_files import read_json
 
 if TYPE_CHECKING:
     import torch
@@ -112,7 +112,7 @@ class Weights(Mapping[str, "Tensor"]):
 
 def _read_index(path: Path) -> dict[str, str]:
     try:
-        places = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        places = read_json(path)["weight_map"]
         for file in places.values():
             if Path(file).name != file:
                 raise ValueError(f"{file!r} is not a file beside it")

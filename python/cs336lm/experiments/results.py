@@ -18,6 +18,7 @@ from typing import Any
 
 from cs336lm.experiments.trial import Outcome, Trial
 from cs336lm.files import append_line
+from cs336lm.json_files import parse_json
 
 Record = dict[str, Any]
 
@@ -37,7 +38,7 @@ class Results:
         found: dict[str, Record] = {}
         for number, line in enumerate(self._whole_lines(), 1):
             try:
-                record = json.loads(line)
+                record = parse_json(line)
                 found[record["trial"]] = record
             except (ValueError, KeyError, TypeError):
                 raise ValueError(f"{self.path}, line {number}: not the result of a trial") from None

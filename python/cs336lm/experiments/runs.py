@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cs336lm.errors import UsageError
+from cs336lm.json_files import parse_json
 from cs336lm.training.config import SECTIONS, Config
 from cs336lm.training.run_directory import RunDirectory
 from cs336lm.training.trackers.jsonl import read_metrics
@@ -133,7 +133,7 @@ def _environments(run: RunDirectory) -> list[dict[str, Any]]:
     found = []
     for line in run.environment_file.read_text("utf-8", errors="replace").splitlines():
         try:
-            found.append(json.loads(line))
+            found.append(parse_json(line))
         except ValueError:  # cut short by a kill
             continue
     return [line for line in found if isinstance(line, dict)]

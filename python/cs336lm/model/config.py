@@ -12,6 +12,10 @@ from typing import Literal, get_args, get_type_hints
 
 from cs336lm.errors import UsageError
 
+# Beyond any model; what a stranger's file says beyond it would not be built in a day.
+_MOST = {"num_layers": 10_000, "context_length": 1 << 31, "rope_original_context_length": 1 << 31}
+_LARGEST = 1 << 24
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -110,6 +114,8 @@ class ModelConfig:
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise UsageError(f"model.{name} must be a whole number from 1, not {value!r}")
+            if value > (most := _MOST.get(name, _LARGEST)):
+                raise UsageError(f"model.{name} must be at most {most:,}, not {value:,}")
 
     def _check_heads(self) -> None:
         if self.d_model % self.num_heads:

@@ -23,6 +23,7 @@ from typing import Any, Final, NamedTuple
 from cs336lm import _bpe
 from cs336lm.errors import UsageError
 from cs336lm.files import atomic_write, exclusive_lock
+from cs336lm.json_files import read_json
 from cs336lm.text.options import EncodeOptions, Resources, TextSource
 from cs336lm.text.tokenizer import EncodedFile, Tokenizer, encoded_file
 
@@ -228,7 +229,7 @@ def write_plan(folder: Path, job: PartsJob, parts: Sequence[Part]) -> None:
 def read_plan(folder: Path) -> dict[str, Any]:
     """The plan in a folder. Raises ``UsageError`` if there is none of this version."""
     try:
-        plan = json.loads((folder / PLAN).read_bytes())
+        plan = read_json(folder / PLAN)
     except ValueError:
         plan = None
     if not isinstance(plan, dict) or plan.get("format") != _FORMAT:

@@ -196,7 +196,12 @@ def _last_good_checkpoint(
 
 def _saved_progress(saved: State, path: Path) -> Progress:
     try:
-        return Progress(**saved["progress"])
+        progress = Progress(**saved["progress"])
+        for name, value in vars(progress).items():
+            kinds = str if name == "best_measured_on" else int | float
+            if value is not None and not isinstance(value, kinds):
+                raise TypeError(f"{name} is {value!r}")
+        return progress
     except TypeError as error:
         raise ValueError(f"{path} is not a checkpoint of this version's runs ({error})") from None
 

@@ -10,8 +10,8 @@
 //! is a [`WordEncoder`], taken from a pool for the length of a call, so that nothing is locked
 //! while text is read and the next call finds the caches warm.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, TryLockError};
 
 use super::bpe::Bpe;
 use super::output::Output;
@@ -32,6 +32,9 @@ const LONG: usize = if cfg!(test) { 64 } else { 4 << 20 };
 /// kilobytes, and what it meets first is an empty cache. Threads that outlive a call would save the
 /// start alone, and be missing in the child after a `fork`.
 const BYTES_A_THREAD: usize = if cfg!(test) { 16 } else { 128 << 10 };
+
+/// How often to look for the pool of encoders before doing without it.
+const PATIENCE: usize = 200;
 
 /// A vocabulary, its special tokens and its pattern: all that it takes to turn text into ids and
 /// back. Threads share one; it is safe to encode with it from all of them at once.
@@ -257,13 +260,27 @@ impl Tokenizer {
 
     /// Calls `work` with a word encoder from the pool, or a new one if all are in use.
     pub(crate) fn with_words<R>(&self, work: impl FnOnce(&mut WordEncoder) -> R) -> R {
-        let pooled = self.pool.lock().ok().and_then(|mut pool| pool.pop());
+        let pooled = self.pool().and_then(|mut pool| pool.pop());
         let mut words = pooled.unwrap_or_default();
         let result = work(&mut words);
-        if let Ok(mut pool) = self.pool.lock() {
+        if let Some(mut pool) = self.pool() {
             pool.push(words);
         }
         result
+    }
+
+    /// The pool, which nobody keeps for long; `None` if somebody does. A process that was forked
+    /// while another thread held it has nobody who would ever give it back: waiting is a deadlock,
+    /// and doing without costs a few empty caches.
+    fn pool(&self) -> Option<MutexGuard<'_, Vec<WordEncoder>>> {
+        for _ in 0..PATIENCE {
+            match self.pool.try_lock() {
+                Ok(pool) => return Some(pool),
+                Err(TryLockError::WouldBlock) => std::thread::yield_now(),
+                Err(TryLockError::Poisoned(_)) => return None,
+            }
+        }
+        None
     }
 }
 

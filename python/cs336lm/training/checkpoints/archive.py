@@ -13,17 +13,13 @@ imported when a file is read or written, so that commands can look at a run with
 
 from __future__ import annotations
 
-import pickle
 import zipfile
 from pathlib import Path
 from typing import IO, cast
 
 from cs336lm.files import atomic_write
-from cs336lm.training.checkpoints.seal import SealedWriter, verify
+from cs336lm.training.checkpoints.seal import SealedWriter, refuse_packed, verify
 from cs336lm.training.checkpoints.state import State, refuse_later_format
-
-_UNREADABLE = (RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError)
-"""What ``torch.load`` may raise on a file that it cannot make sense of."""
 
 
 def write_state(state: State, path: str | Path) -> None:
@@ -73,7 +69,7 @@ def peek_iteration(path: Path) -> int | None:
         _pickled_part(path)
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         return int(state["iteration"])
-    except (OSError, *_UNREADABLE, TypeError):
+    except Exception:  # whatever is wrong: see ``read_open_file``
         return None
 
 
@@ -89,11 +85,15 @@ def read_open_file(file: IO[bytes], name: str) -> State:
         file.seek(0)
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
-    except _UNREADABLE as error:
+    except OSError:
+        raise
+    except Exception as error:  # a pickle is a program: on one made to fail, it may fail anyhow
         first_line = str(error).strip().partition("\n")[0]
         raise ValueError(
             f"{name} is truncated, damaged or not a checkpoint ({first_line})"
         ) from None
+    if isinstance(state, dict):
+        _refuse_other_content(state, name)
     missing = {"model", "iteration"} - (state.keys() if isinstance(state, dict) else set())
     if missing:
         raise ValueError(
@@ -103,9 +103,32 @@ def read_open_file(file: IO[bytes], name: str) -> State:
     return state
 
 
+def _refuse_other_content(state: State, name: str) -> None:
+    """Raises ``ValueError`` if what every checkpoint has is of another kind than it should be."""
+    import torch
+
+    model, optimizer = state.get("model"), state.get("optimizer", {"state": {}})
+    is_table = isinstance(model, dict) and all(
+        isinstance(key, str) and isinstance(value, torch.Tensor) and value.layout == torch.strided
+        for key, value in model.items()
+    )
+    iteration = state.get("iteration")
+    is_number = isinstance(iteration, int) and not isinstance(iteration, bool)
+    kinds = {
+        "model": is_table,
+        "iteration": is_number,
+        "optimizer": isinstance(optimizer, dict) and isinstance(optimizer.get("state"), dict),
+    }
+    wrong = [key for key, is_good in kinds.items() if key in state and not is_good]
+    if wrong:
+        raise ValueError(f"{name} is not a checkpoint: its {wrong[0]} is not what it should be")
+
+
 def _pickled_part(path: Path) -> None:
     """Raises ``ValueError`` if the part that holds no tensors is not as it was written."""
     try:
+        with path.open("rb") as file:
+            refuse_packed(file, str(path))
         with zipfile.ZipFile(path) as archive:
             for name in archive.namelist():
                 if name.endswith("data.pkl"):

@@ -83,18 +83,18 @@ def verify(file: IO[bytes], name: str) -> bool:
             crc, left = zlib.crc32(block, crc), left - len(block)
         if last[len(_MARK) :] != b"%08x" % crc:
             raise ValueError(f"{name} is damaged: its checksum does not match")
-        _refuse_packed(file, name)
+        refuse_packed(file, name)
         return True
     file.seek(max(size - _END, 0))
     end = file.read(_END)
     if not (end.startswith(_END_SIGNATURE) and end.endswith(bytes(_LENGTH))):
         raise ValueError(f"{name} is truncated, damaged or not a checkpoint (it has no end)")
-    _refuse_packed(file, name)
+    refuse_packed(file, name)
     _verify_entries(file, name)
     return False
 
 
-def _refuse_packed(file: IO[bytes], name: str) -> None:
+def refuse_packed(file: IO[bytes], name: str) -> None:
     """Entries of a checkpoint are stored as they are: none that unpacks to more is one."""
     try:
         with zipfile.ZipFile(file) as archive:

@@ -161,18 +161,21 @@ def unpack(
     if theirs != ours:
         raise Mismatch(f"{name} holds the state of the optimizer {theirs}, not of {ours}")
     unpack_model(state, model, name)
-    saved = _grouped_as_now(state, model, optimizer)
+    try:
+        _load_optimizer(_grouped_as_now(state, model, optimizer), optimizer)
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RuntimeError) as error:
+        raise Mismatch(f"{name}: the checkpoint does not match the optimizer: {error}") from None
+    return int(state["iteration"])
+
+
+def _load_optimizer(saved: dict[str, Any], optimizer: torch.optim.Optimizer) -> None:
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     slices = {
         index: {key: _sliced_like(value, parameters[index]) for key, value in values.items()}
         for index, values in saved["state"].items()
         if index < len(parameters)
     }
-    try:
-        optimizer.load_state_dict({**saved, "state": slices})
-    except (ValueError, KeyError) as error:
-        raise Mismatch(f"{name}: the checkpoint does not match the optimizer: {error}") from None
-    return int(state["iteration"])
+    optimizer.load_state_dict({**saved, "state": slices})
 
 
 def _names_in_order(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> list[str | None]:

@@ -20,8 +20,12 @@ import tomli_w
 
 from cs336lm.errors import UsageError
 from cs336lm.files import atomic_write
+from cs336lm.json_files import read_bounded
 from cs336lm.training.config.tree import SECTIONS, Config
 from cs336lm.training.config.values import convert
+
+_MOST_BYTES = 1 << 18
+"""Of a configuration, a hundred times what one has: what a stranger may make of more takes long."""
 
 
 def load_config(path: str | Path, base: Config | None = None, *, resolved: bool = False) -> Config:
@@ -34,7 +38,9 @@ def load_config(path: str | Path, base: Config | None = None, *, resolved: bool 
     """
     path = Path(path)
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = tomllib.loads(read_bounded(path, _MOST_BYTES).decode())
+    except RecursionError:
+        raise ValueError(f"{path} is not valid TOML: it is nested too deeply") from None
     except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
         raise ValueError(f"{path} is not valid TOML: {error}") from None
     derived, base = tables.pop("derived", {}), base or Config()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cs336lm.files import atomic_write, write_all
+from cs336lm.json_files import parse_json
 from cs336lm.training.trackers.tracker import Record
 
 
@@ -95,7 +96,7 @@ def lines_until(path: Path, step: int) -> list[bytes]:
             torn = torn or number
             continue
         try:
-            wanted = json.loads(line)["step"] <= step
+            wanted = parse_json(line)["step"] <= step
         except (ValueError, KeyError, TypeError):
             raise ValueError(_no_record(path, number)) from None
         if wanted and torn is not None:

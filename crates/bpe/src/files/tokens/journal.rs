@@ -85,6 +85,9 @@ impl Journal {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Error::io(&self.path, error)),
         };
+        if json.last() != Some(&b'\n') {
+            return Err(self.refuse("is damaged: its end is missing"));
+        }
         let content: Content = serde_json::from_slice(&json).map_err(|error| {
             self.refuse(&format!("is not a record of an interrupted job ({error})"))
         })?;
