@@ -288,18 +288,16 @@ mod tests {
     /// A job that was killed when all its shards were there encoded the last chunk once more.
     #[test]
     fn after_the_last_chunk_nothing_is_left_to_read() {
-        let ledger = Ledger::new(Position::default(), 100, Split::new(0.0, 0), 4);
+        let ledger = Ledger::new(Position::default(), (0, 0), 100, Split::new(0.0, 0), 4);
         for index in 0..3 {
-            ledger.submit(
-                index,
-                EncodedChunk {
-                    bytes: vec![0; 14],
-                    documents: vec![DocumentPart { end: 7, bytes: 9, ends_document: true }],
-                    start: Place { file: 0, offset: 9 * index, line: 0 },
-                    text_bytes: 9,
-                    skipped: Vec::new(),
-                },
-            );
+            let chunk = EncodedChunk {
+                ids: Ids::Memory(vec![0; 14]),
+                documents: vec![DocumentPart { end: 7, bytes: 9, ends_document: true }],
+                start: Place { file: 0, offset: 9 * index, line: 0 },
+                text_bytes: 9,
+                skipped: Vec::new(),
+            };
+            ledger.submit((0, index), (0, index + 1), chunk);
         }
         let last = ledger.finish().unwrap().resume_from;
         assert_eq!((last.chunk, last.tokens, last.file_bytes), (3, [21, 0], vec![27]));
