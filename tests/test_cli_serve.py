@@ -122,6 +122,8 @@ def test_what_is_no_model_is_one_line(run_dir, tmp_path, capsys):
     assert main(["export", str(run_dir), "--format", "hf", "--out", str(tmp_path / "llama")]) == 0
     (tmp_path / "llama" / "model.safetensors").write_bytes(b"no")
     assert refused(capsys, tmp_path / "llama", "--port", "0")[0] == 1
+    status, said = refused(capsys, run_dir, "--port", "0", "--stop", "the")
+    assert (status, "'the' is no special token" in said) == (2, True)
     (tmp_path / "bad.jinja").write_text("{% if %}")
     status, said = refused(
         capsys, run_dir, "--port", "0", "--chat-template", tmp_path / "bad.jinja"

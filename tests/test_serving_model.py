@@ -173,3 +173,15 @@ def test_lm_eval_gives_the_scores_of_the_adapter(url, run_dir, tmp_path, monkeyp
                 assert found[name][key] == pytest.approx(value, rel=1e-4), key
                 compared += 1
     assert compared >= 4
+
+
+def test_what_ends_a_text(run_dir, tmp_path):
+    """`<|endoftext|>`, what is named, and what the tokenizer's configuration calls the end."""
+    tokenizer = make_tokenizer(special=("<|endoftext|>", "<|turn|>", "<|end|>"))
+    run = make_run(tmp_path / "run", tokenizer, make_model(len(tokenizer)))
+    ids = {name: tokenizer.token_to_id(name) for name in tokenizer.special_tokens}
+    assert load_model(run)[1].stop_ids == {ids["<|endoftext|>"]}
+    config = run / "tokenizer" / "tokenizer_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "eos_token": "<|end|>"}))
+    assert load_model(run)[1].stop_ids == {ids["<|endoftext|>"], ids["<|end|>"]}
+    assert load_model(run, stops=["<|turn|>"])[1].stop_ids == set(ids.values())

@@ -38,7 +38,6 @@ def main(argv: list[str]) -> int:
     """Serves until a signal comes."""
     arguments = _parser().parse_args(argv)
     access = _access(arguments)
-    _warn_of_strangers(arguments, access)
     spin_briefly()
     try:
         import starlette  # noqa: F401
@@ -59,9 +58,11 @@ def main(argv: list[str]) -> int:
             which=arguments.checkpoint,
             name=arguments.name,
             chat_template=arguments.chat_template,
+            stops=arguments.stop,
         )
         limits = _limits(arguments, served.context_length)
         service = make_service(model, served, limits, compile=arguments.compile)
+        _warn_of_strangers(arguments, access)
         about = "" if served.chat_template else " (no chat template: completions only)"
         run(service, access, bound, f"serving {served.name}{about} at {url_of(bound)}")
     return 0
@@ -136,6 +137,14 @@ def _parser() -> Parser:
         type=Path,
         metavar="FILE",
         help="a Jinja template of conversations (default: the one beside the tokenizer, if any)",
+    )
+    add(
+        "--stop",
+        action="append",
+        default=[],
+        metavar="TOKEN",
+        help="a special token that ends every text, beside <|endoftext|> and what a Llama's "
+        "config.json names; may be repeated",
     )
     _add_access(parser)
     _add_limits(parser)

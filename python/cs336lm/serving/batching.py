@@ -245,6 +245,7 @@ class Batcher:
             if sequence is not None:
                 del self._owners[sequence]
                 self._engine.cancel(sequence)
+        self._tell(self._deal_out, [], self._engine.running)  # perhaps no step follows
 
     def _close(self) -> None:
         self._is_closed = True

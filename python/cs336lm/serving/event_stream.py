@@ -63,6 +63,7 @@ class EventStream(Response):
             await send(_body(event(self._first)))
             async for chunk in self._rest:
                 await send(_body(event(chunk)))
+                await asyncio.sleep(0)  # the others' turn, also where much has piled up
         except ApiError as error:
             last = event(error.body())
         await send(_body(last, more=False))

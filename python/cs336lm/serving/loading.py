@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ def load_model(
     which: Which = "best",
     name: str | None = None,
     chat_template: Path | None = None,
+    stops: Sequence[str] = (),
 ) -> tuple[TransformerLM, ServedModel]:
     """The model at ``path`` on its device, and what requests need to know of it.
 
@@ -37,9 +39,10 @@ def load_model(
         which: of a run's checkpoints.
         name: what requests call it; the directory's name if nothing is said.
         chat_template: a file, instead of the one beside the tokenizer.
+        stops: special tokens that end every text, beside those that the files name.
 
     Raises:
-        UsageError: ``path`` holds neither, or has no tokenizer.
+        UsageError: ``path`` holds neither, or has no tokenizer; a stop is no special token.
         ValueError: a file is damaged, or the model is none that can be here.
         OSError: a file cannot be read.
     """
@@ -58,8 +61,9 @@ def load_model(
         template = ChatTemplate(chat_template.read_text(encoding="utf-8"), tokenizer)
     else:
         template = find_chat_template(folder, tokenizer)
+    ends = {*ends, *_ids_of(stops, tokenizer)}
     if (end := configured_end(folder, tokenizer)) is not None:
-        ends = {*ends, end}
+        ends.add(end)
     vocab_size = model.config.vocab_size
     assert vocab_size is not None  # a model is built of a resolved configuration
     served = ServedModel(
@@ -71,6 +75,17 @@ def load_model(
         ends,
     )
     return model.to(choose_dtype(dtype, where)), served
+
+
+def _ids_of(stops: Sequence[str], tokenizer: Tokenizer) -> set[int]:
+    for stop in stops:
+        if stop not in tokenizer.special_tokens:
+            raise UsageError(
+                f"--stop {stop!r} is no special token of this tokenizer: requests may name any "
+                "text in their own stop"
+            )
+    ids = {tokenizer.token_to_id(stop) for stop in stops}
+    return {token for token in ids if token is not None}
 
 
 def _load_run(

@@ -26,6 +26,7 @@ from cs336lm.serving.app import Service, make_app
 from cs336lm.serving.connections import ServerConfig
 from cs336lm.serving.gate import Access
 
+_BACKLOG = 128  # connections that are taken at once, before any is turned away
 _SPARE_FILES = 64  # beside connections: weights, pipes, the loop's own
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -69,8 +70,10 @@ def run(service: Service, access: Access, bound: socket.socket, greeting: str = 
 
     Raises ``RuntimeError`` if the thread of the engine does not end.
     """
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
-    allow_files(service.limits.max_connections + _SPARE_FILES)
+    # No client can fill the log: neither with what is no HTTP nor by leaving in the middle.
+    for name in ("uvicorn.error", "asyncio"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    allow_files(service.limits.max_connections + _BACKLOG + _SPARE_FILES)
     Server(service, access, greeting).run(sockets=[bound])
     if not service.batcher.close():
         raise RuntimeError("the model's thread did not end: a step takes too long")
@@ -97,6 +100,7 @@ class Server(uvicorn.Server):
             log_config=None,
             access_log=False,
             server_header=False,
+            backlog=_BACKLOG,
             proxy_headers=False,  # nobody's word is taken for where a request comes from
             timeout_keep_alive=max(1, round(limits.idle_seconds)),
             # The last resort: requests are told before (see `shutdown`).
