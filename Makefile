@@ -1,6 +1,7 @@
 # make demo    everything from text to a generated story, in .venv, nothing to set up before
 # make test    every test, formatter, linter and the type checker
 # make fault-test   faults put into every job on purpose: under half an hour (docs/reliability.md)
+# make fuzz    every parser with files at random, for half an hour (FUZZ_MINUTES=30)
 # make course  the experiments of CS336's first assignment, tiny, and their report
 # make gpu-bundle   what a GPU machine without a network needs, in one folder
 # make wheel   the package as one file in dist/, checked
@@ -13,7 +14,7 @@ BIN    := $(VENV)/bin
 UV     := $(BIN)/uv
 RUST   := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 
-.PHONY: demo course test fault-test dev lint format wheel docs cli-reference gpu-bundle clean
+.PHONY: demo course test fault-test fuzz dev lint format wheel docs cli-reference gpu-bundle clean
 
 demo: $(VENV)/.installed
 	$(BIN)/cs336lm demo --out demo/
@@ -28,6 +29,14 @@ test: $(VENV)/.installed lint
 
 fault-test: $(VENV)/.installed
 	$(BIN)/python -m tests.faults all
+
+FUZZ_MINUTES ?= 30
+
+fuzz: $(VENV)/.installed
+	cargo run --quiet --release --package bpe --example fuzz -- --minutes $(FUZZ_MINUTES)
+	cargo run --quiet --release --package bpe --example fuzz_parsers -- --minutes $(FUZZ_MINUTES)
+	CS336LM_FUZZ=20000 CS336LM_DAMAGES=5000 OMP_NUM_THREADS=1 $(BIN)/pytest -n auto \
+		tests/test_fuzz.py tests/test_damage.py
 
 lint: $(VENV)/.installed
 	cargo fmt --check
@@ -80,7 +89,7 @@ $(VENV)/.docs: $(VENV)/.tools
 	touch $@
 
 docs: $(VENV)/.installed $(VENV)/.docs
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 cli-reference: $(VENV)/.installed
 	$(BIN)/python docs/build/cli_reference.py

@@ -3,6 +3,7 @@
 python benchmarks/encoding.py corpus.txt --tokenizer tokenizer/
 python benchmarks/encoding.py corpus.txt --tokenizer gpt2/vocab.json --jobs file --megabytes 200
 python benchmarks/encoding.py corpus.txt --tokenizer tokenizer/ --jobs batch,one --peers tiktoken
+python benchmarks/encoding.py corpus.txt --tokenizer gpt2/ --pattern llama3 --jobs file
 
 Jobs:
   file    text file -> uint16 .npy on disk; the whole process, cold, interpreter start included
@@ -119,21 +120,12 @@ class Fastokens(Contestant):
 
 class Tiktoken(Contestant):
     def __init__(self, tokenizer_json: str) -> None:
-        import tiktoken
         from cs336lm import Tokenizer
 
-        tokenizer = Tokenizer.load(tokenizer_json)
-        special = {token: tokenizer.token_to_id(token) for token in tokenizer.special_tokens}
-        vocab, merges = tokenizer.vocab, tokenizer.merges
-        ranks = {token: id for id, token in vocab.items() if id not in special.values()}
-        # tiktoken takes ids for ranks: right only if the merges' results have rising ids.
-        results = [ranks[left + right] for left, right in merges]
-        if results != sorted(results):
-            sys.exit("tiktoken cannot run this tokenizer: its ids do not follow its merges")
-        pattern = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
-        self.tokenizer = tiktoken.Encoding(
-            "bench", pat_str=pattern, mergeable_ranks=ranks, special_tokens=special
-        )
+        try:
+            self.tokenizer = Tokenizer.load(tokenizer_json).to_tiktoken("bench")
+        except ValueError as error:
+            sys.exit(f"tiktoken cannot run this tokenizer: {error}")
         self.encode, self.encode_batch = (
             self.tokenizer.encode_ordinary,
             self.tokenizer.encode_ordinary_batch,
@@ -314,7 +306,7 @@ def prepare(options: argparse.Namespace, folder: str) -> list[int]:
     """One tokenizer.json for all, a text of the size asked for, a million ids; special ids."""
     from cs336lm import Tokenizer
 
-    tokenizer = Tokenizer.load(options.tokenizer, options.special_token)
+    tokenizer = Tokenizer.load(options.tokenizer, options.special_token, pattern=options.pattern)
     options.dtype = "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32"
     tokenizer.save(folder)
     options.tokenizer_json = f"{folder}/tokenizer.json"
@@ -342,6 +334,7 @@ def main() -> None:
     parser.add_argument("file", help="a text file")
     parser.add_argument("--tokenizer", help="directory or file, any that cs336lm loads")
     parser.add_argument("--special-token", action="append", default=[])
+    parser.add_argument("--pattern", help="in place of the tokenizer's: llama3, qwen2, gpt4o, ...")
     parser.add_argument("--jobs", default=",".join(JOBS[:-1]), help="with commas")
     parser.add_argument("--peers", help="some of them, with commas; all installed ones by default")
     parser.add_argument("--megabytes", type=int, help="repeat the file's text up to this size")

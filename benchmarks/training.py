@@ -35,6 +35,19 @@ def gigatoken(options: argparse.Namespace, out: Path) -> None:
     write_tokens([vocab[id] for id in sorted(vocab) if vocab[id] != special], out)
 
 
+def gigabpe(options: argparse.Namespace, out: Path) -> None:
+    """It does not look for special tokens in the text: those between documents are counted too."""
+    import gigabpe
+
+    special = [options.special_token]
+    vocab, _ = gigabpe.train_bpe(
+        [options.file], options.vocab_size, special_tokens=special, pretokenizer="bytelevel"
+    )
+    spelled = byte_alphabet()
+    ordered = sorted(vocab.keys() - set(special), key=vocab.__getitem__)
+    write_tokens([bytes(spelled[char] for char in token) for token in ordered], out)
+
+
 def rustbpe(options: argparse.Namespace, out: Path) -> None:
     import rustbpe
 
@@ -73,6 +86,7 @@ def tokenizers(options: argparse.Namespace, out: Path) -> None:
 
 PEERS: dict[str, Callable[[argparse.Namespace, Path], None]] = {
     "gigatoken": gigatoken,
+    "gigabpe": gigabpe,
     "rustbpe": rustbpe,
     "bpeasy": bpeasy,
     "tokenizers": tokenizers,

@@ -20,7 +20,6 @@ from collections.abc import Callable
 
 import harness
 from cs336lm import Tokenizer
-from cs336lm.training.devices import keep_freed_memory
 
 CALLS = 4
 
@@ -82,6 +81,9 @@ def main() -> None:
     parser.add_argument("--megabytes", type=float, default=10)
     options = parser.parse_args()
     if "MALLOC_MMAP_MAX_" not in os.environ:
+        # Not above: it imports torch, and `encoding.py` measures the memory of what it starts.
+        from cs336lm.training.devices import keep_freed_memory
+
         keep_freed_memory()
     print(f"{harness.machine()}; tokenizer {options.tokenizer}\n")
     print(measure(options.tokenizer, options.megabytes))

@@ -59,7 +59,8 @@ def test_a_run_stops_before_the_step_and_names_the_layer(tmp_path, value):
         assert torch.equal(weight, seven[name])
     assert [path.stem for path in run.step_checkpoints()] == ["step-00000003", "step-00000006"]
     assert read_state(run.best_checkpoint)["iteration"] <= 6
-    assert [record["step"] for record in read_metrics(run.metrics_file)][-1] == 6
+    last = read_metrics(run.metrics_file)[-1]
+    assert (last["step"], last["train_loss"], last["grad_norm"]) == (8, None, None)
     saved = read_state(file)
     assert saved["iteration"] == 7
     assert all(torch.equal(saved["model"][name], seven[name]) for name in seven)
@@ -76,12 +77,13 @@ def test_where_the_device_is_not_waited_for_the_step_is_named_one_later(tmp_path
     with pytest.raises(BadNumbers) as caught:
         trainer.train()
     assert "step 8: the loss is nan" in str(caught.value)
-    assert "with the weights of step-00000006, see it again with" in str(caught.value)
+    # The sixth step's may still be on its way to the disk.
+    step = re.search(r"with the weights of step-0000000([36]), see it again", str(caught.value))[1]
     assert trainer.progress.step == 8
     run = RunDirectory(tmp_path / "run")
-    saved, six = read_state(run.bad_batch(8)), read_state(run.step_checkpoints()[-1])
-    assert six["iteration"] == 6
-    for name, weight in six["model"].items():
+    before = read_state(run.checkpoints / f"step-0000000{step}.pt")
+    saved = read_state(run.bad_batch(8))
+    for name, weight in before["model"].items():
         assert torch.equal(saved["model"][name], weight)
 
 

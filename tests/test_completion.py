@@ -3,8 +3,10 @@
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
+from cs336lm.cli import completion
 from cs336lm.cli.main import COMMANDS, main
 from cs336lm.cli.parser import Parser, parser_of
 
@@ -28,6 +30,8 @@ OFFERS = [
     ("train --optim.name mu", {"muon"}),
     ("train --train.dtype f", {"float32", "float16"}),
     ("train-bpe c", {"corpus.txt"}),
+    ("sweep --optim.na", {"--optim.name"}),
+    ("ablate --train.dtype b", {"bfloat16"}),
     ("generate ", {"runs"}),
     ("export runs --format g", {"gguf"}),
     ("completion ", {"bash", "zsh", "fish"}),
@@ -80,6 +84,15 @@ def test_zsh_finds_its_script(scripts):
     assert lines("zsh", "-f", "-c", load) == ["_cs336lm"]
 
 
+def test_the_commands_that_pass_flags_on_are_those_that_run_trials():
+    runs_trials = {
+        name
+        for name, (module, _) in COMMANDS.items()
+        if hasattr(import_module(f"cs336lm.cli.{module}"), "parse_trials")
+    }
+    assert set(completion._PASS_ON) == runs_trials
+
+
 def test_no_script_without_a_known_shell_or_without_shtab(capsys, monkeypatch):
     with pytest.raises(SystemExit) as ended:
         main(["completion", "csh"])
@@ -91,7 +104,7 @@ def test_no_script_without_a_known_shell_or_without_shtab(capsys, monkeypatch):
 
 def test_every_command_has_a_parser_and_still_shows_its_help(capsys):
     for name, (module, _) in COMMANDS.items():
-        command = __import__(f"cs336lm.cli.{module}", fromlist=["main"]).main
+        command = import_module(f"cs336lm.cli.{module}").main
         parser = parser_of(command)
         assert isinstance(parser, Parser)
         assert parser.prog == f"cs336lm {name}"

@@ -23,7 +23,7 @@ def test_the_main_names_have_examples():
         *("Tokenizer", "train_bpe", "TokenDataset", "get_batch", "ModelConfig", "TransformerLM"),
         *("Linear", "RMSNorm", "RotaryPositionalEmbedding", "AdamW", "clip_gradients", "softmax"),
         *("silu", "cross_entropy", "perplexity", "scaled_dot_product_attention"),
-        "lr_cosine_schedule",
+        *("lr_cosine_schedule", "generate"),
     ]
     for name in having:
         assert ">>> " in (getattr(cs336lm, name).__doc__ or ""), name

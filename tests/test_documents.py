@@ -1,7 +1,9 @@
 """The documents: what they link to is there, what they name exists, and their commands run."""
 
+import os
 import re
 import shlex
+import subprocess
 import sys
 import tomllib
 from functools import cache
@@ -60,6 +62,27 @@ def test_the_site_names_every_page_once(build):
         assert (ROOT / source).is_file()
     for hook in config["hooks"]:
         assert (ROOT / hook).is_file()
+
+
+def test_the_site_is_built_without_a_warning(tmp_path):
+    """Where the extra [docs] is installed."""
+    for name in ("mkdocs", "material", "mkdocstrings"):
+        pytest.importorskip(name)
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"]
+    ended = subprocess.run(
+        [*command, "--site-dir", str(tmp_path / "site")],
+        cwd=ROOT,
+        env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert (ended.returncode, ended.stderr.strip()) == (0, "")
+    page = (tmp_path / "site" / "api" / "index.html").read_text("utf-8")
+    assert 'id="cs336lm.Tokenizer.encode_files"' in page
+    assert ":func:" not in page
+    home = (tmp_path / "site" / "index.html").read_text("utf-8")
+    loaded = re.findall(r'(?:src|href)="(https?://[^"]+\.(?:js|css|woff2?))"', home)
+    assert loaded == []  # nothing from another site
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

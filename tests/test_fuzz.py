@@ -153,6 +153,19 @@ def test_records(tmp_path: Path, lines: list[str]) -> None:
 
 @fuzzed
 @given(data=st.data())
+def test_tables(tmp_path: Path, data: st.DataObject) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    import pyarrow
+
+    buffer = io.BytesIO()
+    parquet.write_table(pyarrow.table({"text": ["the cat sat"] * 99}), buffer, compression="zstd")
+    (tmp_path / "a.parquet").write_bytes(data.draw(changed(buffer.getvalue())))
+    tokenizer = Tokenizer({id: bytes([id]) for id in range(256)}, [])
+    read_or_refuse(lambda: tokenizer.count_tokens(tmp_path / "a.parquet", threads=1))
+
+
+@fuzzed
+@given(data=st.data())
 @pytest.mark.parametrize("name", ["tokenizer.json", "vocab.json", "merges.txt"])
 def test_tokenizers(tmp_path: Path, name: str, data: st.DataObject) -> None:
     good = tmp_path / "good"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import cs336lm
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT = ROOT / "pyproject.toml"
@@ -137,8 +138,10 @@ def test_an_extra_that_an_error_names_exists():
 def test_one_version():
     crate = tomllib.loads((ROOT / "crates" / "bpe" / "Cargo.toml").read_text())
     assert crate["package"]["version"] == cs336lm.__version__
-    citation = (ROOT / "CITATION.cff").read_text()
-    assert f"\nversion: {cs336lm.__version__}\n" in citation
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == cs336lm.__version__
+    assert citation["license"] == PROJECT["license"] == crate["package"]["license"]
+    assert {"cff-version", "message", "title", "authors"} <= citation.keys()
 
 
 @pytest.mark.parametrize(

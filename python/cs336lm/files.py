@@ -131,7 +131,7 @@ def append_line(path: Path, line: bytes) -> None:
     is_new = not path.exists()
     with _named(path):
         with path.open("a+b", buffering=0) as file:
-            end = _end_of_lines(file)
+            end = _end_of_lines(path)
             try:
                 file.truncate(end)
                 write_all(file, line + b"\n")
@@ -144,16 +144,17 @@ def append_line(path: Path, line: bytes) -> None:
             sync_directory(path.parent)
 
 
-def _end_of_lines(file: FileIO) -> int:
+def _end_of_lines(path: Path) -> int:
     """Where the last whole line ends."""
-    end = file.seek(0, os.SEEK_END)
-    while end:
-        begin = max(0, end - (1 << 16))
-        file.seek(begin)
-        found = file.read(end - begin).rfind(b"\n")
-        if found >= 0:
-            return begin + found + 1
-        end = begin
+    with path.open("rb") as file:  # with a buffer, whose ``read`` gives all that is asked for
+        end = file.seek(0, os.SEEK_END)
+        while end:
+            begin = max(0, end - (1 << 16))
+            file.seek(begin)
+            found = file.read(end - begin).rfind(b"\n")
+            if found >= 0:
+                return begin + found + 1
+            end = begin
     return 0
 
 

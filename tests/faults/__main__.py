@@ -31,7 +31,7 @@ LONG_JOBS = ["train", "tokenize", "tokenize-shards", "train-bpe"]
 IN_MEMORY = next((name for name in ("/dev/shm",) if os.access(name, os.W_OK)), None)
 """Where a sync takes no time: what it does to a disk is told by ``power``, not by waiting."""
 KINDS_OF_FAULTS = ["all", "jobs"]
-KINDS_OF_FAULTS += ["kill", "fail", "power", "two", "weather", "ranks", "same", "long"]
+KINDS_OF_FAULTS += ["kill", "fail", "power", "two", "weather", "ranks", "link", "same", "long"]
 
 
 def main() -> int:
@@ -66,6 +66,7 @@ def main() -> int:
     from .findings import Tally, conclude
     from .jobs import JOBS, make_inputs
     from .kill import kill
+    from .link import link
     from .long import long
     from .power import power
     from .process import Place
@@ -84,11 +85,13 @@ def main() -> int:
     place = Place(base)
     make_inputs(place)
     of_a_job = {"kill": kill, "power": power, "two": together, "weather": weather}
-    if arguments.kind in ("ranks", "same", "long"):
+    if arguments.kind in ("ranks", "link", "same", "long"):
         import torch  # noqa: F401  # once, for all that are forked from here
 
         if arguments.kind == "ranks":
             tallies = [ranks(place, arguments.cases, arguments.seed)]
+        elif arguments.kind == "link":
+            tallies = [link(place, arguments.cases, arguments.seed)]
         elif arguments.kind == "same":
             tallies = [same(place, compiled=arguments.compiled)]
         else:

@@ -122,7 +122,7 @@ class Disk:
             elif record.op == "truncate":
                 file.since.append((record.offset, None))
             elif record.op == "sync":
-                file.synced, file.since = _apply(file.synced, file.since), []
+                file.synced, file.since = record.data, []
 
     def _change(self, names: Names, record: Record) -> None:
         if record.op == "create":

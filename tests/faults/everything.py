@@ -36,6 +36,7 @@ LINES = [
     "two --job sweep --cases 2",
     f"weather {_TEXT} --job train --job export-safetensors --cases 6",
     "ranks --cases 3",
+    "link --cases 2",
     "same --compiled",
     "long --minutes 1",
 ]

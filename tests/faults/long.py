@@ -107,6 +107,8 @@ def _look(pid: int, seconds: float) -> Sample | None:
         threads = len(os.listdir(f"/proc/{pid}/task"))
     except (OSError, IndexError):
         return None
+    if not pages:  # it is just ending
+        return None
     return Sample(seconds, pages * _PAGE_MB, files, threads)
 
 

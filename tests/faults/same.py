@@ -20,13 +20,14 @@ _TEXT_JOBS = {
     "--shard-tokens 5000 --out out/t.npy",
 }
 _TRAIN = "train --config in/run.toml --run-dir out/run --resume"
+# Compiled for several threads, the embedding's gradient is a sum of atomic additions, in any order.
 _KINDS: dict[str, tuple[list[str], int]] = {
     "float32": ([], 1),
     "bfloat16": (["--train.dtype", "bfloat16"], 1),
     "two threads": ([], 2),
     "bfloat16, two threads": (["--train.dtype", "bfloat16"], 2),
     "compiled": (["--train.compile"], 1),
-    "compiled, bfloat16, two threads": (["--train.compile", "--train.dtype", "bfloat16"], 2),
+    "compiled, bfloat16": (["--train.compile", "--train.dtype", "bfloat16"], 1),
 }
 
 

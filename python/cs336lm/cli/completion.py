@@ -23,6 +23,9 @@ examples:
 
 It needs shtab, once: pip install 'cs336lm[completion]'. Write the script anew after an update."""
 
+# Commands that run trials: what they do not know they pass on to `train`.
+_PASS_ON = ("sweep", "ablate", "batch-sizes")
+
 # Values that are a file or a directory, by how the help calls them.
 _FILES = re.compile(r"FILE|PATH|TOKENIZER")
 _FOLDERS = re.compile(r"DIR|RUN(_DIR)?$")
@@ -43,7 +46,9 @@ def main(argv: list[str]) -> None:
 
 def all_commands() -> Parser:
     """One parser for ``cs336lm`` with all its commands, each action saying how it is completed."""
+    from cs336lm.cli.config_flags import add_config_flags
     from cs336lm.cli.main import COMMANDS
+    from cs336lm.training.config import Config
 
     whole = Parser(prog="cs336lm", description="Raw text in, a trained language model out.")
     whole.add_argument("-V", "--version", action="store_true", help="print the version")
@@ -51,6 +56,8 @@ def all_commands() -> Parser:
     for name, (module, what) in COMMANDS.items():
         parent = parser_of(import_module(f"cs336lm.cli.{module}").main)
         one = commands.add_parser(name, help=what, parents=[parent], add_help=False)
+        if name in _PASS_ON:
+            add_config_flags(one, Config())
         for action in one._actions:
             _say_how(action)
     return whole

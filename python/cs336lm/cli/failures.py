@@ -32,7 +32,10 @@ def explain(error: RuntimeError | MemoryError) -> str | None:
             "--train.grad-accumulation or --train.activation-checkpointing, a tokenizer with "
             "--max-memory; generate fewer or shorter texts"
         )
-    if _GONE.search(str(error)) and "torch.distributed" in sys.modules:
+    processes = sys.modules.get("torch.distributed")
+    if processes is not None and (
+        isinstance(error, getattr(processes, "DistError", ())) or _GONE.search(str(error))
+    ):
         return (
             f"another process of the job has ended, or does not answer ({says[:200]}): its own "
             "last line says why; start all of them again with --resume"

@@ -40,6 +40,8 @@ def main(argv: list[str]) -> int:
     model = import_llama(folder, tokenizer, arguments.out, arguments.context_length)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     print(f"{arguments.out}: {parameters / 1e6:.2f} M parameters, {_ends(tokenizer)}")
+    if tokenizer is None and not arguments.no_tokenizer:
+        print(f"note: {folder} has no tokenizer: a run of ids alone", file=sys.stderr)
     if tokenizer is not None and "<|endoftext|>" not in tokenizer.special_tokens:
         ends = [tokenizer.decode([end]) for end in end_of_text_ids(folder / "config.json")]
         flags = " ".join(f"--stop '{end}'" for end in ends)
@@ -55,8 +57,6 @@ def _ends(tokenizer: "Tokenizer | None") -> str:
 def _tokenizer(folder: Path, arguments: "argparse.Namespace") -> "Tokenizer | None":
     there = [name for name in _TOKENIZERS if (folder / name).is_file()]
     if arguments.no_tokenizer or not there:
-        if not arguments.no_tokenizer and folder.is_dir():
-            print(f"note: {folder} has no tokenizer: a run of ids alone", file=sys.stderr)
         return None
     try:
         return load_tokenizer(str(folder), arguments)

@@ -38,7 +38,6 @@ def main(argv: list[str]) -> int:
     """Serves until a signal comes."""
     arguments = _parser().parse_args(argv)
     access = _access(arguments)
-    _warn_of_strangers(arguments, access)
     spin_briefly()
     try:
         import starlette  # noqa: F401
@@ -63,6 +62,7 @@ def main(argv: list[str]) -> int:
         )
         limits = _limits(arguments, served.context_length)
         service = make_service(model, served, limits, compile=arguments.compile)
+        _warn_of_strangers(arguments, access)
         about = "" if served.chat_template else " (no chat template: completions only)"
         run(service, access, bound, f"serving {served.name}{about} at {url_of(bound)}")
     return 0

@@ -257,6 +257,10 @@ def parse(argv: list[str]) -> Arguments:
         config = config_from_tables({"model": {"vocab_size": vocab_size}}, config)
     if max_tokens is not None and not config.train.has_budget:
         config = config_from_tables({"train": {"max_tokens": max_tokens}}, config)
+    if resume and run is None and config.data.train is None:
+        raise UsageError(
+            f"--resume: there is no run in {run_dir} yet, and data.train is missing to start one"
+        )
     if run is not None and run.step_checkpoints():
         _refuse_another_model(run.load_config(), config)
     return Arguments(

@@ -93,7 +93,13 @@ def _read_llama(
     from cs336lm.model.transformer import TransformerLM
 
     if folder.is_dir() and not (folder / "config.json").is_file():
-        raise ValueError(f"{folder} does not contain a model: there is no config.json in it")
+        is_run = (folder / "config.toml").is_file()
+        why = (
+            "it is a run already, which needs no import"
+            if is_run
+            else "there is no config.json in it"
+        )
+        raise ValueError(f"{folder} does not contain a model: {why}")
     config = read_llama_config(folder / "config.json", context_length)
     model = TransformerLM(config, device="meta")
     if tokenizer is not None:

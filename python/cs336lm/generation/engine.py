@@ -119,6 +119,16 @@ def generate(
     Raises:
         ValueError: an argument is impossible, a prompt has no token, tokenizer and model do
             not fit, or the model's logits are NaN or infinite.
+
+    Examples:
+        >>> from cs336lm import ModelConfig, Tokenizer, TransformerLM
+        >>> tokenizer = Tokenizer({byte: bytes([byte]) for byte in range(256)}, [])
+        >>> model = TransformerLM(
+        ...     ModelConfig(vocab_size=256, context_length=8, d_model=32, num_layers=1, num_heads=2)
+        ... )
+        >>> text = generate(model, tokenizer, "Once", max_new_tokens=5, seed=1)
+        >>> text == generate(model, tokenizer, "Once", max_new_tokens=5, seed=1)
+        True
     """
     texts = [""] * (1 if isinstance(prompt, str) else len(prompt))
     pieces = stream(

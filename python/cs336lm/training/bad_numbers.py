@@ -47,7 +47,11 @@ MOST_SAVED = 3
 
 
 class BadNumbers(ValueError):
-    """A loss or a gradient that is not finite ends the run."""
+    """A loss or a gradient that is not finite ends the run, at ``step``."""
+
+    def __init__(self, message: str, step: int, loss: float, norm: float) -> None:
+        super().__init__(message)
+        self.step, self.loss, self.norm = step, loss, norm
 
 
 class NumberGuard:
@@ -86,11 +90,12 @@ class NumberGuard:
         where, saved = self._save(step, x, y, rounds)
         what = f"step {step}: the loss is {mean_loss} and the norm of the gradient {size}{where}"
         if not self._skips:
-            raise BadNumbers(f"{what}: training has diverged; {saved}{_ADVICE}")
-        if self._in_a_row >= MOST_SKIPPED:
             raise BadNumbers(
-                f"{what}: training has diverged; {MOST_SKIPPED} steps in a row{_ADVICE}"
+                f"{what}: training has diverged; {saved}{_ADVICE}", step, mean_loss, size
             )
+        if self._in_a_row >= MOST_SKIPPED:
+            why = f"{what}: training has diverged; {MOST_SKIPPED} steps in a row; {_ADVICE}"
+            raise BadNumbers(why, step, mean_loss, size)
         setup.progress.skipped_steps += 1
         if setup.world.is_main:
             warnings.warn(f"{what}; the step is left out; {saved}".rstrip("; "), Note, stacklevel=4)
@@ -113,7 +118,9 @@ class NumberGuard:
             setup.run.restore(checkpoint, setup.model.module)
             where, saved = self._save(step, x, y, rounds)
             saved = f"with the weights of {checkpoint.stem}, {saved}"
-        raise BadNumbers(f"{what}{where}: training has diverged; {saved}{_ADVICE}")
+        raise BadNumbers(
+            f"{what}{where}: training has diverged; {saved}{_ADVICE}", step, loss, size
+        )
 
     def _save(self, step: int, x: Tensor, y: Tensor, rounds: int) -> tuple[str, str]:
         """In words, where the numbers went wrong first, and where the batch is saved."""

@@ -82,6 +82,11 @@ class Reporter(Callback):
         if self._tracker is not None:
             self._tracker.log(record)
 
+    def write_bad_step(self, step: int, loss: float, norm: float) -> None:
+        """The record of a step that ended the run, by which others see why it did."""
+        figures = {"train_loss": loss, "grad_norm": norm}
+        self.write(self._progress.record() | {"step": step, **figures})
+
     def refuse_divergence(self, step: int, scalars: PendingScalars) -> None:
         """Raises ``ValueError`` if the step's loss or gradient is not a finite number.
 

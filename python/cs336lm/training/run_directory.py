@@ -110,8 +110,11 @@ class RunDirectory:
         self.path.mkdir(parents=True, exist_ok=True)
         with exclusive_lock(self._lock_file, str(self.path)):
             for path in damaged:
+                aside = path.with_name(f"{path.name}.damaged")
+                if aside.exists():  # the same step, damaged once before
+                    _remove(aside)
                 with suppress(FileNotFoundError):
-                    path.rename(path.with_name(f"{path.name}.damaged"))
+                    path.rename(aside)
             kept = self.step_checkpoints()
             if kept and _step_of(kept[-1]) > step:
                 raise UsageError(
@@ -123,11 +126,18 @@ class RunDirectory:
     def load_config(self) -> Config:
         """The run's configuration. Raises ``ValueError`` if no run was started here."""
         if not self.holds_run():
-            raise ValueError(
-                f"{self.path} is not a run directory: there is no config.toml in it; "
-                "`cs336lm train --run-dir ...` makes one"
-            )
+            raise ValueError(f"{self.path} is not a run directory: {self._what_instead()}")
         return load_config(self.config_file, resolved=True)
+
+    def _what_instead(self) -> str:
+        """What is there that is no run, and what to do about it."""
+        if not self.path.exists():
+            return "there is nothing of that name"
+        if not self.path.is_dir():
+            return "it is a file"
+        if (self.path / "config.json").is_file():
+            return "it holds a model in Hugging Face's format: `cs336lm import` makes a run of it"
+        return "there is no config.toml in it; `cs336lm train --run-dir ...` makes one"
 
     def load_asked(self) -> Config:
         """The same, but what was left open when the run was started is open in it."""

@@ -127,9 +127,10 @@ class Trainer:
                 callbacks = [validator, monitor, *self._others, reporter, saver]
                 try:
                     run_steps(self._setup, self.update, callbacks, self._stop, profiler)
-                except BadNumbers:
+                except BadNumbers as error:
                     with suppress(ValueError):  # which says the same
                         reporter.flush()  # the steps before were good ones
+                    reporter.write_bad_step(error.step, error.loss, error.norm)
                     raise
             self.world.barrier()
         latest = reporter.latest

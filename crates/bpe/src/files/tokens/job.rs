@@ -77,12 +77,15 @@ impl Job<'_> {
             false => Ids::Memory(bytes),
         };
         for placed in self.ledger.submit(turn, (chunk.end.file, chunk.end.offset), encoded) {
+            let had_buffer = matches!(placed.ids, Ids::Memory(_));
             let bytes = self.ahead.get(placed.ids)?;
             self.shards.write(&bytes, &placed.spans, placed.closed)?;
             if let Some(file) = self.documents {
                 file.write(placed.parts_before, &placed.documents)?;
             }
-            self.ledger.give_back(bytes);
+            if had_buffer {
+                self.ledger.give_back(bytes);
+            }
         }
         self.progress.advance(chunk.input_bytes)?;
         Ok(true)

@@ -288,12 +288,13 @@ mod tests {
     /// A job that was killed when all its shards were there encoded the last chunk once more.
     #[test]
     fn after_the_last_chunk_nothing_is_left_to_read() {
-        let ledger = Ledger::new(Position::default(), 100, Split::new(0.0, 0), 4);
+        let ledger = Ledger::new(Position::default(), (0, 0), 100, Split::new(0.0, 0), 4);
         for index in 0..3 {
             ledger.submit(
-                index,
+                (0, 9 * index),
+                (0, 9 * (index + 1)),
                 EncodedChunk {
-                    bytes: vec![0; 14],
+                    ids: Ids::Memory(vec![0; 14]),
                     documents: vec![DocumentPart { end: 7, bytes: 9, ends_document: true }],
                     start: Place { file: 0, offset: 9 * index, line: 0 },
                     text_bytes: 9,
