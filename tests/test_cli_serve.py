@@ -83,8 +83,22 @@ def test_a_llama_of_others_is_served(run_dir, tmp_path):
         fields = {"messages": messages, "max_tokens": 12, "temperature": 0}
         answer = ask(url, "/v1/chat/completions", fields, own)
         assert answer.json["choices"][0]["message"]["content"] == text
+        # The first Ctrl-C waits for what is running, the second does not.
+        answers = []
+        long = {"prompt": "the", "max_tokens": 4000, "ignore_eos": True, "n": 8}
+        asking = threading.Thread(
+            target=lambda: answers.append(ask(url, "/v1/completions", long, own))
+        )
+        asking.start()
+        until(lambda: ask(url, "/health").json["running"])
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0
+        assert process.stderr.readline() == "stopping: finishing what is running\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+        asking.join(60)
+        assert answers[0].status == 503
+        assert answers[0].json["error"]["message"] == "the server is stopping"
+        assert process.stderr.read() == ""
 
 
 def refused(capsys, *arguments):

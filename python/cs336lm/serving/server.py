@@ -1,7 +1,7 @@
 """A server from its socket to its end: bound first, then the model loaded, then the loop.
 
 A signal (SIGTERM, SIGINT) closes the door; what is running has ``stop_seconds`` to end, then it is
-told that the server is stopping. A second Ctrl-C does not wait.
+told that the server is stopping. A second signal does not wait.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from cs336lm.serving.gate import Access
 
 _BACKLOG = 128  # connections that are taken at once, before any is turned away
 _SPARE_FILES = 64  # beside connections: weights, pipes, the loop's own
+_HURRIED_SECONDS = 1.0  # for what was told last to reach its reader
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -94,6 +95,7 @@ class Server(uvicorn.Server):
         limits = service.limits
         self._service = service
         self._greeting = greeting
+        self._loop: asyncio.AbstractEventLoop | None = None
         config = ServerConfig(
             make_app(service, access),
             limits,
@@ -123,14 +125,24 @@ class Server(uvicorn.Server):
                 signal.signal(sig, handler)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """A signal: the first closes the door, a second Ctrl-C ends everything."""
-        if not self.should_exit:
-            print("stopping: finishing what is running", file=sys.stderr, flush=True)
-        super().handle_exit(sig, frame)
+        """A signal: the first closes the door, a second also ends what is running."""
+        if self.should_exit and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._hurry)
+            return
+        print("stopping: finishing what is running", file=sys.stderr, flush=True)
+        self.should_exit = True
         self._service.batcher.is_stopping = True
+
+    def _hurry(self) -> None:
+        """Tells those who wait that the server is stopping, and waits for nobody to read it."""
+        self._service.batcher.fail_all(unavailable("the server is stopping"))
+        assert self._loop is not None
+        for connection in list(self.server_state.connections):
+            self._loop.call_later(_HURRIED_SECONDS, connection.transport.abort)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listens, and says so."""
+        self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
         if self._greeting:
             print(self._greeting, flush=True)
