@@ -13,7 +13,7 @@ from .jobs import EOT
 from .process import Place, start
 
 _WARM = 0.25  # of the time: caches fill, allocators learn
-_LEAST_MB = 4.0  # growth that a fit of noise may show
+_LEAST_MB = 2.0  # growth that a fit of noise may show
 _PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
