@@ -86,7 +86,8 @@ def main() -> int:
     make_inputs(place)
     of_a_job = {"kill": kill, "power": power, "two": together, "weather": weather}
     if arguments.kind in ("ranks", "link", "same", "long"):
-        import torch  # noqa: F401  # once, for all that are forked from here
+        if arguments.kind != "long":  # whose text jobs are to hold what they need, and no more
+            import torch  # noqa: F401  # once, for all that are forked from here
 
         if arguments.kind == "ranks":
             tallies = [ranks(place, arguments.cases, arguments.seed)]

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 
 from .findings import Tally
@@ -13,7 +14,7 @@ from .jobs import EOT
 from .process import Place, start
 
 _WARM = 0.25  # of the time: caches fill, allocators learn
-_LEAST_MB = 4.0  # growth that a fit of noise may show
+_LEAST_MB = 2.0  # growth that a fit of noise may show
 _PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
@@ -56,10 +57,13 @@ def long(place: Place, minutes: float, jobs: list[str]) -> Tally:
             )
             if growth > max(_LEAST_MB, 0.02 * kept[0].megabytes):
                 wrong = f"memory grew by {growth:.1f} MB"
-            most = {what: max(getattr(s, what) for s in kept[len(kept) // 2 :])
-                    - max(getattr(s, what) for s in kept[: len(kept) // 2])
-                    for what in ("files", "threads")}  # fmt: skip
-            grown = [f"{number} more {what}" for what, number in most.items() if number > 1]
+            half = len(kept) // 2  # medians: a file is open for a moment, and then looked at
+            more = {
+                what: median(getattr(s, what) for s in kept[half:])
+                - median(getattr(s, what) for s in kept[:half])
+                for what in ("files", "threads")
+            }
+            grown = [f"{number:g} more {what}" for what, number in more.items() if number > 1]
             wrong = wrong or (", ".join(grown) or None)
         tally.case(f"{name} for {minutes:g} minutes", wrong, place)
     tally.close()
