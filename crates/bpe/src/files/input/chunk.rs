@@ -31,6 +31,8 @@ pub struct Chunk {
     /// Where the next one begins. Chunks may come in another order than that of the text, which
     /// this tells.
     pub end: Place,
+    /// Whether something before it may not have been given out yet.
+    pub is_ahead: bool,
     /// Whether the file ends with this chunk: what follows is another document.
     pub ends_file: bool,
     /// How many bytes of the input this is, compressed if the file is. Over all chunks this adds

@@ -183,11 +183,6 @@ impl Source {
         &self.inputs[file].path
     }
 
-    /// Whether a file is read by position: its chunks are given out in order.
-    pub fn has_positions(&self, file: usize) -> bool {
-        self.inputs[file].has_positions()
-    }
-
     /// The pattern that no chunk's end divides a match of.
     pub fn pattern(&self) -> &Pattern {
         &self.cutter.pattern
@@ -235,9 +230,9 @@ impl Source {
     /// thread.
     pub fn read_next(&self, buffer: &mut Vec<u8>, ahead: bool) -> Result<Option<Chunk>> {
         let mut units = self.lock();
-        let (unit, mut cursor) = loop {
+        let (unit, mut cursor, is_ahead) = loop {
             match units.take(&self.inputs, self.cutter.chunk_bytes, ahead) {
-                Turn::Read(unit, cursor) => break (unit, cursor),
+                Turn::Read { unit, cursor, is_ahead } => break (unit, cursor, is_ahead),
                 Turn::End => return Ok(None),
                 Turn::Wait => {
                     units = self.given_back.wait(units).unwrap_or_else(PoisonError::into_inner);
@@ -269,6 +264,7 @@ impl Source {
         let mut chunk = Chunk {
             start,
             end: plan.end,
+            is_ahead,
             ends_file: plan.ends_file,
             input_bytes: plan.input_bytes,
             skipped,

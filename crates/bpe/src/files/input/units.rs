@@ -32,8 +32,8 @@ struct Unit {
 
 /// What a thread may do.
 pub enum Turn {
-    /// Read from this unit, and give the cursor back.
-    Read(Place, Cursor),
+    /// Read from this unit, and give the cursor back. It may be the first, or one ahead of that.
+    Read { unit: Place, cursor: Cursor, is_ahead: bool },
     /// Wait until a cursor is given back.
     Wait,
     /// Nothing is left.
@@ -59,18 +59,19 @@ impl Units {
             return Turn::End;
         }
         let limit = if ahead { self.open.len() } else { 1 };
-        let free = self.open.iter_mut().take(limit);
-        let mut free = free.filter_map(|unit| Some((unit.start.clone(), unit.cursor.take()?)));
-        if let Some((unit, cursor)) = free.next() {
-            return Turn::Read(unit, cursor);
+        let units = self.open.iter_mut().take(limit).enumerate();
+        let mut free = units.filter_map(|(place, unit)| Some((place, unit.cursor.take()?)));
+        if let Some((place, cursor)) = free.next() {
+            let unit = self.open[place].start.clone();
+            return Turn::Read { unit, cursor, is_ahead: place > 0 };
         }
-        drop(free);
         let may_open = self.open.is_empty() || ahead && self.may_open_next(inputs);
         if !may_open {
             return Turn::Wait;
         }
+        let is_ahead = !self.open.is_empty();
         match self.open_next(inputs, part_bytes) {
-            Some((unit, cursor)) => Turn::Read(unit, cursor),
+            Some((unit, cursor)) => Turn::Read { unit, cursor, is_ahead },
             None if self.open.is_empty() => Turn::End,
             None => Turn::Wait,
         }

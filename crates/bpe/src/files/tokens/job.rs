@@ -67,8 +67,7 @@ impl Job<'_> {
         }
         let turn = (chunk.start.file, chunk.start.offset);
         let bytes = ids.into_bytes();
-        let in_order = self.source.has_positions(turn.0);
-        encoded.ids = match self.ledger.is_crowded(turn, in_order) {
+        encoded.ids = match chunk.is_ahead && self.ledger.is_crowded(turn) {
             true => {
                 let ids = self.ahead.put(&bytes)?;
                 self.ledger.give_back(bytes);

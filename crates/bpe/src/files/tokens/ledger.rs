@@ -135,9 +135,9 @@ impl Ledger {
         Self { state, progressed, max_waiting, max_ahead: MAX_AHEAD, shard_tokens, split }
     }
 
-    /// A buffer for the next result, as soon as not too many are waiting; `None` if the job has
-    /// failed. The thread whose chunk the others wait for is past this point, or it waits for
-    /// nobody: so there is always one that continues.
+    /// A buffer for the next result, as soon as not too many are waiting in memory; `None` if the
+    /// job has failed. Results wait there only for chunks that some thread has, but for the few that
+    /// are ahead ([`is_crowded`](Self::is_crowded)): so there is always one that continues.
     pub fn next_buffer(&self) -> Option<Vec<u8>> {
         let mut state = self.lock();
         while state.error.is_none() && state.in_memory >= self.max_waiting {
@@ -149,13 +149,12 @@ impl Ledger {
         Some(state.free.pop().unwrap_or_default())
     }
 
-    /// Whether a result whose turn is `turn` would wait for one that nobody may have begun with, and
-    /// enough of them wait in memory. In a file that is read by position (`in_order`) all that is
-    /// before was begun.
-    pub fn is_crowded(&self, turn: Turn, in_order: bool) -> bool {
+    /// Whether a result whose turn is `turn` would wait, and enough of them wait in memory. One that
+    /// is ahead must not wait there: what it waits for may be with nobody yet, and then all would
+    /// wait in [`next_buffer`](Self::next_buffer).
+    pub fn is_crowded(&self, turn: Turn) -> bool {
         let state = self.lock();
-        let waits = state.turn != turn && !(in_order && state.turn.0 == turn.0);
-        waits && state.in_memory >= self.max_waiting / 2
+        state.turn != turn && state.in_memory >= self.max_waiting / 2
     }
 
     /// Whether results may still be made that wait for those of another file.
