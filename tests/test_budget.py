@@ -171,6 +171,13 @@ def test_a_first_step_that_compiles_says_nothing_of_the_others(tmp_path, clock):
     assert result.progress.step == 11
 
 
+def test_a_validation_is_no_part_of_a_step(tmp_path, clock):
+    """10 s, 8 times a step of 2 s and 10 s: a ninth would end at 118, the eighth was told so."""
+    began = clock.now
+    result = Trainer(of_seconds(tmp_path, 110, eval_every=1), tmp_path / "run").train()
+    assert (result.progress.step, clock.now - began) == (8, 106)
+
+
 @settings(
     max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

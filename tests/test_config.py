@@ -41,8 +41,11 @@ sections = {
     "data": dict.fromkeys(("val", "tokenizer"), st.none() | paths)
     | {"train": st.none() | paths | st.dictionaries(paths, large.filter(math.isfinite), min_size=1)}
     | {"batch_size": st.just(12), "sampling": None, "document_token": st.none() | from_zero},
-    "model": dict.fromkeys(("context_length", "num_layers", "rope_original_context_length"), counts)
-    | dict.fromkeys(("vocab_size", "d_ff"), st.none() | counts)
+    "model": dict.fromkeys(
+        ("context_length", "rope_original_context_length"), st.integers(1, 2**31)
+    )
+    | dict.fromkeys(("vocab_size", "d_ff"), st.none() | st.integers(1, 2**24))
+    | {"num_layers": st.integers(1, 10_000)}
     | {"d_model": st.just(24), "num_heads": st.sampled_from([1, 2, 3, 4, 6, 12])}
     | {"rope_theta": large, "rms_norm_eps": rates, "num_kv_heads": st.just(1) | st.none()}
     | {"logit_softcap": st.just(0.0) | st.floats(0, 1e300, exclude_min=True)}

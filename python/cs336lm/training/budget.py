@@ -115,7 +115,7 @@ class TimeBudget:
         ahead = self._wait_for_device()
         self._progress.read_clock()
         now = self._progress.seconds
-        self._note_duration(now)
+        self._note_duration(step, now)
         a_step = statistics.median(self._durations) if self._durations else 0.0
         validation = self._progress.validation_seconds
         done = now + (1 + ahead) * a_step
@@ -143,10 +143,12 @@ class TimeBudget:
             return Place(step, self._warmup_steps, self._warmup_steps + 1, is_last=False)
         return Place(min(done, end), warmup, end, is_last=False)
 
-    def _note_duration(self, now: float) -> None:
+    def _note_duration(self, step: int, now: float) -> None:
         """Remembers how long the step before took, but not the first, which may compile."""
         if self._began is not None and not self._skips_first:
-            self._durations.append(now - self._began)
+            validated = is_due(step - 1, self._eval_every)
+            validation = self._progress.validation_seconds if validated else 0.0
+            self._durations.append(max(now - self._began - validation, 0.0))
         self._skips_first = self._began is None
         self._began = now
 
