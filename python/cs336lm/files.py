@@ -46,7 +46,8 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
         before = os.stat(path).st_mode
     except OSError:  # nothing there yet; what else is wrong shows when the file is made
         before = None
-    place = Path(os.path.realpath(path))
+    # A path that is no link stays relative: its folder may lie below one that may not be read.
+    place = Path(os.path.realpath(path) if os.path.islink(path) else path)
     beside = place.with_name(f".{place.name}.{os.getpid()}.partial")
     try:
         if before is not None and not stat.S_ISREG(before):
