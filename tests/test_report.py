@@ -58,14 +58,15 @@ def reported(tmp_path_factory):
     sweep = folder / "rates"
     records = []
     for rate, loss in ((0.1, 2.5), (1.0, None)):
-        run = sweep / "runs" / f"rate-{rate}"
+        name = f"rate-{rate}" + ",train.max_tokens=None" * 8  # trials of many values have long ones
+        run = sweep / "runs" / name
         (run / "checkpoints").mkdir(parents=True)
         save_config(config.resolved(40), run / "config.toml")
         lines = [{"step": s, "tokens": 64 * s, "seconds": s, "val_loss": loss} for s in (0, 12)]
         (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         records.append(
             {
-                "trial": f"rate-{rate}",
+                "trial": name,
                 "overrides": {"optim.lr": rate},
                 "seed": 0,
                 "end": "done" if loss else "diverged",

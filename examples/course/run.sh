@@ -12,7 +12,7 @@ cd "$(dirname "$0")/../.."
 OUT=${OUT:-course}
 BASE=${BASE:-}
 SEEDS=${SEEDS:-2}
-RATES=${RATES:-3e-4,1e-3,3e-3,1e-2,3e-2,1e-1,3e-1}
+RATES=${RATES:-3e-4,1e-3,3e-3,1e-2,3e-2,1e-1,3e-1,1}
 LARGEST=${LARGEST:-64}
 BATCH_TOKENS=${BATCH_TOKENS:-400K}
 cs336lm=${CS336LM:-cs336lm}

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import socket
 import stat
 import sys
@@ -80,6 +79,8 @@ def remove_unfinished(place: Path) -> None:
 
 
 def _remove_if_abandoned(left: Path) -> None:
+    import shutil  # seldom needed, and tokenize would wait for it
+
     with suppress(OSError):  # it is gone, or somebody else's
         handle = os.open(left, os.O_RDONLY)
         try:
@@ -270,6 +271,8 @@ def new_directory(path: str | Path) -> Iterator[Path]:
     killed process left of the same folder is removed. Raises ``UsageError`` if something stands
     under ``path`` already, be it only one file.
     """
+    import shutil
+
     place = Path(os.path.realpath(path))
     refuse_if_there(path)
     beside = place.with_name(f".{place.name}.{os.getpid()}.partial")

@@ -34,7 +34,7 @@ def main(argv: list[str]) -> int:
     if len(arguments.runs) < 2:
         raise UsageError("name two runs or more to compare")
 
-    from cs336lm.experiments.runs import differences, read_run
+    from cs336lm.experiments.runs import differences, read_run, value_shown
     from cs336lm.experiments.tables import Table
 
     runs = [read_run(path) for path in arguments.runs]
@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
         return 0
     headings = ["", *(run.name for run in runs)]
     tables = [
-        Table(headings, [[name, *map(_shown, values)] for name, values in differ.items()]),
+        Table(headings, [[name, *map(value_shown, values)] for name, values in differ.items()]),
         Table(headings, [[name, *map(_figure, values)] for name, values in figures.items()]),
     ]
     if not differ:
@@ -86,12 +86,6 @@ def _end(run: RunSummary, figure: str, axis: str) -> float | None:
 
 def _plain(value: object) -> object:
     return value if isinstance(value, int | float | str | bool | None) else str(value)
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, tuple):
-        return " ".join(map(_shown, value))
-    return f"{value:.12g}" if isinstance(value, float) else str(value)  # 0.3 is not 0.30...04
 
 
 def _figure(value: float | None) -> str:

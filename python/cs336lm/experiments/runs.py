@@ -102,6 +102,13 @@ def _find(folder: Path, depth: int) -> Iterator[Path]:
                 yield from _find(inner, depth - 1)
 
 
+def value_shown(value: object) -> str:
+    """A value of a configuration, for people: 0.3 is not 0.30000000000000004."""
+    if isinstance(value, tuple):
+        return " ".join(map(value_shown, value))
+    return f"{value:.12g}" if isinstance(value, float) else str(value)
+
+
 def differences(configs: Sequence[Config]) -> dict[str, list[Any]]:
     """The fields whose values are not the same in all configurations: a value for each."""
     found: dict[str, list[Any]] = {}

@@ -72,7 +72,7 @@ impl LongCache {
             self.len = 0;
             self.bytes.clear();
             self.ids.clear();
-        } else if 2 * self.len > self.slots.len() && self.slots.len() < SLOTS {
+        } else if 4 * self.len > self.slots.len() && self.slots.len() < SLOTS {
             self.grow();
         }
         self.len += 1;
@@ -96,7 +96,7 @@ impl LongCache {
 
     #[cold]
     fn grow(&mut self) {
-        let larger = vec![LongSlot::default(); 2 * self.slots.len()];
+        let larger = vec![LongSlot::default(); (4 * self.slots.len()).min(SLOTS)];
         for slot in std::mem::replace(&mut self.slots, larger) {
             if slot.hash != 0 {
                 let at = self.slot_of(slot.hash);

@@ -19,14 +19,13 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from cs336lm.errors import UsageError
 from cs336lm.experiments.comparison import by_overrides
 from cs336lm.experiments.monitor_plot import Monitored, monitored_in
 from cs336lm.experiments.plots import Curve, read_curve
 from cs336lm.experiments.results import Record, Results
-from cs336lm.experiments.runs import RunSummary, differences, find_runs, read_run
+from cs336lm.experiments.runs import RunSummary, differences, find_runs, read_run, value_shown
 from cs336lm.experiments.space import described
 from cs336lm.experiments.tables import Table, duration, number
 from cs336lm.training.config import Config, dump_config
@@ -210,12 +209,10 @@ def _changes(runs: Sequence[RunSummary]) -> Table | None:
         return None
     names = list(differ)
     columns = zip(*(differ[name] for name in names), strict=True)
-    rows = [[run.name, *map(_shown, values)] for run, values in zip(runs, columns, strict=True)]
+    rows = [
+        [run.name, *map(value_shown, values)] for run, values in zip(runs, columns, strict=True)
+    ]
     return Table(["run", *names], rows)
-
-
-def _shown(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _seeds(runs: Sequence[RunSummary]) -> Table | None:
