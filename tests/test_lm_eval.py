@@ -1,7 +1,5 @@
 """A run in lm-evaluation-harness: by plain sums, and beside transformers in the same tasks."""
 
-import json
-
 import pytest
 
 lm_eval = pytest.importorskip("lm_eval", reason="it is the extra [eval]")
@@ -15,6 +13,7 @@ from exchanged import END, greedy, make_model, make_run, make_tokenizer  # noqa:
 from lm_eval.api.instance import Instance  # noqa: E402
 from lm_eval.models.huggingface import HFLM  # noqa: E402
 from lm_eval.tasks import TaskManager  # noqa: E402
+from local_tasks import NAMES, write_tasks  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -140,53 +139,21 @@ def test_generation_ends_before_a_stop(adapter):
     assert cut == [free[: free.find(stop)]]
 
 
-TASKS = {
-    "choices": {
-        "output_type": "multiple_choice",
-        "doc_to_text": "{{question}}",
-        "doc_to_choice": ["mat", "log", "sat on the"],
-        "doc_to_target": "{{answer}}",
-        "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],
-    },
-    "perplexity": {
-        "output_type": "loglikelihood_rolling",
-        "doc_to_text": "",
-        "doc_to_target": "{{text}}",
-        "metric_list": [{"metric": "word_perplexity"}, {"metric": "bits_per_byte"}],
-    },
-}
-
-
 @pytest.fixture(scope="module")
 def tasks(tmp_path_factory):
     """Small local tasks: nothing is downloaded."""
     folder = tmp_path_factory.mktemp("tasks")
-    rows = [
-        {"question": f"the {a} sat on the {b}; the", "answer": n % 3, "text": f"the {a} sat on {b}"}
-        for n, (a, b) in enumerate((a, b) for a in ("cat", "dog", "hat") for b in ("mat", "log"))
-    ]
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
-    (folder / "rows.jsonl").write_text(lines)
-    for name, task in TASKS.items():
-        whole = {
-            "task": f"local_{name}",
-            "dataset_path": "json",
-            "dataset_kwargs": {"data_files": {"test": str(folder / "rows.jsonl")}},
-            "test_split": "test",
-            **task,
-        }
-        (folder / f"{name}.yaml").write_text(json.dumps(whole))  # JSON is YAML
+    write_tasks(folder)
     return TaskManager(include_path=str(folder), include_defaults=False)
 
 
 def test_tasks_of_the_harness_give_the_same_figures(tasks, run, theirs, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    names = [f"local_{name}" for name in TASKS]
-    how = {"tasks": names, "task_manager": tasks, "bootstrap_iters": 0}
+    how = {"tasks": NAMES, "task_manager": tasks, "bootstrap_iters": 0}
     arguments = {"run": str(run), "device": "cpu"}
     ours = lm_eval.simple_evaluate("cs336lm", model_args=arguments, **how)["results"]
     expected = lm_eval.simple_evaluate(theirs, **how)["results"]
-    for name in names:
+    for name in NAMES:
         figures = {key for key, value in expected[name].items() if isinstance(value, float)}
         assert figures >= ({"acc,none"} if name == "local_choices" else {"bits_per_byte,none"})
         for key in figures:

@@ -12,6 +12,7 @@ from cs336lm.serving.limits import Limits
 from cs336lm.serving.loading import load_model, make_service
 from cs336lm.training.run_directory import load_run
 from exchanged import make_model, make_run, make_tokenizer
+from local_tasks import NAMES, write_tasks
 from served import ask, running
 
 LIMITS = Limits(max_prompt_tokens=128, max_new_tokens=64, max_sequences=8, max_queue=500)
@@ -116,23 +117,6 @@ def test_a_chat(run_dir):
         assert answer["usage"]["completion_tokens"] == 1
 
 
-TASKS = {
-    "choices": {
-        "output_type": "multiple_choice",
-        "doc_to_text": "{{question}}",
-        "doc_to_choice": ["mat", "log", "sat on the"],
-        "doc_to_target": "{{answer}}",
-        "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],
-    },
-    "perplexity": {
-        "output_type": "loglikelihood_rolling",
-        "doc_to_text": "",
-        "doc_to_target": "{{text}}",
-        "metric_list": [{"metric": "word_perplexity"}, {"metric": "bits_per_byte"}],
-    },
-}
-
-
 def test_lm_eval_gives_the_scores_of_the_adapter(url, run_dir, tmp_path, monkeypatch):
     """`local-completions` over HTTP beside the project's own model of the harness."""
     lm_eval = pytest.importorskip("lm_eval", reason="it is the extra [eval]")
@@ -142,17 +126,9 @@ def test_lm_eval_gives_the_scores_of_the_adapter(url, run_dir, tmp_path, monkeyp
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert main(["export", str(run_dir), "--format", "hf", "--out", str(tmp_path / "hf")]) == 0
-    rows = [
-        {"question": f"the {a} sat on the {b}; the", "answer": n % 3, "text": f"the {a} sat on {b}"}
-        for n, (a, b) in enumerate((a, b) for a in ("cat", "dog", "hat") for b in ("mat", "log"))
-    ]
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    for name, task in TASKS.items():
-        data = {"data_files": {"test": str(tmp_path / "rows.jsonl")}}
-        whole = {"task": f"local_{name}", "dataset_path": "json", "dataset_kwargs": data}
-        (tmp_path / f"{name}.yaml").write_text(json.dumps({**whole, "test_split": "test", **task}))
+    write_tasks(tmp_path)
     how = {
-        "tasks": [f"local_{name}" for name in TASKS],
+        "tasks": NAMES,
         "task_manager": TaskManager(include_path=str(tmp_path), include_defaults=False),
         "bootstrap_iters": 0,
     }
@@ -167,7 +143,7 @@ def test_lm_eval_gives_the_scores_of_the_adapter(url, run_dir, tmp_path, monkeyp
     found = lm_eval.simple_evaluate("local-completions", model_args=server, **how)["results"]
     ours = lm_eval.simple_evaluate(RunLM(run_dir, device="cpu"), **how)["results"]
     compared = 0
-    for name in how["tasks"]:
+    for name in NAMES:
         for key, value in ours[name].items():
             if isinstance(value, float):
                 assert found[name][key] == pytest.approx(value, rel=1e-4), key

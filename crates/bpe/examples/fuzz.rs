@@ -18,7 +18,10 @@ use bpe::{Pattern, StreamEncoder, TokenId, Tokenizer, Vocab};
 
 #[path = "../tests/oracle/mod.rs"]
 mod oracle;
+mod random;
 use oracle::Oracle;
+
+use random::Random;
 
 type Failure = Box<dyn Error>;
 
@@ -370,25 +373,7 @@ fn push(text: &mut Vec<u8>, char: char, times: usize) {
     (0..times).for_each(|_| text.extend(char.encode_utf8(&mut [0; 4]).as_bytes()));
 }
 
-/// SplitMix64 (Steele, Lea and Flood, 2014).
-struct Random(u64);
-
 impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let x = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        x ^ (x >> 31)
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit.max(1) as u64) as usize
-    }
-
-    fn choose<T: Clone>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len())].clone()
-    }
-
     /// Any but surrogates and those that stand for bytes.
     fn any_char(&mut self) -> char {
         loop {

@@ -17,6 +17,8 @@ use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use bpe::files::input::TextFields;
 use bpe::files::tokens::count_tokens;
 use bpe::formats::{Extras, load, save};
@@ -26,6 +28,9 @@ use bpe::{Pattern, Progress, SpecialTokens, Tokenizer, Vocab};
 
 #[path = "../tests/oracle/mod.rs"]
 mod oracle;
+mod random;
+
+use random::Random;
 
 type Failure = Box<dyn Error>;
 
@@ -73,7 +78,7 @@ impl Good {
         save(folder, &vocab, &special, &Pattern::Gpt2, &Extras::default())?;
         let ranks = (0..=255u8).map(|byte| {
             let text = [byte];
-            format!("{} {byte}\n", base64(&text))
+            format!("{} {byte}\n", BASE64_STANDARD.encode(text))
         });
         fs::write(folder.join("ranks.tiktoken"), ranks.collect::<String>())?;
         let text = folder.join("a.txt");
@@ -269,33 +274,4 @@ fn oracle_train(words: &[&[u8]], merges: usize) -> Vec<(u32, u32)> {
         }
     }
     made
-}
-
-fn base64(bytes: &[u8]) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let letter = |index: u8| char::from(LETTERS[usize::from(index & 63)]);
-    match *bytes {
-        [byte] => format!("{}{}==", letter(byte >> 2), letter(byte << 4)),
-        _ => unreachable!("ranks of single bytes"),
-    }
-}
-
-/// SplitMix64 (Steele, Lea and Flood, 2014).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let x = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        x ^ (x >> 31)
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit.max(1) as u64) as usize
-    }
-
-    fn choose<T: Clone>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len())].clone()
-    }
 }

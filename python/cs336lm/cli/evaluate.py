@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cs336lm.cli.options import above_zero, add_checkpoint, positive, spin_briefly
+from cs336lm.cli.options import above_zero, add_checkpoint, add_placement, positive, spin_briefly
 from cs336lm.cli.output import print_json, refuse_foreign_picture
 from cs336lm.cli.parser import parser_for
 from cs336lm.errors import UsageError
@@ -154,13 +154,7 @@ def _parser() -> argparse.ArgumentParser:
         help="windows at once: less needs less memory, the figures are the same (default: as many "
         "as keep the device busy)",
     )
-    add("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
-    add(
-        "--dtype",
-        choices=("auto", "float32", "bfloat16", "float16"),
-        default="float32",
-        help="precision of the matrix products (default: float32)",
-    )
+    add_placement(parser, "the matrix products")
     add("--json", action="store_true", help="print one JSON object")
     return parser
 

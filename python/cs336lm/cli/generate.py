@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from cs336lm.cli.options import add_checkpoint, spin_briefly
+from cs336lm.cli.options import add_checkpoint, add_placement, spin_briefly
 from cs336lm.cli.output import print_json
 from cs336lm.cli.parser import parser_for
 from cs336lm.errors import UsageError
@@ -79,13 +79,7 @@ def main(argv: list[str]) -> int:
     add("--top-k", type=int, metavar="K", help="draw among the K likeliest tokens (default: all)")
     add("--seed", type=int, metavar="N", help="seed of the draws (default: a new one each time)")
     add_checkpoint(parser)
-    add("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
-    add(
-        "--dtype",
-        choices=("auto", "float32", "bfloat16", "float16"),
-        default="float32",
-        help="precision of the weights (default: float32)",
-    )
+    add_placement(parser, "the weights")
     add(
         "--compile",
         action="store_true",

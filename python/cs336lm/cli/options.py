@@ -107,6 +107,17 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_placement(parser: argparse.ArgumentParser, precision_of: str) -> None:
+    """``--device`` and ``--dtype``: where a model is computed, and the precision of what."""
+    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
+    parser.add_argument(
+        "--dtype",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        default="float32",
+        help=f"precision of {precision_of} (default: float32)",
+    )
+
+
 def add_counting(parser: argparse.ArgumentParser) -> None:
     """What text is counted, and how: the same flags wherever that is done."""
     parser.add_argument(

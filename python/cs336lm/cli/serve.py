@@ -8,7 +8,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cs336lm.cli.options import above_zero, add_checkpoint, count, memory, positive, spin_briefly
+from cs336lm.cli.options import (
+    above_zero,
+    add_checkpoint,
+    add_placement,
+    count,
+    memory,
+    positive,
+    spin_briefly,
+)
 from cs336lm.cli.parser import Parser, parser_for
 from cs336lm.errors import UsageError
 
@@ -124,13 +132,7 @@ def _parser() -> Parser:
     add("--port", type=_port, default=8000, help="default: 8000; 0 is any that is free")
     add("--name", help="what requests call the model (default: the directory's name)")
     add_checkpoint(parser)
-    add("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
-    add(
-        "--dtype",
-        choices=("auto", "float32", "bfloat16", "float16"),
-        default="float32",
-        help="precision of the weights (default: float32)",
-    )
+    add_placement(parser, "the weights")
     add("--compile", action="store_true", help="compile the model: slow to start, then faster")
     add(
         "--chat-template",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cs336lm.cli.options import memory, positive
 from cs336lm.experiments.launchers.table import LAUNCHERS
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cs336lm.experiments.launchers.launcher import Launcher
 
 SPREADING_HELP = """\

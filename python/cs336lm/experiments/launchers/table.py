@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cs336lm.errors import UsageError
 
 if TYPE_CHECKING:  # its data classes are not for ``tokenize`` to wait for
+    from pathlib import Path
+
     from cs336lm.experiments.launchers.launcher import Launcher
 
 
