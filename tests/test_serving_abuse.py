@@ -3,13 +3,18 @@
 import asyncio
 import concurrent.futures
 import http.client
+import io
 import json
+import signal
 import socket
+import sys
 import threading
 import time
 from dataclasses import replace
 
 import pytest
+from cs336lm.serving.gate import Access
+from cs336lm.serving.server import Server
 from served import LIMITS, Parrot, ask, connect, make_service, running, until
 
 HEAD = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -316,3 +321,29 @@ def test_the_end_does_not_wait_for_ever():
             until(lambda: len(engine.rows) == 2)
         assert stream.result().events[-1]["error"]["message"] == "the server is stopping"
         assert whole.result().status == 503
+
+
+def test_a_second_signal_on_the_heels_of_the_first(monkeypatch):
+    # Who reads "stopping" may send the second signal before the first one's handler has returned.
+    class Console(io.StringIO):
+        def write(self, text):
+            written = super().write(text)
+            if "stopping" in text:
+                server.handle_exit(signal.SIGINT, None)
+            return written
+
+    class Loop:
+        asked = ()
+
+        def call_soon_threadsafe(self, callback):
+            self.asked += (callback,)
+
+    service = make_service()
+    server = Server(service, Access())
+    server._loop = loop = Loop()
+    console = Console()
+    monkeypatch.setattr(sys, "stderr", console)
+    server.handle_exit(signal.SIGINT, None)
+    assert console.getvalue() == "stopping: finishing what is running\n"
+    assert loop.asked == (server._hurry,)
+    service.batcher.close()

@@ -129,9 +129,10 @@ class Server(uvicorn.Server):
         if self.should_exit and self._loop is not None:
             self._loop.call_soon_threadsafe(self._hurry)
             return
-        print("stopping: finishing what is running", file=sys.stderr, flush=True)
+        # Before anything is said: who reads it may send the second signal at once.
         self.should_exit = True
         self._service.batcher.is_stopping = True
+        print("stopping: finishing what is running", file=sys.stderr, flush=True)
 
     def _hurry(self) -> None:
         """Tells those who wait that the server is stopping, and waits for nobody to read it."""
