@@ -65,6 +65,33 @@ def test_auto_is_bfloat16_where_a_gpu_has_it(monkeypatch):
         assert choose_dtype("bfloat16", torch.device(kind)) == torch.bfloat16
 
 
+@pytest.mark.parametrize("is_public", [True, False])
+@pytest.mark.parametrize(
+    ("unit", "expected"),
+    [
+        ("avx512_bf16", torch.bfloat16),
+        ("amx_bf16", torch.bfloat16),
+        ("avx512_vnni", torch.float32),
+    ],
+)
+def test_auto_is_bfloat16_where_a_processor_has_it(monkeypatch, unit, expected, is_public):
+    # As PyTorch says it today, and as versions say it that have no name for it in public.
+    if is_public:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {unit: True}, raising=False)
+    else:
+        monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+        for name in ("avx512_bf16", "amx_tile", "vnni"):
+            has_it = unit == name or (unit, name) == ("amx_bf16", "amx_tile")
+            monkeypatch.setattr(
+                torch.cpu, f"_is_{name}_supported", lambda has_it=has_it: has_it, raising=False
+            )
+    cpu = torch.device("cpu")
+    assert choose_dtype("auto", cpu, 64) == expected
+    assert choose_dtype("auto", cpu, 63) == torch.float32
+    assert choose_dtype("auto", torch.device("mps"), 64) == torch.float32
+    assert choose_dtype("float32", cpu, 64) == torch.float32
+
+
 RESIDENT_ONCE_FREED = """
 import sys, torch
 from pathlib import Path

@@ -68,7 +68,7 @@ def main(argv: list[str]) -> int:
         raise UsageError(f"{arguments.run_dir} has no data.val: name a token file with --data")
     how: dict[str, Any] = {
         "tokenizer": tokenizer,
-        "dtype": choose_dtype(arguments.dtype, device),
+        "dtype": choose_dtype(arguments.dtype, device, model.config.d_model),
         "batch_size": arguments.batch_size,
         "stride": arguments.stride,
         "by_position": arguments.by_position,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cs336lm.errors import UsageError
+from cs336lm.model.processor import multiplies_bfloat16
 from cs336lm.optim.adamw import adamw_settings, adamw_update
 from cs336lm.optim.base import GradientDescent, at_least_zero, below_one
 from cs336lm.optim.newton_schulz import STEPS, orthogonalize_each
@@ -40,8 +41,8 @@ class Muon(GradientDescent):
         weight_decay: share of a parameter, per unit of learning rate, that a step takes off.
         nesterov: whether u counts the gradient once more; else it is m.
         newton_schulz_steps: steps of the iteration.
-        dtype: of the iteration; None is bfloat16 on CUDA, which it is made for, and elsewhere the
-            parameters' own, at least float32: a CPU multiplies that as fast.
+        dtype: of the iteration; None is bfloat16, which it is made for, where the device is fast in
+            it (``multiplies_bfloat16``), and elsewhere the parameters' own, at least float32.
         betas, eps: AdamW's, for its groups.
         process_group: the processes that hold the same parameters and get the same gradients (DDP),
             of which each then orthogonalises its share. Slices (FSDP2) need none.
@@ -105,7 +106,7 @@ class Muon(GradientDescent):
         means = what_is_here([self.state[param]["momentum_buffer"] for param in params])
         torch._foreach_lerp_(means, grads, 1 - momentum)
         directions = torch._foreach_lerp(grads, means, momentum) if group["nesterov"] else means
-        dtype = self._dtype or _dtype_for(weights[0])
+        dtype = self._dtype or _dtype_for(params)
         work = partial(orthogonalize_each, dtype=dtype, steps=group["newton_schulz_steps"])
         updates = sharing.apply(work, directions, dtype)
         del directions
@@ -133,7 +134,8 @@ def what_is_here(tensors: list[Tensor]) -> list[Tensor]:
     return [tensor.to_local() if hasattr(tensor, "to_local") else tensor for tensor in tensors]
 
 
-def _dtype_for(weight: Tensor) -> torch.dtype:
-    if weight.device.type == "cuda":
-        return torch.bfloat16
-    return torch.promote_types(weight.dtype, torch.float32)
+def _dtype_for(matrices: list[Tensor]) -> torch.dtype:
+    precise = torch.promote_types(matrices[0].dtype, torch.float32)
+    width = max(min(matrix.shape) for matrix in matrices)
+    is_faster = precise == torch.float32 and multiplies_bfloat16(matrices[0].device, width)
+    return torch.bfloat16 if is_faster else precise

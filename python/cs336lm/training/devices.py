@@ -7,6 +7,7 @@ import ctypes
 import torch
 
 from cs336lm.errors import UsageError
+from cs336lm.model.processor import multiplies_bfloat16
 
 _DTYPES = {
     "float32": torch.float32,
@@ -38,13 +39,17 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
     return device
 
 
-def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The precision of matrix products; ``auto`` is what the device is fastest in, safely."""
+def choose_dtype(name: str, device: torch.device, width: int = 0) -> torch.dtype:
+    """The precision of matrix products; ``auto`` is what the device is fastest in, safely.
+
+    ``width`` is the model's ``d_model``, for a model that is trained or measured. (Without it
+    ``auto`` is float32 on a CPU: one token at a time, there is little to multiply.)
+    """
     if name != "auto":
         return _DTYPES[name]
-    if device.type != "cuda":
-        return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    if multiplies_bfloat16(device, width):
+        return torch.bfloat16
+    return torch.float16 if device.type == "cuda" else torch.float32
 
 
 def keep_freed_memory() -> None:

@@ -94,12 +94,12 @@ def set_up(
         )
     _check_batch_divides(config, world)
     device = choose_device(train.device, world.local_rank)
-    dtype = choose_dtype(train.dtype, device)
+    dtype = choose_dtype(train.dtype, device, config.model.d_model)
     if train.fp8:
         require_fp8(device)
     world.join(device, train.peer_timeout)
     if world.size > 1:
-        require_agreement(world, facts_of(config, data))
+        require_agreement(world, facts_of(config, data) | {"train.dtype": str(dtype)})
     torch.manual_seed(train.seed)
     sliced = is_sharded(world, train.parallel)
     model = TransformerLM(config.model, device="meta" if sliced else device)

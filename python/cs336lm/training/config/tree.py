@@ -203,7 +203,8 @@ class TrainConfig:
     device: str = "auto"
     """auto (cuda, else mps, else cpu), cpu, cuda, cuda:1, mps."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Precision of the matrix products; auto means bfloat16 on cuda and float32 elsewhere."""
+    """Precision of the matrix products; auto means bfloat16 where the device is fast in it (cuda,
+    and processors with AVX512-BF16 or AMX if d_model is at least 64), else float32."""
     fp8: bool = False
     """Multiply in eight bits inside the blocks, on GPUs that can (Ada, Hopper and later); MFU stays
     relative to the device's peak in ``dtype``, so that runs with and without it compare."""
