@@ -12,6 +12,7 @@ from cs336lm.errors import UsageError
 from cs336lm.model.config import ModelConfig
 from cs336lm.model.functional import scaled_dot_product_attention
 from cs336lm.model.initial import Device
+from cs336lm.model.kernels.causal_attention import causal_attention
 from cs336lm.model.kv_cache import LayerCache
 from cs336lm.model.linear import Linear, project_together
 from cs336lm.model.norm import RMSNorm
@@ -120,9 +121,7 @@ class MultiHeadSelfAttention(Module):
         q, k, v = self.project(x, token_positions)
         v = self.value_embedding(v, x, token_ids)
         if cache is None:
-            attended = scaled_dot_product_attention(
-                q, k, v, is_causal=True, enable_gqa=self._shares_keys
-            )
+            attended = causal_attention(q, k, v)
         else:
             if token_positions is None:
                 raise ValueError("attention with a cache needs token_positions")

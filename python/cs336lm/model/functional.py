@@ -137,7 +137,7 @@ def scaled_dot_product_attention(
             Q, K, V, is_causal=is_causal, enable_gqa=enable_gqa
         )
     if enable_gqa:  # with a mask the fused kernels of GPUs want a head for a head
-        K, V = (_shared_by(Q.shape[-3], x) for x in (K, V))
+        K, V = (shared_by(Q.shape[-3], x) for x in (K, V))
     if backend == "fused":
         return torch_functional.scaled_dot_product_attention(Q, K, V, mask)
     if is_causal:
@@ -145,7 +145,7 @@ def scaled_dot_product_attention(
     return _attention_by_formula(Q, K, V, mask)
 
 
-def _shared_by(heads: int, x: Tensor) -> Tensor:
+def shared_by(heads: int, x: Tensor) -> Tensor:
     """(..., fewer, seq, d) -> (..., heads, seq, d), each of the fewer repeated."""
     return x.repeat_interleave(heads // x.shape[-3], dim=-3)
 
