@@ -17,6 +17,9 @@ machine with other things to do, so many steps). Candidates:
                    job's
     NAME@SECONDS   any of these with a budget of its own, and a schedule as long
 
+With --processor-time a run has one thread and its seconds are that thread's: on a machine that does
+other things, candidates still compare.
+
 All go through the loop below: the batches of `cs336lm train` for the seed, validated on the same
 tokens, nats per token. The clock stands still during validations, of which there are 20. It is
 checked first that transformers' model has the same loss where it is given our weights.
@@ -89,6 +92,7 @@ def job_of(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "shape": {**SHAPE, **options.shape},
         "eval_tokens": options.eval_tokens,
         "compile": options.compile,
+        "clock": "one thread's" if options.processor_time else "wall",
         "machine": machine(),
     }
 
@@ -156,6 +160,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--eval-tokens", type=int, default=EVAL_TOKENS)
     add("--vocab-size", type=int, default=VOCAB_SIZE)
     add("--shape", type=json.loads, default={}, help='JSON, for a small try: {"d_model": 32}')
+    add("--processor-time", action="store_true", help="one thread, by its own time")
     add("--compile", action="store_true", help="compile all of them, on the clock")
     options = parser.parse_args(argv)
     seeds = [int(seed) for seed in options.seeds.split(",")]
