@@ -1,5 +1,6 @@
 """Which device and precision a run gets, on machines that are only told of."""
 
+import dataclasses
 import platform
 import subprocess
 import sys
@@ -7,9 +8,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from cs336lm import evaluation
+from cs336lm.cli.main import main
 from cs336lm.errors import UsageError
 from cs336lm.training import devices
 from cs336lm.training.devices import choose_device, choose_dtype, keep_freed_memory
+from cs336lm.training.trainer import Trainer
+from tiny_run import MODEL, make_config
 
 
 @pytest.fixture
@@ -129,3 +134,19 @@ def test_memory_is_kept_only_where_there_is_something_to_ask(monkeypatch):
     monkeypatch.setattr(devices.ctypes, "CDLL", lambda name: SimpleNamespace())
     keep_freed_memory()
     assert len(asked) == 2
+
+
+@pytest.mark.parametrize("unit", ["avx512_bf16", "avx512_vnni"])
+def test_a_run_and_its_evaluation_choose_alike(monkeypatch, tmp_path, unit):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {unit: True}, raising=False)
+    chosen = []
+    monkeypatch.setattr(evaluation, "evaluate", lambda *args, dtype, **how: chosen.append(dtype))
+    monkeypatch.setattr("cs336lm.cli.evaluate._print_figures", lambda *args: None)
+    for width in (32, 64):
+        model = dataclasses.replace(MODEL, d_model=width)
+        trainer = Trainer(make_config(tmp_path, model=model, steps=1), tmp_path / f"{width}")
+        trainer.train()
+        assert main(["evaluate", str(tmp_path / f"{width}"), "--dtype", "auto"]) == 0
+        assert chosen.pop() == trainer.dtype
+        is_half = width == 64 and unit == "avx512_bf16"
+        assert trainer.dtype == (torch.bfloat16 if is_half else torch.float32)
