@@ -50,9 +50,9 @@ from harness import machine
 
 SHAPE: dict[str, Any] = {"context_length": 256, "d_model": 192, "num_layers": 4, "num_heads": 6}
 RECIPE: dict[str, dict[str, Any]] = {
-    "data": {"batch_size": 16},
-    "model": {"qk_norm": True, "zero_init": True, "value_embeddings": True, "ffn": "relu2"},
-    "optim": {"name": "normuon", "schedule": "linear", "lr": 4e-3, "min_lr": 0.0},
+    "data": {"batch_size": 8},
+    "model": {"num_heads": 3, "qk_norm": True, "zero_init": True},
+    "optim": {"name": "muon", "schedule": "linear", "lr": 8e-3, "min_lr": 0.0},
 }
 LLAMA_RATES = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
 TUNING_SEED = 0
@@ -88,7 +88,6 @@ def job_of(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return {
         "data": digest.hexdigest()[:16],
-        "budget": f"{options.steps} steps" if options.steps else f"{options.seconds:g} s",
         "shape": {**SHAPE, **options.shape},
         "eval_tokens": options.eval_tokens,
         "compile": options.compile,
@@ -122,8 +121,8 @@ def run_missing(
                 "candidate": record.candidate,
                 "seed": record.seed,
                 "lr": record.lr,
-                "seconds": _seconds(record.candidate, options.seconds),
-                "steps": options.steps,
+                "seconds": record.job["seconds"],
+                "steps": record.job["steps"],
                 "folder": str(folder),
                 "job": job,
                 "out": str(out),
@@ -156,6 +155,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--seconds", type=float, default=600.0)
     add("--steps", type=int, default=0, help="so many steps each instead of seconds")
     add("--seeds", default="1,2,3")
+    add("--sweep-seconds", type=float, help="for each of those (default: --seconds)")
     add("--rates", default=",".join(map(str, LLAMA_RATES)), help="learning rates of transformers")
     add("--eval-tokens", type=int, default=EVAL_TOKENS)
     add("--vocab-size", type=int, default=VOCAB_SIZE)
@@ -171,22 +171,30 @@ def main(argv: Sequence[str] | None = None) -> None:
     prepare(options.text, folder, options.vocab_size)
     job = job_of(options, folder)
 
-    def asked(name: str, seed: int, lr: float | None) -> RunRecord:
-        return RunRecord(name, seed, lr, {**job, "settings": candidate_settings(name)})
+    def asked(name: str, seed: int, lr: float | None, seconds: float) -> RunRecord:
+        budget = {"steps": options.steps, "seconds": 0 if options.steps else seconds}
+        return RunRecord(name, seed, lr, {**job, **budget, "settings": candidate_settings(name)})
 
     rates: dict[str, float] = {}
     for name in names:
         if name.partition("@")[0] == "transformers":
-            sweep = [asked(name, TUNING_SEED, float(rate)) for rate in options.rates.split(",")]
+            seconds = options.sweep_seconds or _seconds(name, options.seconds)
+            tries = [float(rate) for rate in options.rates.split(",")]
+            sweep = [asked(name, TUNING_SEED, rate, seconds) for rate in tries]
             tried = run_missing(options, folder, job, sweep)
             best = min(tried, key=lambda record: record.final_loss)
             assert best.lr is not None
             rates[name] = best.lr
             shown = ", ".join(f"{record.lr:g}: {record.final_loss:.4f}" for record in tried)
             print(f"{name}, loss by learning rate (seed {TUNING_SEED}): {shown}")
-    todo = [asked(name, seed, rates.get(name)) for seed in seeds for name in names]
+    todo = [
+        asked(name, seed, rates.get(name), _seconds(name, options.seconds))
+        for seed in seeds
+        for name in names
+    ]
     records = run_missing(options, folder, job, todo)
-    print(f"{job['machine']}; {job['budget']} each, {len(seeds)} seeds")
+    budget = f"{options.steps} steps" if options.steps else f"{options.seconds:g} s"
+    print(f"{job['machine']}; {budget} each, {len(seeds)} seeds")
     print(table_of_means(records, names))
     print()
     print(table_of_passes(records, names, by="steps" if options.steps else "seconds"))
