@@ -63,12 +63,13 @@ def test_it_is_taken_for_bfloat16_on_a_cpu(monkeypatch):
     with torch.autocast("cpu", torch.bfloat16):
         near(causal_attention(q, k, v), fused, 4 * TOLERANCES[torch.bfloat16])
     assert taken == [torch.bfloat16] * 2
+    assert causal_attention(*(x[..., :0, :].bfloat16() for x in (q, k, v))).shape == (1, 2, 0, 4)
     # Beyond some length the probabilities would take too much memory.
     monkeypatch.setattr(kernel, "_LONGEST", 7)
     causal_attention(q.bfloat16(), k.bfloat16(), v.bfloat16())
     assert len(taken) == 2
 
 
-def test_rows_that_are_not_multiplied_are_those_above_the_diagonal():
+def test_a_sequence_of_several_times_as_many_rows():
     q, k, v = torch.randn(3, 1, 1, 700, 4)
     near(attention_by_products(q, k, v), reference(q, k, v), 1e-5)

@@ -52,10 +52,9 @@ batch_size = {batch_size}
 context_length = {context_length}
 d_model = {d_model}
 num_layers = {num_layers}
-num_heads = 4
+num_heads = {num_heads}
 qk_norm = true
 zero_init = true
-value_embeddings = true
 
 [optim]
 name = "muon"
@@ -78,12 +77,13 @@ SIZES = {
         val_megabytes=0.25,
         vocab_size=1400,
         config=_CONFIG.format(
-            batch_size=4,
+            batch_size=8,
             context_length=256,
-            d_model=128,
-            num_layers=2,
+            d_model=96,
+            num_layers=3,
+            num_heads=3,
             lr=8e-3,
-            steps=1400,
+            steps=2000,
             eval_every=100,
         ),
         new_tokens=400,
@@ -97,6 +97,7 @@ SIZES = {
             context_length=64,
             d_model=32,
             num_layers=2,
+            num_heads=4,
             lr=1e-2,
             steps=40,
             eval_every=20,

@@ -30,7 +30,7 @@ def causal_attention(
     dtype = q.dtype
     if torch.is_autocast_enabled(q.device.type):
         dtype = torch.get_autocast_dtype(q.device.type)
-    if q.device.type == "cpu" and dtype == torch.bfloat16 and q.shape[-2] <= _LONGEST:
+    if q.device.type == "cpu" and dtype == torch.bfloat16 and 0 < q.shape[-2] <= _LONGEST:
         with torch.autocast("cpu", enabled=False):
             return attention_by_products(q.to(dtype), k.to(dtype), v.to(dtype))
     shares_keys = k.shape[-3] < q.shape[-3]
