@@ -10,18 +10,19 @@ entries, a model of 5.6 million parameters with a context of 256, and so many se
 machine with other things to do, so many steps). Candidates:
 
     default        `cs336lm train` with nothing said but the shape: AdamW, cosine
-    recipe         the choices of RECIPE below, in the same shape
+    recipe         the choices of RECIPE below, in the same width and depth
     transformers   LlamaForCausalLM in the same shape, as it initialises itself, AdamW(fused=True),
                    cosine; its learning rate is the best of five, tried with a seed of its own
     FILE.toml      any configuration of `cs336lm train`; its data, context and vocabulary are the
                    job's
+    NAME+ABLATION  default, recipe or a file with one thing changed, by its name in `cs336lm ablate`
     NAME@SECONDS   any of these with a budget of its own, and a schedule as long
 
 With --processor-time a run has one thread and its seconds are that thread's: on a machine that does
 other things, candidates still compare.
 
 All go through the loop below: the batches of `cs336lm train` for the seed, validated on the same
-tokens, nats per token. The clock stands still during validations, of which there are 20. It is
+tokens, nats per token. The clock stands still during validations (--validations). It is
 checked first that transformers' model has the same loss where it is given our weights.
 
 Runs take turns, seed by seed. Each is appended to --results when it is finished, and is not made
@@ -98,7 +99,7 @@ def job_of(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def candidate_settings(name: str) -> str:
     """What a candidate is, so that a run of an earlier recipe is not taken for one of today's."""
-    base = name.partition("@")[0]
+    base = name.partition("@")[0].partition("+")[0]
     if base == "recipe":
         return json.dumps(RECIPE, sort_keys=True)
     return Path(base).read_text() if base.endswith(".toml") else ""
@@ -125,6 +126,7 @@ def run_missing(
                 "steps": record.job["steps"],
                 "folder": str(folder),
                 "job": job,
+                "validations": options.validations,
                 "out": str(out),
                 "scratch": scratch,
             }
@@ -158,6 +160,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--sweep-seconds", type=float, help="for each of those (default: --seconds)")
     add("--rates", default=",".join(map(str, LLAMA_RATES)), help="learning rates of transformers")
     add("--eval-tokens", type=int, default=EVAL_TOKENS)
+    add("--validations", type=int, default=VALIDATIONS, help="in the course of a run")
     add("--vocab-size", type=int, default=VOCAB_SIZE)
     add("--shape", type=json.loads, default={}, help='JSON, for a small try: {"d_model": 32}')
     add("--processor-time", action="store_true", help="one thread, by its own time")

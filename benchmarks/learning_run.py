@@ -21,6 +21,8 @@ os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 import torch
 from cs336lm.data import BatchLoader, gather_windows
+from cs336lm.experiments.ablate import variants_of
+from cs336lm.experiments.space import with_overrides
 from cs336lm.training.budget import Place
 from cs336lm.training.config import Config, config_from_tables, load_config
 from cs336lm.training.data import TrainingData
@@ -56,7 +58,8 @@ def configuration(asked: dict[str, Any]) -> Config:
     """
     from learning import RECIPE
 
-    name, job, folder = asked["candidate"].partition("@")[0], asked["job"], Path(asked["folder"])
+    name, _, ablation = asked["candidate"].partition("@")[0].partition("+")
+    job, folder = asked["job"], Path(asked["folder"])
     shape = job["shape"]
     base = config_from_tables({"model": shape}, Config())
     if name == "recipe":
@@ -65,6 +68,8 @@ def configuration(asked: dict[str, Any]) -> Config:
         base = load_config(name, base)
     elif name not in ("default", "transformers"):
         sys.exit(f"there is no candidate {name!r}: default, recipe, transformers or a FILE.toml")
+    for change in ablation.split("+") if ablation else ():
+        base = with_overrides(base, variants_of(base, [change])[change])
     data = dataclasses.replace(
         base.data,
         train=folder / "train.npy",
@@ -220,15 +225,13 @@ def main() -> None:
         plan=data.plan,
     )
     stream = loader.iterate(range(1, 10**9))
-    from learning import VALIDATIONS
-
     curve = follow(
         contestant,
         lambda: next(stream),
         lambda: validation(contestant.model, config, data.val_windows, data.val, device),
         seconds=asked["seconds"],
         steps=asked["steps"],
-        validations=VALIDATIONS,
+        validations=asked.get("validations", 20),
         clock=clock,
     )
     stream.close()

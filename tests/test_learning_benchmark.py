@@ -16,7 +16,7 @@ from cs336lm.cli.main import main as cs336lm
 from cs336lm.training.config import Config
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
-TINY = {"context_length": 16, "d_model": 16, "num_layers": 1, "num_heads": 2}
+TINY = {"context_length": 16, "d_model": 24, "num_layers": 1, "num_heads": 2}
 
 
 @pytest.fixture
@@ -145,7 +145,7 @@ def forked(script, asked):
 def test_candidates_share_data_windows_and_loss(parts, tmp_path, capfd, monkeypatch):
     """Two steps of each through the script, then none again; ours and theirs agree on weights."""
     learning, _, curves = parts
-    scripts = iter((subprocess.run, *[lambda command: forked(*command[1:])] * 3))
+    scripts = iter((subprocess.run, *[lambda command: forked(*command[1:])] * 4))
     stand_in = SimpleNamespace(run=lambda command: next(scripts)(command))
     monkeypatch.setattr(learning, "subprocess", stand_in)
     text = tmp_path / "text.txt"
@@ -154,17 +154,20 @@ def test_candidates_share_data_windows_and_loss(parts, tmp_path, capfd, monkeypa
     results = tmp_path / "results.jsonl"
     argv = [str(text), "--results", str(results), "--steps", "2", "--seeds", "1", "--rates", "1e-3"]
     argv += ["--vocab-size", "300", "--eval-tokens", "64", "--shape", json.dumps(TINY)]
+    argv += ["--candidates", "default,recipe,transformers,default+tied"]
     learning.main(argv)
     out = capfd.readouterr().out
     assert "| transformers (lr 0.001) |" in out
     records = curves.load(results)
-    names = ["transformers", "default", "recipe", "transformers"]
+    names = ["transformers", "default", "recipe", "transformers", "default+tied"]
     assert [record.candidate for record in records] == names
-    assert all("transformers" in record.done.notes["twin"] for record in records[::3])
+    assert all("transformers" in record.done.notes["twin"] for record in records[:4:3])
     for record in records:
         assert record.done.steps == [0, 1, 2]
         assert record.done.losses[0] == pytest.approx(5.7, abs=0.3)  # about the log of 300
+    counts = [record.done.notes["parameters"] for record in records]
+    assert counts[1] - counts[4] == 300 * 24  # one matrix for embedding and head
     before = results.read_bytes()
     learning.main(argv)
     assert results.read_bytes() == before
-    assert capfd.readouterr().out.splitlines()[-8:] == out.splitlines()[-8:]
+    assert capfd.readouterr().out.splitlines()[-10:] == out.splitlines()[-10:]
