@@ -5,6 +5,7 @@ import json
 import math
 import re
 
+import numpy as np
 import pytest
 import torch
 from cs336lm.cli.main import main
@@ -182,6 +183,30 @@ def test_a_compiled_run_stops_as_well(tmp_path, monkeypatch):
     spoil(trainer, {2})
     with pytest.raises(BadNumbers, match=r"step 2: .*layers\.0\.attn\.output_proj"):
         trainer.train()
+
+
+def test_a_spike_is_what_its_definition_says():
+    """The definition, by NumPy: six standard deviations above the mean of the last 128."""
+    for seed in range(4):
+        generator = np.random.default_rng(seed)
+        losses = generator.normal(2.0, 0.01, 400)
+        deviations = generator.uniform(5.0, 7.0, 400)
+        counter, found, expected = SpikeCounter(), [], []
+        for step in range(400):
+            before = losses[max(0, step - 128) : step]
+            if step >= 32 and step % 3 == 0:  # near the border, on both sides of it
+                losses[step] = before.mean() + deviations[step] * before.std()
+            found.append(counter.is_one(float(losses[step])))
+            expected.append(step >= 32 and losses[step] > before.mean() + 6 * before.std())
+        assert found == expected
+        assert 0 < sum(found) < 123
+    # A few losses say nothing yet, and equal ones are no spikes.
+    early = SpikeCounter()
+    assert [early.is_one(loss) for loss in [1.0, 2.0] * 15 + [1.5, 99.0]] == [False] * 32
+    assert early.is_one(999.0)
+    equal = SpikeCounter()
+    assert not any(equal.is_one(2.0) for _ in range(200))
+    assert equal.is_one(2.001)
 
 
 def test_spikes_are_counted(tmp_path):

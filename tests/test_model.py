@@ -219,6 +219,16 @@ def test_builds_on_meta_and_draws_its_weights_later():
     torch.testing.assert_close(model(ids), expected(ids), rtol=0, atol=0)
 
 
+def test_shapes_are_computed_on_meta_which_knows_no_autocast():
+    model = TransformerLM(CONFIG, device="meta")
+    ids = torch.zeros(2, 12, dtype=torch.int64, device="meta")
+    assert model(ids).shape == (2, 12, 50)
+    loss = model(ids, ids)
+    assert (loss.shape, loss.dtype) == ((), torch.float32)
+    loss.backward()
+    assert all(weight.grad.shape == weight.shape for weight in model.parameters())
+
+
 def test_too_many_tokens_are_refused():
     with pytest.raises(ValueError, match=r"13 tokens .* context_length of 12"):
         TransformerLM(CONFIG)(torch.zeros(13, dtype=torch.long))

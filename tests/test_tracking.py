@@ -9,6 +9,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 from cs336lm.training.config import Config
+from cs336lm.training.progress import Progress
 from cs336lm.training.run_directory import RunDirectory
 from cs336lm.training.trackers.group import TrackerGroup
 from cs336lm.training.trackers.table import TRACKERS
@@ -35,6 +36,16 @@ class Heard:
         self.closed = True
 
     finish = close
+
+
+def test_a_record_has_milliseconds_and_what_went_wrong_if_anything_did():
+    progress = Progress(step=3, tokens=24, seconds=1.23456)
+    where = {"step": 3, "tokens": 24, "seconds": 1.235}
+    assert progress.record(lr=0.5) == {**where, "lr": 0.5}
+    progress.loss_spikes = 2
+    assert progress.record() == {**where, "loss_spikes": 2}
+    progress.skipped_steps = 1
+    assert progress.record() == {**where, "skipped_steps": 1, "loss_spikes": 2}
 
 
 @pytest.fixture

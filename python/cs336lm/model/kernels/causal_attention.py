@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cs336lm.model.autocast import product_dtype, without_autocast
 from cs336lm.model.functional import scaled_dot_product_attention, shared_by
 
 _ROWS = 256
@@ -27,11 +28,9 @@ def causal_attention(
     v: Float[Tensor, "... kv_heads seq d"],
 ) -> Float[Tensor, "... heads seq d"]:
     """Each query attends to the keys up to its own; a head of keys serves neighbouring queries."""
-    dtype = q.dtype
-    if torch.is_autocast_enabled(q.device.type):
-        dtype = torch.get_autocast_dtype(q.device.type)
+    dtype = product_dtype(q)
     if q.device.type == "cpu" and dtype == torch.bfloat16 and 0 < q.shape[-2] <= _LONGEST:
-        with torch.autocast("cpu", enabled=False):
+        with without_autocast(q):
             return attention_by_products(q.to(dtype), k.to(dtype), v.to(dtype))
     shares_keys = k.shape[-3] < q.shape[-3]
     return scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=shares_keys)

@@ -21,6 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from cs336lm.model.autocast import product_dtype, without_autocast
 from cs336lm.model.functional import at_least_float32, cross_entropy, softcap
 
 CHUNK_ELEMENTS = {"cpu": 1 << 21, "cuda": 1 << 27}
@@ -56,17 +57,14 @@ def linear_cross_entropy(
     gradient are in float32 or better.
     """
     _check_shapes(hidden, targets)
-    device = hidden.device.type
     if chunk_tokens is None:
-        chunk_tokens = _tokens_per_chunk(device, weight.shape[0])
-    if torch.is_autocast_enabled(device):
-        dtype = torch.get_autocast_dtype(device)
-        hidden, weight = hidden.to(dtype), weight.to(dtype)
+        chunk_tokens = _tokens_per_chunk(hidden.device.type, weight.shape[0])
+    hidden, weight = hidden.to(product_dtype(hidden)), weight.to(product_dtype(weight))
     flat = hidden.flatten(0, -2) if hidden.ndim > 1 else hidden.unsqueeze(0)
     # Asked here, not of ``ctx.needs_input_grad``, which is True for a weight even where gradients
     # are switched off: validation would compute the head's.
     wanted = [torch.is_grad_enabled() and tensor.requires_grad for tensor in (flat, weight)]
-    with torch.autocast(device, enabled=False):
+    with without_autocast(hidden):
         total: Tensor = _ChunkedLoss.apply(
             flat, weight, targets.flatten(), cap, chunk_tokens, *wanted
         )

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cs336lm.errors import UsageError
+from cs336lm.model.autocast import product_dtype
 
 _FORWARD, _BACKWARD = torch.float8_e4m3fn, torch.float8_e5m2
 _MULTIPLE = 16  # the hardware's: of every dimension of a product
@@ -45,9 +46,7 @@ def fp8_linear(
             f"train.fp8 multiplies sizes that divide by {_MULTIPLE}, not {rows} tokens by a "
             f"weight of {tuple(weight.shape)}"
         )
-    device = x.device.type
-    if torch.is_autocast_enabled(device):
-        x = x.to(torch.get_autocast_dtype(device))
+    x = x.to(product_dtype(x))
     product: Tensor = _Fp8Linear.apply(x.flatten(0, -2) if x.ndim > 1 else x.unsqueeze(0), weight)
     return product.view(*x.shape[:-1], weight.shape[0])
 
