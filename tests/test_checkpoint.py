@@ -16,6 +16,7 @@ from cs336lm.model import TransformerLM
 from cs336lm.model.config import ModelConfig
 from cs336lm.training.checkpoints.archive import read_state, write_state
 from cs336lm.training.checkpoints.course import load_checkpoint, save_checkpoint
+from cs336lm.training.checkpoints.snapshot import snapshot
 from cs336lm.training.checkpoints.state import pack
 
 
@@ -300,3 +301,23 @@ def test_reads_checkpoints_of_before_there_were_versions(saved):
     model, optimizer = make_model(seed=4)
     assert load_checkpoint(saved, model, optimizer) == 1
     assert torch.equal(model.state_dict()["0.weight"], old["model"]["0.weight"])
+
+
+def test_a_snapshot_shares_nothing_with_what_training_changes():
+    weight = torch.nn.Parameter(torch.arange(6.0).view(2, 3).t())
+    moments = torch.ones(3, dtype=torch.bfloat16)
+    state = {"w": weight, "groups": [{"lr": 0.5, "of": (moments, 3)}], "name": "sgd", "none": None}
+    taken = snapshot(state)
+    with torch.no_grad():
+        weight.zero_()
+        moments.zero_()
+    state["groups"][0]["lr"] = 0.25
+    state["groups"].append({})
+    assert taken.keys() == state.keys()
+    assert torch.equal(taken["w"], torch.arange(6.0).view(2, 3).t())
+    assert not taken["w"].requires_grad
+    ((group,), (kept, number)) = taken["groups"], taken["groups"][0]["of"]
+    assert torch.equal(kept, torch.ones(3, dtype=torch.bfloat16))
+    assert kept.dtype == torch.bfloat16
+    assert (group["lr"], number, taken["name"], taken["none"]) == (0.5, 3, "sgd", None)
+    assert type(group["of"]) is tuple

@@ -29,6 +29,13 @@ def test_products_and_gradients_are_near_the_exact_ones(scale):
         assert (a - b).norm() < 0.08 * b.norm()
 
 
+def test_autocast_says_in_which_dtype_products_are():
+    x, weight = torch.randn(32, 64), torch.randn(48, 64)
+    assert fp8_linear(x, weight).dtype == torch.float32
+    with torch.autocast("cpu", torch.bfloat16):
+        assert fp8_linear(x, weight).dtype == torch.bfloat16
+
+
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
 def test_what_eight_bits_hold_is_exact(dtype):
     """Multiples of the scale come back as they were, the largest and 0 among them."""

@@ -9,11 +9,13 @@ import copy
 import gzip
 import io
 import json
+import os
 import pickle
 import re
 import struct
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,12 @@ from cs336lm import Tokenizer
 from cs336lm.cli.main import main
 from cs336lm.data import TokenDataset
 from cs336lm.exchange.hugging_face_import import import_llama
-from cs336lm.training.checkpoints.archive import peek_iteration, read_state, write_state
+from cs336lm.training.checkpoints.archive import (
+    peek_iteration,
+    read_state,
+    verify_file,
+    write_state,
+)
 from cs336lm.training.checkpoints.course import load_checkpoint
 from cs336lm.training.checkpoints.sharded import load_sharded, save_sharded
 from cs336lm.training.config import load_config
@@ -320,6 +327,28 @@ def test_checkpoints(tmp_path: Path, content: bytes) -> None:
     file = save(tmp_path / "c.pt", content)
     assert "c.pt" in refused(lambda: read_state(file), megabytes=150)
     assert outcome(lambda: peek_iteration(file), megabytes=150) == ("returned", "None")
+
+
+class LeavesAMark:
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.mark),)
+
+
+@pytest.mark.parametrize("reader", [read_state, peek_iteration, verify_file])
+def test_no_checkpoint_runs_code(tmp_path: Path, reader: Callable[[Path], Any]) -> None:
+    """Not even one that is whole otherwise, and whose reader wants but a number of it."""
+    mark = tmp_path / "mark"
+    state = {"model": {}, "optimizer": {"state": {}}, "iteration": 7, "more": LeavesAMark(mark)}
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    torch.load(io.BytesIO(buffer.getvalue()), weights_only=False)
+    mark.rmdir()  # so it would have come to that
+    with suppress(ValueError):
+        assert reader(save(tmp_path / "c.pt", buffer.getvalue())) != 7
+    assert not mark.exists()
 
 
 def test_checkpoints_of_strange_content(tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ import pytest
 import torch
 from cs336lm.errors import UsageError
 from cs336lm.model.attention import MultiHeadSelfAttention
+from cs336lm.model.blocks import TransformerBlock
 from cs336lm.model.embedding import Embedding
-from cs336lm.model.feed_forward import SwiGLU
+from cs336lm.model.feed_forward import ReLUSquaredFeedForward, SiLUFeedForward, SwiGLU
 from cs336lm.model.linear import Linear
 from cs336lm.model.norm import RMSNorm
 from cs336lm.model.positions import RotaryPositionalEmbedding
@@ -201,6 +202,33 @@ def test_self_attention_refuses_heads_that_do_not_fit():
         MultiHeadSelfAttention(12, 3, RotaryPositionalEmbedding(100.0, 8, 16))
 
 
+@pytest.mark.parametrize("leading", LEADING)
+def test_a_block_equals_its_equation(leading):
+    rope = RotaryPositionalEmbedding(100.0, 4, 64).double()
+    block = TransformerBlock(12, 3, 10, rope, 0.1, dtype=torch.float64)
+    for norm in (block.ln1, block.ln2):
+        torch.nn.init.normal_(norm.weight)
+
+    def normed(x: Tensor, norm: RMSNorm) -> Tensor:
+        return torch_functional.rms_norm(x, (12,), norm.weight, eps=0.1)
+
+    def theirs(x: Tensor) -> Tensor:
+        x = x + attention_by_hand(block.attn, normed(x, block.ln1), None)
+        inside = normed(x, block.ln2)
+        gate = torch_functional.silu(inside @ block.ffn.w1.weight.T)
+        return x + (gate * (inside @ block.ffn.w3.weight.T)) @ block.ffn.w2.weight.T
+
+    same_with_gradients(block, theirs, torch.randn(*leading, 5, 12, dtype=torch.float64))
+
+
+def test_defaults_are_those_of_the_papers():
+    block = TransformerBlock(64, 4, device="meta")
+    assert (block.ffn.w1.weight.shape, block.ln1.eps, block.ln2.eps) == ((192, 64), 1e-5, 1e-5)
+    assert RMSNorm(4).eps == 1e-5
+    for two in (SiLUFeedForward(12, device="meta"), ReLUSquaredFeedForward(12, device="meta")):
+        assert (two.w1.weight.shape, two.w2.weight.shape) == ((48, 12), (12, 48))
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_initial_weights(dtype):
     """Truncated at 3 sigma a normal keeps 0.9866 of its standard deviation."""
@@ -215,6 +243,14 @@ def test_initial_weights(dtype):
     assert embedding.shape == (500, 300)
     check_statistics(embedding, 1.0, shrunk)
     assert RMSNorm(17, dtype=dtype).weight.eq(1).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_in_half_precision_are_rounded_and_drawn_no_coarser(dtype):
+    torch.manual_seed(0)
+    wide = Linear(30, 50).weight
+    torch.manual_seed(0)
+    assert torch.equal(Linear(30, 50, dtype=dtype).weight, wide.to(dtype))
 
 
 def check_statistics(weight: Tensor, sigma: float, std: float) -> None:

@@ -209,6 +209,18 @@ def test_a_cache_is_the_same_compiled_and_eager(first):
         torch.testing.assert_close(logits[:, 0], model(ids)[:, position], **EXACT)
 
 
+def test_a_cache_keeps_its_dtype_whatever_it_is_given():
+    (layer, *_) = KVCache(CONFIG, batch_size=2, length=4, dtype=torch.float32)
+    k, v = torch.randn(2, 2, CONFIG.kv_heads, 1, CONFIG.d_head, dtype=torch.float64)
+    positions = torch.tensor([[3], [1]])
+    keys, values, _ = layer.append(k, v, positions)
+    for kept, given in ((keys, k), (values, v)):
+        assert kept.dtype == torch.float32
+        assert torch.equal(kept[0, :, 3], given[0, :, 0].float())
+        assert torch.equal(kept[1, :, 1], given[1, :, 0].float())
+        assert kept.count_nonzero() == given.numel()
+
+
 def test_builds_on_meta_and_draws_its_weights_later():
     model = TransformerLM(CONFIG, device="meta").to_empty(device="cpu")
     torch.manual_seed(3)

@@ -175,6 +175,13 @@ def test_builds_on_meta_and_draws_its_weights_later(choice):
     assert len(list(model.parameters())) == len(list(expected.parameters()))
 
 
+@each_choice
+def test_every_weight_is_where_and_what_was_asked_for(choice):
+    model = TransformerLM(config_of(choice), device="meta", dtype=torch.bfloat16)
+    for name, weight in model.named_parameters():
+        assert (weight.device.type, weight.dtype) == ("meta", torch.bfloat16), name
+
+
 def test_names_and_shapes_of_what_choices_add():
     def keys(choice):
         return {name: tuple(w.shape) for name, w in model_of(choice).state_dict().items()}

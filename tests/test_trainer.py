@@ -212,6 +212,33 @@ def test_a_checkpoint_holds_no_step_that_the_metrics_do_not(tmp_path, monkeypatc
     assert all(reported == step for step, reported in written)
 
 
+def test_a_checkpoint_is_of_its_step_however_late_it_is_written(tmp_path, monkeypatch):
+    config = make_config(tmp_path, steps=6, checkpoint_every=3, eval_every=0)
+    Trainer(config, tmp_path / "at-once").train()
+    held = []
+
+    def wait(self):
+        while held:
+            held.pop()()
+
+    def hold(self, write):
+        wait(self)
+        held.append(write)
+
+    monkeypatch.setattr(BackgroundWriter, "submit", hold)
+    monkeypatch.setattr(BackgroundWriter, "wait", wait)
+    Trainer(config, tmp_path / "late").train()
+    for step in (3, 6):
+        one, other = (
+            read_state(tmp_path / name / "checkpoints" / f"step-0000000{step}.pt")
+            for name in ("at-once", "late")
+        )
+        assert one["iteration"] == other["iteration"] == step
+        torch.testing.assert_close(other["model"], one["model"], rtol=0, atol=0)
+        state, expected = other["optimizer"]["state"], one["optimizer"]["state"]
+        torch.testing.assert_close(state, expected, rtol=0, atol=0)
+
+
 def test_training_leaves_nothing_behind_on_the_trainer(tmp_path):
     trainer = Trainer(make_config(tmp_path), tmp_path / "run")
     before = set(vars(trainer))

@@ -110,6 +110,19 @@ def test_windows_are_shared_out_among_processes(tmp_path, monkeypatch, processes
     assert sum(sums) / processes == pytest.approx(alone, rel=1e-6)
 
 
+def test_a_last_call_of_fewer_windows_weighs_less(tmp_path, monkeypatch):
+    """3,232 windows, of which no number from 41 to 80 is a divisor: 79 at a time, then 72."""
+    write_tokens(tmp_path / "val.npy", 26_000)
+    losses = []
+    for batch_size in (32, 80):
+        read, loss = validated_windows(
+            monkeypatch, tmp_path, batch_size=batch_size, eval_batches=101
+        )
+        losses.append(loss)
+    assert [len(starts) for starts in read] == [79] * 40 + [72]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-6)
+
+
 def counting(calls):
     def gather(dataset, starts, *rest):
         calls.append(len(starts))
