@@ -98,3 +98,30 @@ def test_draws_follow_the_distribution(temperature):
     seen = np.bincount(draws, minlength=5) / 50_000
     expected = (logits[0] / temperature).softmax(0).numpy()
     assert (abs(seen - expected) < 5 * (expected * (1 - expected) / 50_000) ** 0.5).all()
+
+
+class SplitMix64:
+    """The generator as it was published, with a state."""
+
+    def __init__(self, seed):
+        self.state = seed
+
+    def __call__(self):
+        self.state = (self.state + 0x9E3779B97F4A7C15) % 2**64
+        z = self.state
+        z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+        z = (z ^ (z >> 27)) * 0x94D049BB133111EB % 2**64
+        return z ^ (z >> 31)
+
+
+def test_numbers_are_those_of_splitmix64():
+    known = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431]
+    published = SplitMix64(1234567)
+    assert [published() for _ in known] == known
+    positions = np.arange(4, dtype=np.uint64)
+    found = uniforms(np.full(4, 1234567, dtype=np.uint64), positions)
+    assert found.tolist() == [((number >> 16) + 0.5) / 2**48 for number in known]
+    # The samples of a prompt are one row of numbers, begun by the first one of its seed.
+    for seed in (0, 7, -1, 2**64 - 1):
+        row = SplitMix64(SplitMix64(seed % 2**64)())
+        assert [stream_key(seed, sample) for sample in range(5)] == [row() for _ in range(5)]

@@ -210,14 +210,21 @@ def test_top_k_and_top_p_keep_the_fewest_that_suffice(seed, top_p, top_k, temper
     assert set(sampler(logits.expand(50, -1)).tolist()) <= set(ranked[:enough])
 
 
-def test_draws_follow_the_distribution():
+@pytest.mark.parametrize(
+    ("how", "among"),
+    [({}, range(5)), ({"top_k": 2}, [1, 2]), ({"top_k": 3}, [1, 2, 4]), ({"top_p": 0.68}, [1, 2])],
+)
+def test_draws_follow_the_distribution(how, among):
     logits = torch.tensor([[0.0, 1.0, 2.0, -1.0, 0.5]])
-    for temperature in (0.5, 1.0, 2.0):
-        draws = Sampler(SamplingParams(temperature, seed=1))(logits.expand(100_000, -1))
+    likely = torch.full((5,), -torch.inf)
+    likely[list(among)] = logits[0, list(among)]
+    for temperature in (0.8, 1.0, 1.25):
+        sampler = Sampler(SamplingParams(temperature, seed=1, **how))
+        draws = sampler(logits.expand(100_000, -1))
         seen = torch.bincount(draws, minlength=5) / 100_000
-        expected = (logits[0] / temperature).softmax(0)
+        expected = (likely / temperature).softmax(0)
         spread = (expected * (1 - expected) / 100_000).sqrt()
-        assert ((seen - expected).abs() < 5 * spread).all()
+        assert ((seen - expected).abs() <= 5 * spread).all()
 
 
 def test_temperature_zero_and_forbidden_ids():

@@ -224,6 +224,9 @@ def test_how_choices_begin():
     assert not values.gate.weight.any()
     assert values.table.weight.std().item() == pytest.approx((2 / (32 + 16)) ** 0.5, rel=0.05)
     alone = TransformerLM(config_of("zero-init"))
+    for layer in alone.layers:  # SwiGLU, where "many" has another network
+        assert not layer.attn.output_proj.weight.any()
+        assert not layer.ffn.w2.weight.any()
     assert not alone.lm_head.weight.any()
     assert not alone(torch.arange(5)).any()
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import threading
 import typing
 
 import numpy as np
@@ -276,6 +277,24 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_run(tmp_path, monkeypatch)
     monkeypatch.setattr(RunDirectory, "write_checkpoint", fail)
     with pytest.raises(OSError, match="No space left"):
         Trainer(make_config(tmp_path), tmp_path / "run").train()
+
+
+def test_a_failed_write_is_told_once_it_is_over_and_not_waited_for():
+    writer, go_on, failed = BackgroundWriter(), threading.Event(), threading.Event()
+
+    def write():
+        go_on.wait(30)
+        failed.set()
+        raise OSError("disk full")
+
+    writer.submit(write)
+    writer.raise_if_failed()
+    assert not failed.is_set()
+    go_on.set()
+    writer.close()
+    with pytest.raises(OSError, match="disk full"):
+        writer.raise_if_failed()
+    writer.raise_if_failed()
 
 
 def test_refuses_a_directory_that_holds_a_run(tmp_path):
