@@ -231,7 +231,7 @@ def main() -> None:
         lambda: validation(contestant.model, config, data.val_windows, data.val, device),
         seconds=asked["seconds"],
         steps=asked["steps"],
-        validations=asked.get("validations", 20),
+        validations=asked["validations"],
         clock=clock,
     )
     stream.close()
