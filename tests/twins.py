@@ -38,8 +38,8 @@ def hold(twin, formula, *inputs: Tensor, terms: float = 0.0) -> None:
 def near(a: Tensor, b: Tensor, tolerance: float, floor: float = 0.0) -> None:
     """As vectors: the difference is at most ``tolerance`` times as long as ``b``, and ``floor``.
 
-    Below its least normal number a dtype has fewer digits, and float16's is 6e-5: a factor down there
-    (a gate that is closed) costs a part of that in each element.
+    Below its least normal number a dtype has fewer digits, and float16's is 6e-5: a factor down
+    there (a gate that is closed) costs a part of that in each element.
     """
     assert a.shape == b.shape
     assert a.isfinite().all()
