@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 
@@ -89,3 +91,31 @@ def test_a_signal_is_handled_while_a_long_text_is_encoded(
         sender.join()
         signal.signal(signal.SIGUSR1, before)
     assert tokenizer.decode(tokenizer.encode("and goes on")) == "and goes on"
+
+
+FIRST_ARRAY = """
+import numpy as np
+from cs336lm import Tokenizer
+
+class Stop(Exception):
+    pass
+
+def interrupted(version):
+    raise Stop
+
+tokenizer = Tokenizer({i: bytes([i]) for i in range(256)}, [])
+there, np.lib.NumpyVersion = np.lib.NumpyVersion, interrupted
+for _ in range(2):
+    try:
+        tokenizer.encode_array("ab")
+    except Stop:
+        print("stopped")
+np.lib.NumpyVersion = there
+print(tokenizer.encode_array("ab").tolist())
+"""
+
+
+def test_a_signal_during_the_first_array_is_an_exception() -> None:
+    """Which asks NumPy for its version, in Python code: a handler may raise there."""
+    done = subprocess.run([sys.executable, "-c", FIRST_ARRAY], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("stopped\nstopped\n[97, 98]\n", "")

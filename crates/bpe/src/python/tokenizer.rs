@@ -4,9 +4,10 @@
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use numpy::PyArray1;
+use numpy::{PyArray1, get_array_module};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString};
 
 use super::arguments::{
@@ -183,7 +184,7 @@ impl PyTokenizer {
             WORTH_RELEASING..WORTH_WATCHING => py.detach(|| guard(|| encode(&Progress::new())))?,
             _ => watch(py, None, encode)?,
         };
-        Ok(batch.into_iter().map(|ids| array_of(py, ids)).collect())
+        batch.into_iter().map(|ids| array_of(py, ids)).collect()
     }
 
     fn encode_array<'py>(
@@ -191,7 +192,7 @@ impl PyTokenizer {
         text: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyArray1<TokenId>>> {
         let (py, bytes) = (text.py(), text_bytes(text)?);
-        Ok(array_of(py, encode_watched(py, &self.core, bytes, Tokenizer::encode)?))
+        array_of(py, encode_watched(py, &self.core, bytes, Tokenizer::encode)?)
     }
 
     /// A watched job. Returns (dtype, (ids, bytes of text, documents), the same of validation, what
@@ -397,12 +398,16 @@ impl PyTokenizer {
 
 /// An array of ids. A short one is copied into memory of NumPy's own, which costs less than an object
 /// that keeps ours.
-fn array_of(py: Python<'_>, ids: Vec<TokenId>) -> Bound<'_, PyArray1<TokenId>> {
+fn array_of(py: Python<'_>, ids: Vec<TokenId>) -> PyResult<Bound<'_, PyArray1<TokenId>>> {
     const SHORT: usize = 2048;
-    match ids.len() {
+    // The first array runs Python code that asks NumPy for its version. If that fails (a signal's
+    // handler may raise there), making the array would panic.
+    static NUMPY_IS_THERE: PyOnceLock<()> = PyOnceLock::new();
+    NUMPY_IS_THERE.get_or_try_init(py, || get_array_module(py).map(drop))?;
+    Ok(match ids.len() {
         ..SHORT => PyArray1::from_slice(py, &ids),
         _ => PyArray1::from_vec(py, ids),
-    }
+    })
 }
 
 fn vocab_id(id: &Bound<'_, PyAny>) -> PyResult<TokenId> {
