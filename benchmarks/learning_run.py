@@ -58,7 +58,7 @@ def configuration(asked: dict[str, Any]) -> Config:
     """
     from learning import RECIPE
 
-    name, _, ablation = asked["candidate"].partition("@")[0].partition("+")
+    name, *changes = asked["candidate"].partition("@")[0].split("+")
     job, folder = asked["job"], Path(asked["folder"])
     shape = job["shape"]
     base = config_from_tables({"model": shape}, Config())
@@ -68,7 +68,7 @@ def configuration(asked: dict[str, Any]) -> Config:
         base = load_config(name, base)
     elif name not in ("default", "transformers"):
         sys.exit(f"there is no candidate {name!r}: default, recipe, transformers or a FILE.toml")
-    for change in ablation.split("+") if ablation else ():
+    for change in changes:
         base = with_overrides(base, variants_of(base, [change])[change])
     data = dataclasses.replace(
         base.data,
