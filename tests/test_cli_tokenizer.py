@@ -239,13 +239,31 @@ def test_help_shows_examples(command: str, capsys: pytest.CaptureFixture[str]) -
     assert f"  cs336lm {command} " in capsys.readouterr().out
 
 
+def test_help_is_as_wide_as_the_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def width_of_help(columns: str) -> int:
+        monkeypatch.setenv("COLUMNS", columns)
+        with pytest.raises(SystemExit):
+            main(["tokenize", "--help"])
+        usage = capsys.readouterr().out.partition("\n\n")[0]
+        return max(map(len, usage.splitlines()))
+
+    assert [60 < width_of_help(columns) <= 78 for columns in ("80", "0", "wide")] == [True] * 3
+    assert 100 < width_of_help("140") <= 138
+
+
 def test_nothing_heavy_is_imported(tmp_path: Path, corpus: Path, tokenizer: Path) -> None:
-    """``tokenize`` is back at once because neither PyTorch nor NumPy nor rich is on its way."""
+    """``tokenize`` is back at once because neither PyTorch nor NumPy nor rich is on its way.
+
+    Nor are the modules of Python that take a millisecond or more each.
+    """
     script = """
 import sys
 from cs336lm.cli.main import main
 status = main(sys.argv[1:])
-heavy = {"torch", "numpy", "rich", "tyro", "matplotlib", "dataclasses"} & set(sys.modules)
+heavy = {"torch", "numpy", "rich", "matplotlib"} & set(sys.modules)
+heavy |= {"dataclasses", "hashlib", "json", "pathlib", "shutil"} & set(sys.modules)
 sys.exit(status or ", ".join(heavy) or 0)
 """
     arguments = ["--tokenizer", str(tokenizer), "--out", str(tmp_path / "tokens.npy")]

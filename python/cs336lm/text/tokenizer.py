@@ -18,14 +18,12 @@ GPT-2 (Radford et al., 2019).
 from __future__ import annotations
 
 import os
-import pathlib
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, Unpack
 
 from cs336lm import _bpe
 from cs336lm.errors import UsageError
-from cs336lm.text import checksums
 from cs336lm.text.options import (
     EncodeOptions,
     Path,
@@ -228,8 +226,6 @@ class Tokenizer:
             OSError: a file cannot be read.
             ValueError: a file holds something that it should not.
         """
-        checksums.verify(vocab_filepath)
-        checksums.verify(merges_filepath)
         special = _with_ids(special_tokens)
         return cls._of(_bpe.Tokenizer.from_files(vocab_filepath, merges_filepath, special, pattern))
 
@@ -265,7 +261,6 @@ class Tokenizer:
                 is damaged, by the checksums that :meth:`save` left beside it.
             KeyboardInterrupt: Ctrl-C.
         """
-        checksums.verify(path)
         core = _bpe.Tokenizer.load(path, _with_ids(special_tokens), pattern)
         for note in core.notes:
             warnings.warn(note, stacklevel=2)
@@ -284,11 +279,7 @@ class Tokenizer:
             ValueError: the files could not tell a special token from another token, or their
                 regular expressions (Oniguruma's) cannot say what ``pattern`` does.
         """
-        folder = pathlib.Path(directory)
-        checksums.forget(folder)
-        self._core.save(directory)
-        if with_checksums:
-            checksums.remember(folder)
+        self._core.save(directory, with_checksums)
 
     def to_tiktoken(self, name: str = "cs336lm") -> tiktoken.Encoding:
         """The same tokenizer as a ``tiktoken.Encoding`` of this name.

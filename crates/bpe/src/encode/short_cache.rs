@@ -60,6 +60,10 @@ const EMPTY: WordSlot = WordSlot { key: ShortKey::NONE, ids: PackedIds([0; MAX_I
 #[repr(C, align(64))]
 struct Line([WordSlot; 2]);
 
+/// The line that a word is in, if it is known. A cache that has grown in between finds nothing there.
+#[derive(Clone, Copy, Default)]
+pub struct LineNumber(u32);
+
 /// The cache for words of up to [`ShortKey::MAX_LEN`] bytes. Longer ones are never found in it.
 pub struct ShortCache {
     lines: Box<[Line]>,
@@ -87,16 +91,24 @@ impl ShortCache {
     /// The ids of a word, if they are known.
     #[inline(always)]
     pub fn get(&self, key: ShortKey) -> Option<PackedIds> {
-        let Line(line) = &self.lines[self.line(key)];
+        self.get_in(LineNumber(self.line(key) as u32), key)
+    }
+
+    /// The ids of a word, if they are known, where [`prefetch`](Self::prefetch) said.
+    #[inline(always)]
+    pub fn get_in(&self, line: LineNumber, key: ShortKey) -> Option<PackedIds> {
+        let Line(line) = &self.lines[line.0 as usize & (self.lines.len() - 1)];
         // Which of the two it is, nobody can predict: computed, not branched on.
         let slot = &line[usize::from(line[0].key != key)];
         (slot.key == key).then_some(slot.ids)
     }
 
-    /// Starts loading the line that a look-up of `key` will read.
+    /// Starts loading the line that a look-up of `key` will read; returns which it is.
     #[inline(always)]
-    pub fn prefetch(&self, key: ShortKey) {
-        prefetch(&self.lines[self.line(key)]);
+    pub fn prefetch(&self, key: ShortKey) -> LineNumber {
+        let line = self.line(key);
+        prefetch(&self.lines[line]);
+        LineNumber(line as u32)
     }
 
     /// Remembers the ids of a short word.

@@ -11,7 +11,7 @@ use super::char_table::{CHAR_LEN, CharEntry, CharIds, CharTable};
 use super::id_buffer::{IdBuffer, MAX_PUSHES};
 use super::long_cache::LongCache;
 use super::output::Output;
-use super::short_cache::{MAX_IDS, PackedIds, ShortCache};
+use super::short_cache::{LineNumber, MAX_IDS, PackedIds, ShortCache};
 use crate::error::Result;
 use crate::store::short_key::ShortKey;
 use crate::text::pattern::Pattern;
@@ -26,7 +26,8 @@ const BATCH: usize = MAX_PUSHES;
 
 /// What a thread writes to while it encodes, kept warm from call to call.
 pub struct WordEncoder {
-    keys: Box<[ShortKey; BATCH]>,
+    /// Keys, and where in the short cache they are.
+    batch: Box<[(ShortKey, LineNumber); BATCH]>,
     len: usize,
     ids: IdBuffer,
     short: ShortCache,
@@ -43,7 +44,7 @@ const LOG_CACHE_LINES: u32 = 17;
 impl Default for WordEncoder {
     fn default() -> Self {
         Self {
-            keys: Box::new([ShortKey::NONE; BATCH]),
+            batch: Box::new([(ShortKey::NONE, LineNumber::default()); BATCH]),
             len: 0,
             ids: IdBuffer::default(),
             short: ShortCache::new(LOG_CACHE_LINES),
@@ -87,12 +88,13 @@ struct Encoding<'a, O> {
 impl<O: Output> Visitor for Encoding<'_, O> {
     #[inline(always)]
     fn pretoken(&mut self, start: usize, end: usize) {
-        let key = key_at(self.text, start, end - start);
-        if key.is_short() && key.is_ascii() {
-            self.push_key(key);
-        } else {
-            self.cut(start, end);
+        if end - start <= ShortKey::MAX_LEN {
+            let key = ShortKey::short(self.text, start, end - start);
+            if key.is_ascii() {
+                return self.push_key(key);
+            }
         }
+        self.cut(start, end);
     }
 
     #[inline(always)]
@@ -114,10 +116,12 @@ fn key_at(text: &[u8], start: usize, len: usize) -> ShortKey {
 impl<O: Output> Encoding<'_, O> {
     #[inline(always)]
     fn push_key(&mut self, key: ShortKey) {
-        self.words.short.prefetch(key);
-        self.words.keys[self.words.len] = key;
-        self.words.len += 1;
-        if self.words.len == BATCH {
+        let words = &mut *self.words;
+        let line = words.short.prefetch(key);
+        let place = words.len;
+        words.batch[place % BATCH] = (key, line);
+        words.len = place + 1;
+        if place + 1 == BATCH {
             self.look_up();
         }
     }
@@ -223,15 +227,16 @@ impl<O: Output> Encoding<'_, O> {
         let count = std::mem::take(&mut self.words.len);
         let mut done = 0;
         while done < count {
-            let WordEncoder { keys, short, ids, .. } = &mut *self.words;
+            let WordEncoder { batch, short, ids, .. } = &mut *self.words;
             let mut writer = ids.writer(self.out);
-            for found in keys[done..count].iter().map_while(|&key| short.get(key)) {
+            let words = batch[done..count].iter();
+            for found in words.map_while(|&(key, line)| short.get_in(line, key)) {
                 writer.push(found.padded(), found.count());
                 done += 1;
             }
             drop(writer);
             if done < count {
-                self.encode_new(self.words.keys[done]);
+                self.encode_new(self.words.batch[done].0);
                 done += 1;
             }
         }

@@ -5,5 +5,6 @@ pub(crate) mod atomic_file;
 pub(crate) mod claim;
 pub mod input;
 pub(crate) mod place;
+pub(crate) mod sealed;
 pub mod tokens;
 pub(crate) mod unfinished;

@@ -4,6 +4,7 @@ use sha2::{Digest, Sha256};
 
 use super::parts::special_ids;
 use crate::error::Result;
+use crate::files::sealed::hex;
 use crate::text::pattern::Pattern;
 use crate::vocab::Vocab;
 
@@ -42,5 +43,5 @@ pub fn fingerprint(vocab: &Vocab, special_tokens: &[String], pattern: &Pattern) 
         number(&mut hash, id as usize);
     }
     number(&mut hash, usize::from(vocab.whole_words_first()));
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&hash.finalize()))
 }

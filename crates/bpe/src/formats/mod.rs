@@ -13,6 +13,7 @@
 //! begins with its path; what is not read as its owner reads it is refused or noted by name.
 
 mod alphabet;
+pub mod checksums;
 mod companions;
 mod dialect;
 mod extras;
@@ -129,7 +130,8 @@ fn file_in(folder: &Path) -> Result<PathBuf> {
 
 /// Writes `tokenizer.json`, `tokenizer_config.json`, `vocab.json` and `merges.txt` into `folder`,
 /// which is created if it is not there; each appears whole or not at all. `special_tokens` are in
-/// `vocab`.
+/// `vocab`. The [checksums] of what stood there are removed, and written by
+/// [`checksums::remember`].
 ///
 /// # Errors
 /// A file cannot be written or would replace one that this crate did not write, the files could not
@@ -145,6 +147,7 @@ pub fn save(
     let tokens = spell_tokens(vocab, &special)?;
     let pre_tokenizer = tokenizer_json_writer::pre_tokenizer(pattern)?;
     folder::check(folder, &Inputs::of(&[]))?;
+    checksums::forget(folder)?;
     fs::create_dir_all(folder).map_err(|error| Error::io(folder, error))?;
     let file = |name: &str| folder.join(name);
     write_atomically(&file("vocab.json"), |out| gpt2_files::write_vocab(out, &tokens))?;

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::progress::Progress;
 
 /// What some editors put at the start of a file of UTF-8; it is no part of the text.
-const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+pub const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 /// How much is read before the caller may stop it again.
 const STEP: u64 = 1 << 22;
@@ -25,7 +25,7 @@ pub fn read_text(path: &Path, progress: &Progress) -> Result<String> {
     while file.by_ref().take(STEP).read_to_end(&mut bytes).map_err(failed)? > 0 {
         progress.check()?;
     }
-    if bytes.starts_with(b"\xFF\xFE") || bytes.starts_with(b"\xFE\xFF") {
+    if is_utf16(&bytes) {
         let path = path.display();
         return Err(Error::invalid(format!("{path}: is in UTF-16: save it as UTF-8")));
     }
@@ -37,6 +37,11 @@ pub fn read_text(path: &Path, progress: &Progress) -> Result<String> {
         let path = path.display();
         Error::invalid(format!("{path}: is not a text file: byte {place} is not valid UTF-8"))
     })
+}
+
+/// Whether it begins with a byte-order mark of UTF-16.
+pub fn is_utf16(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"\xFF\xFE") || bytes.starts_with(b"\xFE\xFF")
 }
 
 /// The error with the path of the file that it is about.

@@ -37,7 +37,7 @@ mod _bpe {
     #[pymodule_export]
     use super::stream::EncodeStream;
     #[pymodule_export]
-    use super::tokenizer::PyTokenizer;
+    use super::tokenizer::{PyTokenizer, verify_checksums};
     #[pymodule_export]
     use super::training::{
         add_counts, check_counts_output, check_savable, count_pretokens, holds_json_lines,

@@ -1,8 +1,9 @@
 //! The class `_bpe.Tokenizer`: the crate's [`Tokenizer`](crate::encode::encoder::Tokenizer)
 //! for Python.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use std::thread;
 
 use numpy::{PyArray1, get_array_module};
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -19,16 +20,17 @@ use super::options::{self, Resources, TextSource, threads_or_all};
 use super::stream::EncodeStream;
 use super::watch::{WORTH_RELEASING, WORTH_WATCHING, encode_watched, watch};
 use crate::encode::encoder::Tokenizer;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::files::tokens::{
     EncodeOptions, EncodeStats, Part, check_output, count_tokens, encode_files, join_files,
 };
-use crate::formats::{self, Extras, TokenizerParts};
+use crate::formats::{self, Extras, TokenizerParts, checksums};
 use crate::progress::Progress;
 use crate::text::pattern::Pattern;
 use crate::text::special::SpecialTokens;
 use crate::train::train;
 use crate::vocab::{TokenId, Vocab};
+use crate::workers::{self, panic_message};
 
 /// The special token that separates documents in a text file, by convention.
 const END_OF_TEXT: &str = "<|endoftext|>";
@@ -125,8 +127,8 @@ impl PyTokenizer {
         let special_tokens = tokens_with_ids(&special_tokens)?;
         let pattern = pattern.map(Pattern::parse).transpose().map_err(to_usage_error)?;
         watch(py, None, |progress: &Progress| {
-            let parts = formats::load(&path, pattern.as_ref(), progress)?;
-            Self::of_parts(parts, &special_tokens)
+            let load = || formats::load(&path, pattern.as_ref(), progress);
+            Self::of_parts(verified(&[&path], progress, load)?, &special_tokens)
         })
     }
 
@@ -142,16 +144,23 @@ impl PyTokenizer {
         let pattern = Pattern::parse(pattern).map_err(to_usage_error)?;
         let names: Vec<String> = special_tokens.iter().map(|(token, _)| token.clone()).collect();
         watch(py, None, |progress: &Progress| {
-            let parts = formats::load_pair(&vocab_path, &merges_path, &names, progress)?;
+            let load = || formats::load_pair(&vocab_path, &merges_path, &names, progress);
+            let parts = verified(&[&vocab_path, &merges_path], progress, load)?;
             Self::of_parts(TokenizerParts { pattern, ..parts }, &special_tokens)
         })
     }
 
-    fn save(&self, py: Python<'_>, directory: PathBuf) -> PyResult<()> {
+    fn save(&self, py: Python<'_>, directory: PathBuf, with_checksums: bool) -> PyResult<()> {
+        checksums::check(&directory).map_err(to_usage_error)?;
         let (core, extras) = (&self.core, &self.extras);
         let special_tokens = core.special_tokens().tokens();
-        let save =
-            || formats::save(&directory, core.vocab(), special_tokens, core.pattern(), extras);
+        let save = || {
+            formats::save(&directory, core.vocab(), special_tokens, core.pattern(), extras)?;
+            match with_checksums {
+                true => checksums::remember(&directory, &Progress::new()),
+                false => Ok(()),
+            }
+        };
         py.detach(|| guard(save))
     }
 
@@ -429,4 +438,29 @@ fn merge_parts(merge: &Bound<'_, PyAny>) -> PyResult<(Vec<u8>, Vec<u8>)> {
         .extract()
         .map_err(|_| PyTypeError::new_err(format!("a merge is a pair of bytes, not {merge}")))?;
     Ok((token_bytes(&left)?, token_bytes(&right)?))
+}
+
+/// What `load` reads, and meanwhile, on another thread, a look at the files' checksums. That they are
+/// damaged is said rather than what their content is found to be.
+fn verified(
+    paths: &[&Path],
+    progress: &Progress,
+    load: impl FnOnce() -> Result<TokenizerParts>,
+) -> Result<TokenizerParts> {
+    let verify = || paths.iter().try_for_each(|path| checksums::verify(path, progress).map(drop));
+    let (verdict, parts) = thread::scope(|scope| {
+        let other = workers::start(scope, 1, verify).pop();
+        let parts = load();
+        let verdict = other.map_or_else(verify, |thread| {
+            thread.join().unwrap_or_else(|panic| Err(Error::invalid(panic_message(&*panic))))
+        });
+        (verdict, parts)
+    });
+    verdict.and(parts)
+}
+
+/// The files of a tokenizer that were written again since it was saved; None: nothing is known.
+#[pyfunction]
+pub fn verify_checksums(py: Python<'_>, path: PathBuf) -> PyResult<Option<Vec<&'static str>>> {
+    watch(py, None, |progress: &Progress| checksums::verify(&path, progress))
 }

@@ -2,6 +2,7 @@
 //! pairs that do not merge. Open addressing, at most half full, 16 bytes a slot.
 
 use super::hash::fold;
+use super::pages::prefetch;
 use super::token_table::TokenId;
 
 /// A merge as the loop compares it: the rank above, the resulting id below, so that the least
@@ -60,6 +61,12 @@ impl PairTable {
         self.slots[self.slot_of(pair_key(left, right))].merge
     }
 
+    /// Starts loading what [`get`](Self::get) will read first.
+    #[inline(always)]
+    pub fn prefetch(&self, left: TokenId, right: TokenId) {
+        prefetch(&self.slots[self.first_slot(pair_key(left, right))]);
+    }
+
     /// Adds a merge and returns whether its pair is new; a pair that has one keeps it.
     pub fn insert(&mut self, left: TokenId, right: TokenId, merge: PairMerge) -> bool {
         if (self.len + 1) * 2 > self.slots.len() {
@@ -81,9 +88,14 @@ impl PairTable {
     }
 
     #[inline(always)]
+    fn first_slot(&self, pair: u64) -> usize {
+        (fold(pair, 0) >> self.shift) as usize & (self.slots.len() - 1)
+    }
+
+    #[inline(always)]
     fn slot_of(&self, pair: u64) -> usize {
         let mask = self.slots.len() - 1;
-        let mut slot = (fold(pair, 0) >> self.shift) as usize & mask;
+        let mut slot = self.first_slot(pair);
         loop {
             let found = self.slots[slot].pair;
             if found == pair || found == EMPTY.pair {

@@ -1,4 +1,4 @@
-//! ASCII classes without branches or tables, and the end of a run of letters, eight bytes a step.
+//! The end of a run of ASCII letters, eight bytes a step.
 //!
 //! Source: SIMD within a register (Lamport, *Multiple byte processing with full-word instructions*,
 //! 1975): 64 bits are taken as eight lanes; the range test is a carry into a lane's top bit.
@@ -10,24 +10,6 @@ const TOPS: u64 = 0x80 * ONES;
 #[inline(always)]
 pub fn is_letter(byte: u8) -> bool {
     (byte | 0x20).wrapping_sub(b'a') < 26
-}
-
-/// A digit.
-#[inline(always)]
-pub fn is_digit(byte: u8) -> bool {
-    byte.wrapping_sub(b'0') < 10
-}
-
-/// White space: White_Space below U+0080.
-#[inline(always)]
-pub fn is_space(byte: u8) -> bool {
-    (byte == b' ') | (byte.wrapping_sub(b'\t') < 5)
-}
-
-/// A line end.
-#[inline(always)]
-pub fn is_newline(byte: u8) -> bool {
-    (byte == b'\n') | (byte == b'\r')
 }
 
 /// Where the run of ASCII letters ends that starts at `at`: the first place without one.

@@ -15,8 +15,9 @@
 //! ```
 
 use super::ascii;
+use super::block::Block;
 use super::classes::{self, Classes};
-use super::window::{Boundary, Lane, Scanner, has, kind_if};
+use super::window::{Boundaries, Kinds, Lanes, Scanner};
 
 /// Kinds: runs are of letters, of numbers or of anything else (marks too) but white space.
 const LETTER: u8 = 1;
@@ -33,13 +34,16 @@ pub struct Gpt2<const DIGITS_APART: bool>;
 
 impl<const DIGITS_APART: bool> Scanner for Gpt2<DIGITS_APART> {
     #[inline(always)]
-    fn ascii_kind(byte: u8) -> u8 {
-        let kind = kind_if(ascii::is_letter(byte), LETTER)
-            | kind_if(ascii::is_digit(byte), NUMBER)
-            | kind_if(ascii::is_space(byte), SPACE)
-            | kind_if(byte == b' ', JOINS)
-            | kind_if(byte == b'\'', APOSTROPHE | OTHER);
-        kind | kind_if(kind == 0, OTHER)
+    fn ascii_kinds(block: &Block, high: u64) -> Kinds {
+        let (letters, numbers, spaces) = (block.letters(), block.digits(), block.spaces());
+        Kinds::new([
+            (LETTER, letters),
+            (NUMBER, numbers),
+            (SPACE, spaces),
+            (OTHER, !(letters | numbers | spaces | high)),
+            (JOINS, block.equal(b' ')),
+            (APOSTROPHE, block.equal(b'\'')),
+        ])
     }
 
     #[inline(always)]
@@ -52,20 +56,20 @@ impl<const DIGITS_APART: bool> Scanner for Gpt2<DIGITS_APART> {
     }
 
     #[inline(always)]
-    fn boundary(lane: Lane) -> Boundary {
-        let Lane { last, this, next, .. } = lane;
-        let joins = has(last, JOINS);
-        let letter = has(this, LETTER) & !has(last, LETTER);
-        let other = has(this, OTHER) & !has(last, OTHER);
+    fn boundaries(lanes: &Lanes) -> Boundaries {
+        let Lanes { last, this, next, .. } = lanes;
+        let joins = last.of(JOINS);
+        let letter = this.of(LETTER) & !last.of(LETTER);
+        let other = this.of(OTHER) & !last.of(OTHER);
         let (run, space_goes_on) = if DIGITS_APART {
-            ((letter | other) & !joins | has(this, NUMBER), has(next, SPACE) | has(next, NUMBER))
+            ((letter | other) & !joins | this.of(NUMBER), next.of(SPACE) | next.of(NUMBER))
         } else {
-            let number = has(this, NUMBER) & !has(last, NUMBER);
-            ((letter | number | other) & !joins, has(next, SPACE))
+            let number = this.of(NUMBER) & !last.of(NUMBER);
+            ((letter | number | other) & !joins, next.of(SPACE))
         };
-        let space = has(this, SPACE) & !(has(last, SPACE) & space_goes_on);
-        let contraction = other & !joins & has(this, APOSTROPHE) & has(next, LETTER);
-        Boundary { start: run | space, unsure: contraction }
+        let space = this.of(SPACE) & !(last.of(SPACE) & space_goes_on);
+        let contraction = other & !joins & this.of(APOSTROPHE) & next.of(LETTER);
+        Boundaries { start: run | space, unsure: contraction }
     }
 
     #[inline]

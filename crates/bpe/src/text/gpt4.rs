@@ -15,8 +15,9 @@
 use std::marker::PhantomData;
 
 use super::ascii;
+use super::block::Block;
 use super::classes::{self, Classes};
-use super::window::{Boundary, Lane, Scanner, has, kind_if};
+use super::window::{Boundaries, Kinds, Lanes, Scanner};
 
 /// In what the patterns of this family differ.
 pub trait Rules {
@@ -90,14 +91,16 @@ pub struct Gpt4<R>(PhantomData<R>);
 
 impl<R: Rules> Scanner for Gpt4<R> {
     #[inline(always)]
-    fn ascii_kind(byte: u8) -> u8 {
-        let kind = kind_if(ascii::is_letter(byte), LETTER)
-            | kind_if(ascii::is_digit(byte), NUMBER)
-            | kind_if(ascii::is_space(byte), SPACE)
-            | kind_if(byte == b' ', JOINS)
-            | kind_if(ascii::is_newline(byte), LONE)
-            | kind_if(byte == b'\'', JOINS | OTHER);
-        kind | kind_if(kind == 0, OTHER)
+    fn ascii_kinds(block: &Block, high: u64) -> Kinds {
+        let (letters, numbers, spaces) = (block.letters(), block.digits(), block.spaces());
+        Kinds::new([
+            (LETTER, letters),
+            (NUMBER, numbers),
+            (SPACE, spaces),
+            (OTHER, !(letters | numbers | spaces | high)),
+            (JOINS, block.equal(b' ') | block.equal(b'\'')),
+            (LONE, block.newlines()),
+        ])
     }
 
     #[inline(always)]
@@ -117,29 +120,29 @@ impl<R: Rules> Scanner for Gpt4<R> {
     }
 
     #[inline(always)]
-    fn boundary(lane: Lane) -> Boundary {
-        let Lane { before_last, last, this, next } = lane;
-        let newline = has(this, SPACE) & has(this, LONE);
-        let after_newline = has(last, SPACE) & has(last, LONE);
-        let taken = has(before_last, OTHER) | has(before_last, JOINS);
-        let after_run = has(last, OTHER) & !has(last, LONE) & taken;
-        let letter = has(this, LETTER) & (has(last, NUMBER) | after_newline | after_run);
+    fn boundaries(lanes: &Lanes) -> Boundaries {
+        let Lanes { before_last, last, this, next } = lanes;
+        let newline = this.of(SPACE) & this.of(LONE);
+        let after_newline = last.of(SPACE) & last.of(LONE);
+        let taken = before_last.of(OTHER) | before_last.of(JOINS);
+        let after_run = last.of(OTHER) & !last.of(LONE) & taken;
+        let letter = this.of(LETTER) & (last.of(NUMBER) | after_newline | after_run);
         let number = match R::MAX_DIGITS {
-            1 => has(this, NUMBER),
-            _ => has(this, NUMBER) & !has(last, NUMBER),
+            1 => this.of(NUMBER),
+            _ => this.of(NUMBER) & !last.of(NUMBER),
         };
-        let other = has(this, OTHER) & !(has(last, OTHER) | has(last, JOINS));
-        let line_end = newline & !(has(last, SPACE) | has(last, OTHER));
-        let space = has(this, SPACE) & !newline & !(has(last, SPACE) & has(next, SPACE));
+        let other = this.of(OTHER) & !(last.of(OTHER) | last.of(JOINS));
+        let line_end = newline & !(last.of(SPACE) | last.of(OTHER));
+        let space = this.of(SPACE) & !newline & !(last.of(SPACE) & next.of(SPACE));
         // A line end alone is a pretoken, or the end of one of others.
-        let unsure_newline = newline & (has(last, SPACE) | has(next, SPACE));
-        let contraction = other & has(this, JOINS) & has(next, LETTER);
+        let unsure_newline = newline & (last.of(SPACE) | next.of(SPACE));
+        let contraction = other & this.of(JOINS) & next.of(LETTER);
         let many_digits = match R::MAX_DIGITS {
             1 => 0,
-            2 => has(last & this & next, NUMBER),
-            _ => has(before_last & last & this & next, NUMBER),
+            2 => last.of(NUMBER) & this.of(NUMBER) & next.of(NUMBER),
+            _ => before_last.of(NUMBER) & last.of(NUMBER) & this.of(NUMBER) & next.of(NUMBER),
         };
-        Boundary {
+        Boundaries {
             start: letter | number | other | line_end | space,
             unsure: unsure_newline | contraction | many_digits,
         }

@@ -16,10 +16,10 @@
 
 use std::marker::PhantomData;
 
-use super::ascii;
+use super::block::Block;
 use super::classes::{self, Classes, MARK};
 use super::gpt4::{SpaceRun, contraction_len, digits_end, line_end_end, run_end};
-use super::window::{Boundary, Lane, Scanner, has, kind_if};
+use super::window::{Boundaries, Kinds, Lanes, Scanner};
 
 const UPPER: u8 = 1;
 const LOWER: u8 = 2;
@@ -65,15 +65,19 @@ pub struct Gpt4o<R>(PhantomData<R>);
 
 impl<R: Rules> Scanner for Gpt4o<R> {
     #[inline(always)]
-    fn ascii_kind(byte: u8) -> u8 {
-        let kind = kind_if(byte.wrapping_sub(b'a') < 26, LOWER)
-            | kind_if(byte.wrapping_sub(b'A') < 26, UPPER)
-            | kind_if(ascii::is_digit(byte), NUMBER)
-            | kind_if(ascii::is_space(byte), SPACE)
-            | kind_if(byte == b' ', JOINS)
-            | kind_if(ascii::is_newline(byte), LONE)
-            | kind_if(R::CONTRACTIONS && byte == b'\'', JOINS | OTHER);
-        kind | kind_if(kind == 0, OTHER)
+    fn ascii_kinds(block: &Block, high: u64) -> Kinds {
+        let (lower, upper) = (block.within(b'a', b'z'), block.within(b'A', b'Z'));
+        let (numbers, spaces) = (block.digits(), block.spaces());
+        let apostrophes = if R::CONTRACTIONS { block.equal(b'\'') } else { 0 };
+        Kinds::new([
+            (LOWER, lower),
+            (UPPER, upper),
+            (NUMBER, numbers),
+            (SPACE, spaces),
+            (OTHER, !(lower | upper | numbers | spaces | high)),
+            (JOINS, block.equal(b' ') | apostrophes),
+            (LONE, block.newlines()),
+        ])
     }
 
     #[inline(always)]
@@ -92,32 +96,32 @@ impl<R: Rules> Scanner for Gpt4o<R> {
     }
 
     #[inline(always)]
-    fn boundary(lane: Lane) -> Boundary {
-        let Lane { before_last, last, this, next } = lane;
-        let word = |kind| has(kind, UPPER) | has(kind, LOWER) | has(kind, BOTH);
-        let newline = has(this, SPACE) & has(this, LONE);
-        let after_newline = has(last, SPACE) & has(last, LONE);
-        let taken = has(before_last, OTHER) | has(before_last, JOINS);
-        let after_run = has(last, OTHER) & !has(last, LONE) & taken;
-        let new_word = word(this) & (has(last, NUMBER) | after_newline | after_run);
-        let hump = has(this, UPPER) & has(last, LOWER);
+    fn boundaries(lanes: &Lanes) -> Boundaries {
+        let Lanes { before_last, last, this, next } = lanes;
+        let word = |kinds: &Kinds| kinds.of(UPPER) | kinds.of(LOWER) | kinds.of(BOTH);
+        let newline = this.of(SPACE) & this.of(LONE);
+        let after_newline = last.of(SPACE) & last.of(LONE);
+        let taken = before_last.of(OTHER) | before_last.of(JOINS);
+        let after_run = last.of(OTHER) & !last.of(LONE) & taken;
+        let new_word = word(this) & (last.of(NUMBER) | after_newline | after_run);
+        let hump = this.of(UPPER) & last.of(LOWER);
         let number = match R::MAX_DIGITS {
-            1 => has(this, NUMBER),
-            _ => has(this, NUMBER) & !has(last, NUMBER),
+            1 => this.of(NUMBER),
+            _ => this.of(NUMBER) & !last.of(NUMBER),
         };
-        let suffix = has(this, OTHER) & has(this, JOINS) & word(last) & word(next);
-        let other = has(this, OTHER) & !(has(last, OTHER) | has(last, JOINS) | suffix);
-        let line_end = newline & !(has(last, SPACE) | has(last, OTHER));
-        let space = has(this, SPACE) & !newline & !(has(last, SPACE) & has(next, SPACE));
+        let suffix = this.of(OTHER) & this.of(JOINS) & word(last) & word(next);
+        let other = this.of(OTHER) & !(last.of(OTHER) | last.of(JOINS) | suffix);
+        let line_end = newline & !(last.of(SPACE) | last.of(OTHER));
+        let space = this.of(SPACE) & !newline & !(last.of(SPACE) & next.of(SPACE));
         let many_digits = match R::MAX_DIGITS {
             1 => 0,
-            _ => has(before_last & last & this & next, NUMBER),
+            _ => before_last.of(NUMBER) & last.of(NUMBER) & this.of(NUMBER) & next.of(NUMBER),
         };
-        let upper_after_both = has(this, UPPER) & has(last, BOTH);
+        let upper_after_both = this.of(UPPER) & last.of(BOTH);
         // A line end alone is a pretoken, or the end of one of others, which a slash prolongs.
-        let slash = has(last, OTHER) & has(next, OTHER);
-        let unsure_newline = newline & (has(last, SPACE) | has(next, SPACE) | slash);
-        Boundary {
+        let slash = last.of(OTHER) & next.of(OTHER);
+        let unsure_newline = newline & (last.of(SPACE) | next.of(SPACE) | slash);
+        Boundaries {
             start: new_word | hump | number | other | line_end | space,
             unsure: suffix | many_digits | upper_after_both | unsure_newline,
         }

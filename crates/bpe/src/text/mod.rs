@@ -2,6 +2,7 @@
 //! and where a text may be cut.
 
 mod ascii;
+mod block;
 mod classes;
 pub(crate) mod custom;
 pub(crate) mod cut;

@@ -1,10 +1,10 @@
 //! The engine of the scanners: where pretokens start, for 64 bytes at once.
 //!
-//! Each byte gets its kind (letter, number, ...: bits that the pattern's [`Scanner`] chooses), and
-//! whether a pretoken starts there is a function of the kinds of that byte and its neighbours,
-//! written without branches so that the compiler makes vector instructions of it. What comes out
-//! is a bit mask, and the loop over its bits is all the branching there is: on English text a
-//! scanner that branches on every word waits for mispredictions more than half of its time.
+//! Each byte is of some kinds (letter, number, ...: bits that the pattern's [`Scanner`] chooses). A
+//! kind of 64 bytes is one mask, and whether a pretoken starts at a byte is a function of the kinds
+//! of that byte and its neighbours: a few operations on masks, on 64 bytes each. What comes out is a
+//! mask, and the loop over its bits is all the branching there is: on English text a scanner that
+//! branches on every word waits for mispredictions more than half of its time.
 //!
 //! What the neighbours do not decide (a contraction, a line's end in the later patterns, four
 //! digits in a row) is marked as *unsure*. If a closer look at the text does not decide it, the
@@ -13,66 +13,106 @@
 //! That is sound because a pattern has no memory: what follows a pretoken does not depend on what
 //! precedes its end.
 
+use super::block::{Block, WIDTH};
 use super::classes::Classes;
 use super::visitor::Visitor;
-
-/// How many bytes are looked at together: one for each bit of a mask.
-const WIDTH: usize = 64;
 
 /// With this many bytes in a window that are not ASCII, the plain scanner is faster.
 const MANY_WIDE: u32 = 20;
 
-/// A byte and its neighbours, as kinds; 0 is the kind of what lies before the place where the
-/// window started afresh.
-#[derive(Clone, Copy)]
-pub struct Lane {
-    /// The kind of the byte before the last.
-    pub before_last: u8,
-    /// The kind of the byte before this one.
-    pub last: u8,
-    /// The kind of the byte itself.
-    pub this: u8,
-    /// The kind of the byte after it.
-    pub next: u8,
+/// For each kind, which bytes are of it. A kind is one bit; several in a byte are several kinds.
+#[derive(Clone, Copy, Default)]
+pub struct Kinds([u64; 8]);
+
+impl Kinds {
+    /// The kinds, each with its mask.
+    #[inline(always)]
+    pub fn new<const N: usize>(masks: [(u8, u64); N]) -> Self {
+        let mut kinds = Self::default();
+        for (kind, mask) in masks {
+            kinds.0[kind.trailing_zeros() as usize] = mask;
+        }
+        kinds
+    }
+
+    /// Which bytes are of `kind`.
+    #[inline(always)]
+    pub fn of(&self, kind: u8) -> u64 {
+        self.0[kind.trailing_zeros() as usize]
+    }
+
+    /// The kinds of one byte.
+    #[inline(always)]
+    fn at(&self, place: usize) -> u8 {
+        let bit = |(i, mask): (usize, &u64)| ((mask >> place & 1) as u8) << i;
+        self.0.iter().enumerate().map(bit).fold(0, |kind, bit| kind | bit)
+    }
+
+    /// Adds `kind` to the bytes of `places`.
+    #[inline(always)]
+    fn add(&mut self, kind: u8, places: u64) {
+        for (i, mask) in self.0.iter_mut().enumerate() {
+            *mask |= places & u64::from(kind >> i & 1).wrapping_neg();
+        }
+    }
+
+    /// Of each byte, the kinds of the `distance`-th byte before it; `before` ends where these begin.
+    #[inline(always)]
+    fn moved_up(&self, distance: u32, before: &Self) -> Self {
+        Self(std::array::from_fn(|i| self.0[i] << distance | before.0[i] >> (u64::BITS - distance)))
+    }
+
+    /// Of each byte, the kinds of the next one. Nothing is known of what follows the last.
+    #[inline(always)]
+    fn moved_down(&self) -> Self {
+        Self(self.0.map(|mask| mask >> 1))
+    }
+
+    /// The first `len` bytes, moved to the end.
+    #[inline(always)]
+    fn first(&self, len: usize) -> Self {
+        Self(self.0.map(|mask| mask << (WIDTH - len)))
+    }
 }
 
-/// What a scanner says about one lane.
+/// The bytes of a window and their neighbours. What lies before the place where the window started
+/// afresh is of no kind.
 #[derive(Clone, Copy)]
-pub struct Boundary {
-    /// 1: a pretoken starts here.
-    pub start: u8,
-    /// 1: the neighbours do not decide what happens here or right after. `start` must still be
+pub struct Lanes {
+    /// The kinds of the byte before the last.
+    pub before_last: Kinds,
+    /// The kinds of the byte before each.
+    pub last: Kinds,
+    /// The kinds of each byte itself.
+    pub this: Kinds,
+    /// The kinds of the byte after each.
+    pub next: Kinds,
+}
+
+/// What a scanner says about the bytes of a window.
+#[derive(Clone, Copy)]
+pub struct Boundaries {
+    /// Where a pretoken starts.
+    pub start: u64,
+    /// Where the neighbours do not decide what happens here or right after. `start` must still be
     /// right here, or 0.
-    pub unsure: u8,
-}
-
-/// All bits of `kind` or none: with `|` between them, a choice without a branch.
-#[inline(always)]
-pub fn kind_if(condition: bool, kind: u8) -> u8 {
-    u8::from(condition).wrapping_neg() & kind
-}
-
-/// 1 if `kind` has the bit `of`, 0 if not. Shifts and masks stay in the byte's lane, where
-/// comparisons, combined, make the compiler widen it.
-#[inline(always)]
-pub fn has(kind: u8, of: u8) -> u8 {
-    (kind >> of.trailing_zeros()) & 1
+    pub unsure: u64,
 }
 
 /// A pattern's scanner: what the window asks about kinds, and the plain scanner beside it.
 pub trait Scanner {
-    /// The kind of an ASCII character. No branches, no tables.
-    fn ascii_kind(byte: u8) -> u8;
+    /// The kinds of the ASCII characters of a block; those of the others, `high`, are none.
+    fn ascii_kinds(block: &Block, high: u64) -> Kinds;
 
-    /// The kind that all bytes of another character get, of this class and after a byte of kind
+    /// The kinds that all bytes of another character get, of this class and after a byte of kinds
     /// `last`; and whether it is unsure.
     fn wide_kind(class: u8, last: u8) -> (u8, bool);
 
-    /// Whether a pretoken starts at the lane. No branches, no tables.
-    fn boundary(lane: Lane) -> Boundary;
+    /// Where pretokens start.
+    fn boundaries(lanes: &Lanes) -> Boundaries;
 
-    /// A closer look at an unsure place, after a byte of kind `last`: `Some(end)` if a pretoken
-    /// starts at `end` (`at` or later), none between the two, and all other lanes are right.
+    /// A closer look at an unsure place, after a byte of kinds `last`: `Some(end)` if a pretoken
+    /// starts at `end` (`at` or later), none between the two, and all other places are right.
     fn resolve(text: &[u8], at: usize, last: u8) -> Option<usize>;
 
     /// The plain scanner: where the pretoken ends that starts at `start`, below `text.len()`.
@@ -91,9 +131,10 @@ pub fn scan<S: Scanner>(text: &[u8], visitor: &mut impl Visitor) {
         // text before it.
         let (mut plain_to, mut may_consume) = (text.len(), true);
         if let Some(block) = text.get(at..).and_then(|rest| rest.first_chunk::<WIDTH>()) {
-            let high = high_bits(block);
+            let block = Block::new(block);
+            let high = block.high();
             if high.count_ones() < MANY_WIDE {
-                let (mut starts, unsure) = window.starts::<S>(classes, text, at, block, high);
+                let (mut starts, unsure) = window.starts::<S>(classes, text, at, &block, high);
                 if start == at {
                     starts &= !1;
                 }
@@ -126,23 +167,18 @@ pub fn scan<S: Scanner>(text: &[u8], visitor: &mut impl Visitor) {
     }
 }
 
-/// The kinds of two bytes before the window and of the window, with space for a character that
-/// begins at its end.
+/// What is kept from one window to the next.
+#[derive(Default)]
 struct Window {
-    kinds: [u8; 2 + WIDTH + 4],
+    /// The kinds of the bytes before the window, which end with the highest bits.
+    before: Kinds,
+    /// How many bytes the last window has passed.
     passed: usize,
-}
-
-impl Default for Window {
-    fn default() -> Self {
-        Window { kinds: [0; 2 + WIDTH + 4], passed: 0 }
-    }
 }
 
 impl Window {
     fn restart(&mut self) {
-        self.passed = 0;
-        self.kinds[..2].fill(0);
+        *self = Self::default();
     }
 
     /// Where pretokens start in `text[at..at + 64]`, which is `block`, as far as that is sure; and
@@ -155,38 +191,30 @@ impl Window {
         classes: &Classes,
         text: &[u8],
         at: usize,
-        block: &[u8; WIDTH],
+        block: &Block,
         high: u64,
     ) -> (u64, bool) {
-        self.kinds.copy_within(self.passed..self.passed + 2, 0);
-        for (kind, &byte) in self.kinds[2..].iter_mut().zip(block) {
-            *kind = S::ascii_kind(byte);
-        }
+        let mut kinds = S::ascii_kinds(block, high);
         self.passed = WIDTH - 1;
-        let wide_unsure = if high != 0 { self.widen::<S>(classes, text, at, high) } else { 0 };
+        let wide_unsure =
+            if high != 0 { self.widen::<S>(&mut kinds, classes, text, at, high) } else { 0 };
 
-        let kinds = &self.kinds;
-        let lane = |i: usize| Lane {
-            before_last: kinds[i],
-            last: kinds[i + 1],
-            this: kinds[i + 2],
-            next: kinds[i + 3],
+        let last = kinds.moved_up(1, &self.before);
+        let lanes = Lanes {
+            before_last: kinds.moved_up(2, &self.before),
+            last,
+            this: kinds,
+            next: kinds.moved_down(),
         };
-        let (mut starts, mut unsure) = ([0; WIDTH], [0; WIDTH]);
-        // Two loops: in one, the compiler widens the lanes, and the code is half as fast.
-        for (i, start) in starts.iter_mut().enumerate() {
-            *start = S::boundary(lane(i)).start;
-        }
-        for (i, lane_unsure) in unsure.iter_mut().enumerate() {
-            *lane_unsure = S::boundary(lane(i)).unsure;
-        }
+        self.before = kinds.first(self.passed);
+        let Boundaries { start, unsure } = S::boundaries(&lanes);
         let passed = (1 << self.passed) - 1;
-        let mut starts = gather(&starts) & !wide_unsure & passed;
-        let mut unsure = (gather(&unsure) | wide_unsure) & passed;
+        let mut starts = start & !wide_unsure & passed;
+        let mut unsure = (unsure | wide_unsure) & passed;
         while unsure != 0 {
             let i = unsure.trailing_zeros() as usize;
             let resolved = match wide_unsure >> i & 1 {
-                0 => S::resolve(text, at + i, self.kinds[i + 1]),
+                0 => S::resolve(text, at + i, last.at(i)),
                 _ => None,
             };
             let Some(end) = resolved.map(|end| end - at).filter(|end| *end < self.passed) else {
@@ -205,6 +233,7 @@ impl Window {
     #[inline(always)]
     fn widen<S: Scanner>(
         &mut self,
+        kinds: &mut Kinds,
         classes: &Classes,
         text: &[u8],
         at: usize,
@@ -214,19 +243,9 @@ impl Window {
         while left != 0 {
             let i = left.trailing_zeros() as usize % WIDTH;
             let (class, len) = classes.wide_at(text, at + i);
-            let (kind, is_unsure) = S::wide_kind(class, self.kinds[i + 1]);
+            let (kind, is_unsure) = S::wide_kind(class, kinds.moved_up(1, &self.before).at(i));
             unsure |= u64::from(is_unsure) << i;
-            // Written out: a loop would become a call, for these two or three bytes.
-            self.kinds[i + 2] = kind;
-            if len >= 2 {
-                self.kinds[i + 3] = kind;
-            }
-            if len >= 3 {
-                self.kinds[i + 4] = kind;
-            }
-            if len >= 4 {
-                self.kinds[i + 5] = kind;
-            }
+            kinds.add(kind, ((1 << len) - 1) << i);
             if i + len >= WIDTH {
                 self.passed = i;
                 break;
@@ -235,23 +254,4 @@ impl Window {
         }
         unsure
     }
-}
-
-/// One bit for each byte that is not ASCII.
-#[inline(always)]
-fn high_bits(block: &[u8; WIDTH]) -> u64 {
-    let all = block.iter().fold(0, |all, byte| all | byte);
-    if all < 0x80 { 0 } else { gather(&block.map(|byte| byte >> 7)) }
-}
-
-/// One bit for each byte, which must be 0 or 1: the first byte's is the lowest.
-#[inline(always)]
-fn gather(bytes: &[u8; WIDTH]) -> u64 {
-    let mut mask = 0;
-    for (place, lanes) in bytes.as_chunks::<8>().0.iter().enumerate() {
-        // The factor moves the bit of lane k to bit 56 + k; no two land on the same place.
-        let top = u64::from_le_bytes(*lanes).wrapping_mul(0x0102_0408_1020_4080) >> 56;
-        mask |= top << (8 * place);
-    }
-    mask
 }

@@ -57,6 +57,10 @@ fn merge_short(pairs: &PairTable, symbols: &mut [TokenId]) -> usize {
             break;
         }
         symbols[at] = least.result();
+        // Two reads from far away, and the first decides a branch: they are begun together.
+        if at + 2 < len {
+            pairs.prefetch(symbols[at], symbols[at + 2]);
+        }
         symbols.copy_within(at + 2..len, at + 1);
         merges.copy_within(at + 1..len, at);
         len -= 1;

@@ -59,8 +59,9 @@ impl Vocab {
     {
         let mut vocab = Self::from_tokens(tokens)?;
         let merges = merges.into_iter();
-        vocab.reserve_merges(merges.size_hint().0);
+        vocab.reserve_merges(merges.size_hint().1.unwrap_or(0));
         let mut joined = Vec::new();
+        let mut next = 0;
         for (left, right) in merges {
             let (left, right) = (left.as_ref(), right.as_ref());
             joined.clear();
@@ -77,8 +78,14 @@ impl Vocab {
                     ))
                 })
             };
-            let rule = MergeRule { left: find(left)?, right: find(right)?, result: find(&joined)? };
-            vocab.push_merge(rule)?;
+            let (left, right) = (find(left)?, find(right)?);
+            // Mostly ids rise with the merges: to compare the next one's bytes is less than a search.
+            let result = match vocab.tokens.get(next) {
+                Some(token) if token == joined => next,
+                _ => find(&joined)?,
+            };
+            next = result + 1;
+            vocab.push_merge(MergeRule { left, right, result })?;
         }
         Ok(vocab)
     }

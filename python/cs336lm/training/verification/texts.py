@@ -19,7 +19,7 @@ _BLOCK = 1 << 22
 
 def verify_tokenizer(path: Path) -> Iterator[Finding]:
     """A tokenizer's folder or file: its checksums, and that it can be read."""
-    from cs336lm.text import checksums
+    from cs336lm import _bpe
     from cs336lm.text.tokenizer import Tokenizer
 
     def look() -> str:
@@ -28,8 +28,8 @@ def verify_tokenizer(path: Path) -> Iterator[Finding]:
             # Nothing but ids is asked for, so any pattern will do for a file that names none.
             pattern = "gpt2" if path.suffix == ".tiktoken" else None
             tokenizer = Tokenizer.load(path, pattern=pattern)
-        changed = checksums.verify(path)
-        how = f"as {checksums.NAME} says"
+        changed = _bpe.verify_checksums(path)
+        how = "as checksums.json says"
         if changed:
             how = f"readable; {', '.join(changed)} was written again after it was saved"
         elif changed is None:

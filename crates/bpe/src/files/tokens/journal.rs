@@ -14,6 +14,7 @@ use super::npy::{self, Dtype};
 use super::outputs::OutputPaths;
 use crate::error::{Error, Result};
 use crate::files::atomic_file::{remove_if_there, write_atomically};
+use crate::files::sealed::hex;
 use crate::progress::{Phase, Progress};
 
 /// The record of an unfinished job.
@@ -44,8 +45,7 @@ pub struct FinishedShard {
 impl Content {
     fn new(settings: Value, shards: Vec<FinishedShard>, position: Position) -> io::Result<Self> {
         let bytes = serde_json::to_vec(&(&settings, &shards, &position))?;
-        let digest = Sha256::digest(bytes);
-        let checksum = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let checksum = hex(&Sha256::digest(bytes));
         Ok(Self { settings, shards, position, checksum })
     }
 }

@@ -1,14 +1,13 @@
 //! `tokens.json`: what is in `tokens.npy`, which tokenizer made it, and from what.
 //!
-//! Since format 2 it ends in a line with `checksum`, the SHA-256 of all bytes before that line, and
-//! has the CRC-32 of the ids' bytes of each array: damage is told from what was written.
+//! Since format 2 it is [sealed](crate::files::sealed), and has the CRC-32 of the ids' bytes of each
+//! array: damage is told from what was written.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::{Serialize, Serializer};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use super::journal::FinishedShard;
 use super::ledger::Position;
@@ -19,12 +18,10 @@ use super::split::{TRAIN, VAL};
 use crate::encode::encoder::Tokenizer;
 use crate::error::{Error, Result};
 use crate::files::atomic_file::AtomicFile;
+use crate::files::sealed::{Seal, seal, sealed};
 
 /// The version of what is written.
 const FORMAT: u32 = 2;
-
-/// How the last line but one begins.
-const CHECKSUM: &str = "  \"checksum\": \"";
 
 /// What was done, as the sidecar says it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -147,7 +144,7 @@ pub fn begin(outputs: &OutputPaths) -> Result<Vec<AtomicFile>> {
 pub fn write(begun: Vec<AtomicFile>, stats: &EncodeStats) -> Result<()> {
     let sides = [Some(stats), stats.val.as_deref()];
     for (file, stats) in begun.into_iter().zip(sides.into_iter().flatten()) {
-        content(stats)
+        sealed(stats)
             .and_then(|content| file.file().write_all(&content))
             .map_err(|error| Error::io(file.path(), error))?;
         file.commit()?;
@@ -155,27 +152,12 @@ pub fn write(begun: Vec<AtomicFile>, stats: &EncodeStats) -> Result<()> {
     Ok(())
 }
 
-/// A sidecar's bytes, the checksum of all before it in the last line.
-fn content(stats: &EncodeStats) -> io::Result<Vec<u8>> {
-    let mut content = serde_json::to_vec_pretty(stats)?;
-    content.truncate(content.len() - "\n}".len());
-    content.extend_from_slice(b",\n");
-    let digest: String =
-        Sha256::digest(&content).iter().map(|byte| format!("{byte:02x}")).collect();
-    content.extend_from_slice(format!("{CHECKSUM}{digest}\"\n}}\n").as_bytes());
-    Ok(content)
-}
-
 /// Whether a sidecar's bytes are as they were written, as far as they tell: those of before format
 /// 2 do not.
 pub fn is_intact(bytes: &[u8], json: &Value) -> bool {
-    let Some(before) = bytes.len().checked_sub(CHECKSUM.len() + 64 + "\"\n}\n".len()) else {
-        return json["format"] == 1;
-    };
-    let (content, last) = bytes.split_at(before);
-    if !last.starts_with(CHECKSUM.as_bytes()) {
-        return json["format"] == 1 && json.get("checksum").is_none();
+    match seal(bytes) {
+        Seal::Whole => true,
+        Seal::Broken => false,
+        Seal::Missing => json["format"] == 1 && json.get("checksum").is_none(),
     }
-    let digest: String = Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
-    last[CHECKSUM.len()..] == *format!("{digest}\"\n}}\n").as_bytes()
 }
