@@ -24,6 +24,7 @@ use crate::files::input::Source;
 use crate::progress::{Phase, Progress};
 use crate::text::pattern::Pattern;
 use crate::text::special::{Segment, SpecialTokens};
+use crate::text::visitor::Visitor;
 use crate::workers;
 pub use counts::Counts;
 pub use counts_file::{add_counts, claim_counts, load_counts, save_counts};
@@ -116,20 +117,35 @@ fn count_text(
     special: &SpecialTokens,
     table: &mut CountTable,
 ) -> Result<()> {
-    // Segments and pretokens come in order and leave nothing out, so lengths tell where they are.
-    let mut at = 0;
+    // Segments come in order and leave nothing out, so their lengths tell where they are.
+    let mut start = 0;
     special.for_each_segment(text, |segment| match segment {
-        Segment::Text(piece) => pattern.for_each(piece, |pretoken| {
-            table.count(text, at, pretoken.len());
-            at += pretoken.len();
-        }),
+        Segment::Text(piece) => {
+            let mut counter = Counter { text, start, table: &mut *table };
+            start += piece.len();
+            pattern.scan(piece, &mut counter)
+        }
         Segment::Special(index) => {
-            at += special.tokens()[index].len();
+            start += special.tokens()[index].len();
             Ok(())
         }
     })?;
     table.flush();
     Ok(())
+}
+
+/// Counts the pretokens of the piece of `text` that begins at `start`.
+struct Counter<'c> {
+    text: &'c [u8],
+    start: usize,
+    table: &'c mut CountTable,
+}
+
+impl Visitor for Counter<'_> {
+    #[inline(always)]
+    fn pretoken(&mut self, start: usize, end: usize) {
+        self.table.count(self.text, self.start + start, end - start);
+    }
 }
 
 /// About how many strings of all tables are summed at a time.

@@ -9,14 +9,14 @@ use crate::error::Result;
 use crate::progress::Progress;
 use crate::store::byte_strings::ByteStrings;
 use crate::store::hash::hash_bytes;
-use crate::store::pages::filled;
+use crate::store::pages::{filled, prefetch};
 use crate::store::short_key::ShortKey;
 
 const MIN_CAPACITY: usize = 1 << 12;
 
-/// How many strings are collected before they are looked up together: the processor then waits for
-/// several places in memory at once.
-const BATCH: usize = 64;
+/// How many strings are collected before they are looked up: what is read then was asked for when
+/// they were collected.
+const BATCH: usize = 128;
 
 #[derive(Clone, Copy, Default)]
 struct CountSlot {
@@ -33,8 +33,9 @@ pub struct CountTable {
     shift: u32,
     len: usize,
     long: ByteStrings,
-    /// Short strings that were counted but not looked up yet, each with space for its slot.
-    pending: Vec<(ShortKey, usize)>,
+    /// Short strings that were counted but not looked up yet, each with its hash.
+    pending: Box<[(ShortKey, u64); BATCH]>,
+    num_pending: usize,
 }
 
 impl Default for CountTable {
@@ -52,7 +53,8 @@ impl CountTable {
             shift: 64 - capacity.ilog2(),
             len: 0,
             long: ByteStrings::new(),
-            pending: Vec::with_capacity(BATCH),
+            pending: Box::new([(ShortKey::NONE, 0); BATCH]),
+            num_pending: 0,
         }
     }
 
@@ -81,35 +83,29 @@ impl CountTable {
 
     /// Counts `text[start..start + len]`; to be given the surrounding text saves a copy. What is
     /// counted is seen after the next [`flush`](Self::flush).
-    #[inline]
+    #[inline(always)]
     pub fn count(&mut self, text: &[u8], start: usize, len: usize) {
         if len > ShortKey::MAX_LEN {
             return self.add_long(&text[start..start + len], 1);
         }
-        self.pending.push((ShortKey::short(text, start, len), 0));
-        if self.pending.len() == BATCH {
+        let key = ShortKey::short(text, start, len);
+        let hash = key.hash();
+        prefetch(&self.slots[self.slot_of(hash)]);
+        let place = self.num_pending;
+        self.pending[place % BATCH] = (key, hash);
+        self.num_pending = place + 1;
+        if self.num_pending == BATCH {
             self.flush();
         }
     }
 
     /// Looks up what was counted since the last flush.
+    #[inline(never)]
     pub fn flush(&mut self) {
-        let mut pending = std::mem::take(&mut self.pending);
-        while 2 * (self.len + pending.len()) > self.slots.len() {
-            self.grow();
+        for i in 0..std::mem::take(&mut self.num_pending) {
+            let (key, hash) = self.pending[i];
+            self.add_short_at(self.slot_of(hash), key, 1);
         }
-        // Nothing depends on what is read here, so the reads overlap; the slots are near
-        // afterwards.
-        let mut read = 0;
-        for (key, slot) in &mut pending {
-            *slot = self.slot_of(key.hash());
-            read ^= self.slots[*slot].count;
-        }
-        std::hint::black_box(read);
-        for (key, slot) in pending.drain(..) {
-            self.add_short_at(slot, key, 1);
-        }
-        self.pending = pending;
     }
 
     fn add_short(&mut self, key: ShortKey, count: u64) {
@@ -198,7 +194,7 @@ impl CountTable {
 
     /// Calls `visit` with each string and its count, in no particular order.
     pub fn for_each(&self, mut visit: impl FnMut(&[u8], u64)) {
-        debug_assert!(self.pending.is_empty(), "flush first");
+        debug_assert!(self.num_pending == 0, "flush first");
         for CountSlot { key, count } in self.slots.iter().filter(|slot| !slot.is_empty()) {
             match long_index(*key) {
                 None => visit(&key.bytes()[..key.len()], *count),
@@ -214,7 +210,7 @@ impl CountTable {
         progress: &Progress,
         mut visit: impl FnMut(&[u8], u64) -> Result<()>,
     ) -> Result<()> {
-        debug_assert!(self.pending.is_empty(), "flush first");
+        debug_assert!(self.num_pending == 0, "flush first");
         let mut order: Vec<u32> = (0..self.slots.len() as u32)
             .filter(|&at| !self.slots[at as usize].is_empty())
             .collect();
