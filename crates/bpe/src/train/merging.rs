@@ -240,7 +240,7 @@ impl<'p, S: Symbol> Merging<'p, S> {
     }
 }
 
-/// Deals the words, by falling count, out to the partitions like cards.
+/// Lays out the words, by falling count, in as many partitions as are useful.
 fn lay_out<S: Symbol>(
     words: Ranked,
     threads: usize,
@@ -250,11 +250,8 @@ fn lay_out<S: Symbol>(
     let useful = words.symbols() / MIN_PARTITION + 1;
     let number = threads.clamp(1, MAX_PARTITIONS).min(useful as usize).max(needed);
     let mut partitions: Vec<Partition<S>> = (0..number).map(|_| Partition::new()).collect();
-    let mut next = 0;
-    words.for_each(progress, |word, count| {
-        let fits = partitions[next].push(word, count);
-        next = (next + 1) % number;
-        if fits { Ok(()) } else { Err(too_many_pretokens()) }
+    words.deal(&mut partitions, progress, |partition, word, count| {
+        if partition.push(word, count) { Ok(()) } else { Err(too_many_pretokens()) }
     })?;
     Ok(partitions)
 }

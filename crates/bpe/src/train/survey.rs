@@ -82,11 +82,13 @@ pub fn for_each_pair<S: Symbol>(
     Ok(())
 }
 
-/// The size of a sketch that is about right for `threshold`.
+/// The size of a sketch that is about right for `threshold`. There are no more pairs than symbols, and
+/// of so few most occur once: half as many cells are enough, and stay in a nearer cache.
 fn cell_bits<S: Symbol>(partitions: &[Partition<S>], threshold: u64, budget: &Budget) -> u32 {
     let places: u64 = partitions.par_iter().map(|partition| partition.classes.total_count()).sum();
-    let cells = CELLS_PER_PAIR * (places / threshold.max(1));
-    (cells.max(1).ilog2() + 1).clamp(MIN_CELL_BITS, budget.max_cell_bits())
+    let symbols: u64 = partitions.iter().map(|partition| partition.symbols.len() as u64).sum();
+    let cells = (2 * CELLS_PER_PAIR * (places / threshold.max(1))).min(symbols / 2);
+    cells.max(1).ilog2().clamp(MIN_CELL_BITS, budget.max_cell_bits())
 }
 
 /// Sums of counts by hashed pair: no pair is more frequent than its cell. A cell that is full says

@@ -5,6 +5,8 @@
 
 use std::cmp::Reverse;
 
+use rayon::prelude::*;
+
 use super::pretoken_counts::PretokenCounts;
 use super::sort::sort;
 use super::spill::{SortedRun, SortedRunWriter, merge};
@@ -49,29 +51,39 @@ impl Ranked {
         self.symbols
     }
 
-    /// Calls `visit` with each word and its count, by falling count, until it fails.
+    /// Deals the words with their counts, by falling count, out to `parts` like cards: `take` is
+    /// called with a part and its next word, until it fails. In memory all parts are dealt to at once.
     ///
     /// # Errors
-    /// Those of `visit` and of the disk, and [`Error::Cancelled`].
-    pub fn for_each(
+    /// Those of `take` and of the disk, and [`Error::Cancelled`].
+    pub fn deal<P: Send>(
         self,
+        parts: &mut [P],
         progress: &Progress,
-        mut visit: impl FnMut(&[u8], u64) -> Result<()>,
+        take: impl Fn(&mut P, &[u8], u64) -> Result<()> + Sync,
     ) -> Result<()> {
+        let number = parts.len();
         match self.words {
             Words::Memory(counts) => {
-                for part in by_falling_count(&counts, progress)?.chunks(CHECK_EVERY) {
-                    progress.check()?;
-                    for &(count, index) in part {
-                        visit(counts.pretokens.get(index as usize), count)?;
-                    }
-                }
-                Ok(())
+                let order = by_falling_count(&counts, progress)?;
+                parts.par_iter_mut().enumerate().try_for_each(|(first, part)| {
+                    let hand = order.iter().skip(first).step_by(number);
+                    hand.enumerate().try_for_each(|(dealt, &(count, index))| {
+                        if dealt % CHECK_EVERY == 0 {
+                            progress.check()?;
+                        }
+                        take(part, counts.pretokens.get(index as usize), count)
+                    })
+                })
             }
-            Words::Disk(runs) => merge(runs, progress, |string, _| {
-                let (count, word) = unranked(string);
-                visit(word, count)
-            }),
+            Words::Disk(runs) => {
+                let mut next = (0..number).cycle();
+                merge(runs, progress, |string, _| {
+                    let (count, word) = unranked(string);
+                    let part = next.next().and_then(|next| parts.get_mut(next));
+                    part.map_or(Ok(()), |part| take(part, word, count))
+                })
+            }
         }
     }
 }

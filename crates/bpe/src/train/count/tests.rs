@@ -154,13 +154,14 @@ fn counts_files_add_up() {
     for max_memory in [None, Some(0)] {
         let (words, ..) = load_counts(&paths, 2, max_memory, &progress).expect("loads");
         assert_eq!((words.pretokens(), words.symbols()), (3, 23 + 3));
-        let mut found = Vec::new();
-        let walked = words.for_each(&progress, |word, count| {
-            found.push((word.to_vec(), count));
+        let mut hands = [vec![], vec![], vec![]];
+        let dealt = words.deal(&mut hands, &progress, |hand, word, count| {
+            hand.push((word.to_vec(), count));
             Ok(())
         });
-        walked.expect("readable");
-        assert_eq!(found, [(b"a longer one than fits".to_vec(), 1 << 41), (b"bb".to_vec(), 3)]);
+        dealt.expect("readable");
+        let expected = [(b"a longer one than fits".to_vec(), 1 << 41), (b"bb".to_vec(), 3)];
+        assert_eq!(hands, [&expected[..1], &expected[1..], &[]]);
     }
     let (_, pattern, special) = load_counts(&paths, 2, None, &progress).expect("loads");
     assert_eq!((pattern.name(), special.tokens()), ("gpt2", &["<|e|>".to_owned()][..]));
