@@ -33,6 +33,11 @@ const LONG: usize = if cfg!(test) { 64 } else { 4 << 20 };
 /// start alone, and be missing in the child after a `fork`.
 const BYTES_A_THREAD: usize = if cfg!(test) { 16 } else { 128 << 10 };
 
+/// How many threads there is work for in a batch of so many bytes.
+pub fn useful_threads(bytes: usize) -> usize {
+    1 + bytes / BYTES_A_THREAD
+}
+
 /// How often to look for the pool of encoders before doing without it.
 const PATIENCE: usize = 200;
 
@@ -91,7 +96,7 @@ impl Tokenizer {
     /// # Errors
     /// A custom pattern that gives up backtracking; a pretoken of 4 GiB. `out` is then as before.
     pub fn encode(&self, text: &[u8], out: &mut Vec<TokenId>) -> Result<()> {
-        self.with_words(|words| self.encode_with(words, text, out))
+        self.with_words(1, |words| self.encode_with(words, text, out))
     }
 
     /// Appends the ids of `text` to `out`, treating special tokens as plain text: for input that is
@@ -100,7 +105,7 @@ impl Tokenizer {
     /// # Errors
     /// As [`encode`](Self::encode).
     pub fn encode_ordinary(&self, text: &[u8], out: &mut Vec<TokenId>) -> Result<()> {
-        self.with_words(|words| self.encode_ordinary_with(words, text, out))
+        self.with_words(1, |words| self.encode_ordinary_with(words, text, out))
     }
 
     /// The ids of each of `texts`, by up to `threads` threads, and by no more than there is work for.
@@ -115,10 +120,10 @@ impl Tokenizer {
         progress: &Progress,
     ) -> Result<Vec<Vec<TokenId>>> {
         let bytes: usize = texts.iter().map(|text| text.as_ref().len()).sum();
-        let threads = threads.min(1 + bytes / BYTES_A_THREAD).clamp(1, texts.len().max(1));
+        let threads = threads.min(useful_threads(bytes)).clamp(1, texts.len().max(1));
         let batch = Batch { texts, next: AtomicUsize::new(0), failed: AtomicBool::new(false) };
         let encode = |words: &mut WordEncoder| self.encode_some(words, &batch, progress);
-        let work = || progress.watched(|| self.with_words(encode));
+        let work = || progress.watched(|| self.with_words(threads, encode));
         let parts: Vec<_> = std::thread::scope(|scope| {
             let others = workers::start(scope, threads - 1, &work);
             let mut parts = vec![work()];
@@ -258,10 +263,16 @@ impl Tokenizer {
         words.encode(&self.bpe, &self.pattern, rest, out)
     }
 
-    /// Calls `work` with a word encoder from the pool, or a new one if all are in use.
-    pub(crate) fn with_words<R>(&self, work: impl FnOnce(&mut WordEncoder) -> R) -> R {
+    /// Calls `work` with a word encoder from the pool, or a new one if all are in use. It is one of
+    /// `number` that a call uses at once.
+    pub(crate) fn with_words<R>(
+        &self,
+        number: usize,
+        work: impl FnOnce(&mut WordEncoder) -> R,
+    ) -> R {
         let pooled = self.pool().and_then(|mut pool| pool.pop());
         let mut words = pooled.unwrap_or_default();
+        words.be_one_of(number);
         let result = work(&mut words);
         if let Some(mut pool) = self.pool() {
             pool.push(words);

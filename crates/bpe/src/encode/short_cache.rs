@@ -88,6 +88,11 @@ impl ShortCache {
         Self { lines, shift: 64 - log_lines, max_log_lines, new_words: 0 }
     }
 
+    /// Lets it grow to `1 << max_log_lines` lines from now on.
+    pub fn limit(&mut self, max_log_lines: u32) {
+        self.max_log_lines = max_log_lines;
+    }
+
     /// The ids of a word, if they are known.
     #[inline(always)]
     pub fn get(&self, key: ShortKey) -> Option<PackedIds> {

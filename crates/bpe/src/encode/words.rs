@@ -41,6 +41,10 @@ pub struct WordEncoder {
 /// of it misses a third more often on novels.
 const LOG_CACHE_LINES: u32 = 17;
 
+/// Of many threads each has less, down to a quarter: what four would take is for all of them, as the
+/// farthest cache is.
+const LEAST_LOG_CACHE_LINES: u32 = 15;
+
 impl Default for WordEncoder {
     fn default() -> Self {
         Self {
@@ -57,6 +61,12 @@ impl Default for WordEncoder {
 }
 
 impl WordEncoder {
+    /// Says that so many encode at once. What it has it keeps.
+    pub fn be_one_of(&mut self, number: usize) {
+        let share = number.div_ceil(4).max(1).next_power_of_two().ilog2();
+        self.short.limit(LOG_CACHE_LINES.saturating_sub(share).max(LEAST_LOG_CACHE_LINES));
+    }
+
     /// Appends the ids of one segment of text without special tokens.
     pub fn encode<O: Output>(
         &mut self,

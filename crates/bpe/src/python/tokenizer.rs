@@ -19,7 +19,7 @@ use super::id_objects::IdObjects;
 use super::options::{self, Resources, TextSource, threads_or_all};
 use super::stream::EncodeStream;
 use super::watch::{WORTH_RELEASING, WORTH_WATCHING, encode_watched, watch};
-use crate::encode::encoder::Tokenizer;
+use crate::encode::encoder::{Tokenizer, useful_threads};
 use crate::error::{Error, Result};
 use crate::files::tokens::{
     EncodeOptions, EncodeStats, Part, check_output, count_tokens, encode_files, join_files,
@@ -185,10 +185,12 @@ impl PyTokenizer {
         }
         let texts = texts.try_iter()?.collect::<PyResult<Vec<_>>>()?;
         let texts = texts.iter().map(text_bytes).collect::<PyResult<Vec<_>>>()?;
-        let threads = threads_or_all(threads);
+        let bytes = texts.iter().map(|text| text.len()).sum::<usize>();
+        // To ask the system how many cores there are takes as long as to encode some kilobytes.
+        let threads = if useful_threads(bytes) == 1 { 1 } else { threads_or_all(threads) };
         let core = &*self.core;
         let encode = |progress: &Progress| core.encode_batch(&texts, threads, progress);
-        let batch = match texts.iter().map(|text| text.len()).sum::<usize>() {
+        let batch = match bytes {
             ..WORTH_RELEASING => guard(|| encode(&Progress::new()))?,
             WORTH_RELEASING..WORTH_WATCHING => py.detach(|| guard(|| encode(&Progress::new())))?,
             _ => watch(py, None, encode)?,

@@ -39,7 +39,8 @@ impl Job<'_> {
             while self.encode_chunk(words, &mut text)? {}
             Ok(())
         };
-        let result = self.progress.watched(|| self.tokenizer.with_words(encode));
+        let result =
+            self.progress.watched(|| self.tokenizer.with_words(self.options.threads, encode));
         if let Err(error) = result {
             self.ledger.fail(error);
         }

@@ -30,7 +30,7 @@ pub fn count_tokens(
     let (tokens, bytes) = (AtomicU64::new(0), AtomicU64::new(0));
     let failed = AtomicBool::new(false);
     let count = || -> Result<()> {
-        tokenizer.with_words(|words| {
+        tokenizer.with_words(threads, |words| {
             let (mut text, mut ids) = (Vec::new(), Vec::new());
             while !failed.load(Relaxed) {
                 let Some(chunk) = source.read_next(&mut text, true)? else { break };
