@@ -6,6 +6,7 @@ import os
 import sys
 import time
 
+import cs336lm.files
 import pytest
 from cs336lm.errors import UsageError
 from cs336lm.files import (
@@ -14,6 +15,8 @@ from cs336lm.files import (
     exclusive_lock,
     new_directory,
     refuse_if_locked,
+    remove_directory,
+    remove_unfinished,
 )
 
 
@@ -147,3 +150,61 @@ def test_a_line_that_does_not_fit_is_taken_back(tmp_path, monkeypatch):
         append_line(path, b"a line of some length")
     assert raised.value.filename == str(path)
     assert path.read_bytes() == b"one\n"
+
+
+def test_of_two_that_make_a_folder_the_second_hears_of_the_first(tmp_path):
+    place = tmp_path / "made"
+
+    def make_both():
+        with new_directory(place) as second:
+            (second / "file").write_text("second")
+            with new_directory(tmp_path / "other") as first:
+                (first / "file").write_text("first")
+            (tmp_path / "other").rename(place)
+
+    with pytest.raises(UsageError, match="made is there already"):
+        make_both()
+    assert (place / "file").read_text() == "first"
+    assert os.listdir(tmp_path) == ["made"]
+
+
+def test_a_folder_goes_at_once(tmp_path, monkeypatch):
+    """What is half removed has another name, under which the next removes what a kill left."""
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    (folder / "part").write_text("1")
+    seen = []
+
+    def killed(doomed):
+        seen.append((os.path.exists(folder), sorted(os.listdir(doomed))))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            remove_directory(folder)
+    assert seen == [(False, ["part"])]
+    assert [name.startswith(".parts.") for name in os.listdir(tmp_path)] == [True]
+    remove_unfinished(folder)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_lock_whose_folder_was_removed_is_none(tmp_path, monkeypatch):
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    lock = cs336lm.files._flock
+
+    def late(handle, *, exclusive):
+        if folder.exists():
+            folder.rename(tmp_path / "gone")
+            folder.mkdir()
+            (folder / ".lock").touch()
+            monkeypatch.setattr("cs336lm.files._flock", lock)
+        return lock(handle, exclusive=exclusive)
+
+    monkeypatch.setattr("cs336lm.files._flock", late)
+    with (
+        pytest.raises(FileNotFoundError, match=r"parts/\.lock"),
+        exclusive_lock(folder / ".lock", "it"),
+    ):
+        raise AssertionError("it is not locked")

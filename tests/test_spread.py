@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import AbstractContextManager
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,8 +17,10 @@ import texts
 from cs336lm import Tokenizer
 from cs336lm.cli.main import main
 from cs336lm.errors import UsageError
+from cs336lm.experiments import spread
 from cs336lm.experiments.launchers.launcher import Place
 from cs336lm.experiments.spread import run_part, spread_counting, spread_encoding
+from cs336lm.files import remove_directory
 from cs336lm.text.options import EncodeOptions, TextSource
 from cs336lm.text.parts import (
     CountingJob,
@@ -223,6 +226,27 @@ def test_processes_of_this_machine(corpus: Path, capsys: pytest.CaptureFixture[s
     assert main([*count, "--launcher", "local", "--part-size", "2000", "--out", "two.bin"]) == 0
     assert (corpus / "one.bin").read_bytes() == (corpus / "two.bin").read_bytes()
     assert not list(corpus.glob("*.parts"))
+
+
+def test_a_folder_of_parts_that_another_removes_is_made_again(
+    corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one has joined its parts when this one is about to take their folder."""
+    lock = spread.exclusive_lock
+    times = []
+
+    def late(path: Path, thing: str) -> AbstractContextManager[None]:
+        if not times:
+            remove_directory(path.parent)
+        times.append(path)
+        return lock(path, thing)
+
+    monkeypatch.setattr(spread, "exclusive_lock", late)
+    flags = ["--jobs", "2", "--part-size", "2000", "--out", "parts.npy"]
+    assert main(["tokenize", *TOKENIZE, *flags]) == 0
+    assert len(times) == 2
+    assert same_as_one(corpus, "parts")
+    assert not list(corpus.glob("*parts*/"))
 
 
 def test_a_killed_task_is_run_again(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -190,7 +190,8 @@ def exclusive_lock(path: str | Path, thing: str) -> Iterator[None]:
     """Holds the lock on the file ``path``, which is made if need be and never removed.
 
     Raises ``UsageError`` at once if another process holds it, saying which one and that it uses
-    ``thing``. Where the file system knows no locks, a warning says so.
+    ``thing``; ``FileNotFoundError`` if its folder was removed meanwhile. Where the file system
+    knows no locks, a warning says so.
     """
     path = Path(path)
     with path.open("a+b", buffering=0) as file:
@@ -201,6 +202,8 @@ def exclusive_lock(path: str | Path, thing: str) -> Iterator[None]:
                 if not tries:
                     raise UsageError(_in_use(thing, path))
                 time.sleep(0.02)
+            if not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                raise FileNotFoundError(errno.ENOENT, "it was removed and made again meanwhile")
             file.truncate(0)
             write_all(file, f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield
@@ -283,7 +286,11 @@ def new_directory(path: str | Path) -> Iterator[Path]:
             yield beside
             for folder in (beside, *(found for found in beside.rglob("*") if found.is_dir())):
                 sync_directory(folder)
-            beside.rename(place)
+            try:
+                beside.rename(place)
+            except OSError:
+                refuse_if_there(path)  # somebody was quicker
+                raise
             sync_directory(place.parent)
     except BaseException as error:
         shutil.rmtree(beside, ignore_errors=True)
@@ -291,6 +298,27 @@ def new_directory(path: str | Path) -> Iterator[Path]:
             error.filename = str(error.filename).replace(str(beside), str(path))
             error.filename2 = None
         raise
+
+
+def remove_directory(path: Path) -> None:
+    """Removes a folder at once: nobody finds a part of it under its name.
+
+    What is left of it if this process is killed, :func:`remove_unfinished` removes.
+    """
+    import shutil
+
+    doomed = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except PermissionError:  # Windows opens no directories
+        shutil.rmtree(path)
+        return
+    try:
+        _flock(handle, exclusive=True)  # it is not one that was left
+        path.rename(doomed)
+        shutil.rmtree(doomed)
+    finally:
+        os.close(handle)
 
 
 @contextmanager

@@ -9,18 +9,17 @@ same call goes on with the parts that are not done.
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from cs336lm.errors import UsageError
 from cs336lm.experiments.launchers.launcher import Launcher, Place, TaskDied
-from cs336lm.files import exclusive_lock
+from cs336lm.files import exclusive_lock, remove_directory, remove_unfinished
 from cs336lm.text.options import Progress
 from cs336lm.text.parts import (
     PLAN,
@@ -139,22 +138,37 @@ def _spread(
     join: Callable[[list[Part]], Joined],
 ) -> Joined:
     folder = folder.absolute()
-    is_new = not folder.exists()
-    folder.mkdir(exist_ok=True)
-    if not (folder / PLAN).exists() and any(name.name[0] != "." for name in folder.iterdir()):
-        raise UsageError(f"{folder} exists and holds no parts of a job: move it, or name another")
-    with exclusive_lock(folder / ".lock", str(folder)):
+    with ExitStack() as stack:
+        is_new = _take(folder, stack)
         try:
             parts = _planned(job, folder, jobs, part_bytes)
             at = launcher(folder / "launcher")
         except BaseException:
             if is_new:
-                shutil.rmtree(folder)
+                remove_directory(folder)
             raise
         _run_parts(job, folder, parts, at, progress)
         joined = join(parts)
-        shutil.rmtree(folder)
+        remove_directory(folder)
     return joined
+
+
+def _take(folder: Path, stack: ExitStack) -> bool:
+    """Makes ``folder``, if need be, and holds it on ``stack``; returns whether it is new."""
+    while True:
+        is_new = not folder.exists()
+        folder.mkdir(exist_ok=True)
+        # Another process that was at this job may remove the folder, when it is done with it.
+        with suppress(FileNotFoundError):
+            if not (folder / PLAN).exists() and any(
+                name.name[0] != "." for name in folder.iterdir()
+            ):
+                raise UsageError(
+                    f"{folder} exists and holds no parts of a job: move it, or name another"
+                )
+            stack.enter_context(exclusive_lock(folder / ".lock", str(folder)))
+            remove_unfinished(folder)
+            return is_new
 
 
 def _planned(job: PartsJob, folder: Path, jobs: int, part_bytes: int | None) -> list[Part]:
