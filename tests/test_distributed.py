@@ -248,6 +248,20 @@ def test_nobody_believes_to_be_alone_who_is_not(monkeypatch, environment, world)
             World.from_environment()
 
 
+@pytest.mark.parametrize("listens", [False, True], ids=["nobody", "one that was stopped"])
+def test_who_meets_nobody_says_so_in_time(monkeypatch, listens):
+    with socket.socket() as first:
+        first.bind(("127.0.0.1", 0))
+        if listens:  # the system answers for a process that does not
+            first.listen(8)
+        monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+        monkeypatch.setenv("MASTER_PORT", str(first.getsockname()[1]))
+        monkeypatch.setenv("RANK", "1")
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        with pytest.raises(torch.distributed.DistNetworkError, match="answer.* for 0.5 seconds"):
+            World(rank=1, size=2, local_rank=1).join(torch.device("cpu"), 0.5)
+
+
 def test_one_lock_for_all_processes_of_a_job(alone, tmp_path):
     """The first takes it, the others do not ask; a second job is refused in all its processes."""
     _, config = alone

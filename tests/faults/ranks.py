@@ -15,7 +15,7 @@ from .findings import Tally
 from .process import Ended, Place, Running, start
 
 _ARGV = ["train", "--config", "in/run.toml", "--run-dir", "out/run", "--resume"]
-_PATIENCE = 60  # seconds that one process waits for another
+_PATIENCE = 25  # seconds that one process waits for another, which may die before they have met
 _IMPATIENCE = 4  # where one is known to hang
 
 
@@ -46,7 +46,7 @@ class Ranks:
 
     def end(self) -> list[Ended]:
         """Waits for all."""
-        return [running.end(60) for running in self.running]
+        return [running.end() for running in self.running]
 
 
 def ranks(place: Place, cases: int, seed: int) -> Tally:
@@ -97,7 +97,7 @@ def _strike(event: str, job: Ranks, rank: int) -> str | None:
         hit.kill()
     elif event == "hangs":
         hit.kill(signal.SIGSTOP)
-        ended = other.end(60)  # before the other comes to life
+        ended = other.end()  # before the other comes to life
         hit.kill()
         hit.end()
         return ended.complaint()

@@ -10,8 +10,14 @@ it starts it again, and the run continues from its last checkpoint (see ``docs/d
 from __future__ import annotations
 
 import os
+import queue
+import socket
+import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import torch
@@ -82,7 +88,12 @@ class World:
         if self.size == 1 or dist.is_initialized():
             return
         timeout = timedelta(seconds=peer_timeout)
-        store, rank, size = next(_dist.rendezvous("env://", timeout=timeout))
+        if self.rank == 0:
+            store, rank, size = next(_dist.rendezvous("env://", timeout=timeout))
+        else:
+            _wait_for_first(peer_timeout)
+            meet = partial(_dist.rendezvous, "env://", timeout=timeout)
+            store, rank, size = _in_time(lambda: next(meet()), peer_timeout)
         # After a restart torchrun may serve the same store: what the dead left there is stale.
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         store = _dist.PrefixStore(f"attempt-{attempt}", store)
@@ -208,3 +219,45 @@ class StopVote:
         """A poll amid something long; raises ``StopRequested`` if all are to stop."""
         if self.poll():
             raise StopRequested
+
+
+def _wait_for_first(seconds: float) -> None:
+    """Waits until somebody answers where all processes meet, or raises ``DistNetworkError``.
+
+    PyTorch's own client, told the same, tries for three times as long and ends with a stack of C++.
+    """
+    place = os.environ.get("MASTER_ADDR", ""), os.environ.get("MASTER_PORT", "")
+    if not (place[0] and place[1].isdecimal()):
+        return  # PyTorch says what is missing
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        try:
+            socket.create_connection((place[0], int(place[1])), timeout=left).close()
+            return
+        except OSError:
+            time.sleep(min(0.1, left))
+    raise _dist.DistNetworkError(f"nobody answered at {':'.join(place)} for {seconds:g} seconds")
+
+
+def _in_time(work: Callable[[], Any], seconds: float) -> Any:
+    """What ``work`` returns, or ``DistNetworkError`` if it is not done in time.
+
+    PyTorch's client waits without an end for a process that was stopped after it had begun to
+    listen. The thread that waits is then left behind.
+    """
+    ends: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            ends.put((work(), None))
+        except BaseException as error:
+            ends.put((None, error))
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        result, error = ends.get(timeout=seconds)
+    except queue.Empty:
+        raise _dist.DistNetworkError(f"no answer for {seconds:g} seconds") from None
+    if error is not None:
+        raise error
+    return result
