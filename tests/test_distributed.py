@@ -258,7 +258,7 @@ def test_who_meets_nobody_says_so_in_time(monkeypatch, listens):
         monkeypatch.setenv("MASTER_PORT", str(first.getsockname()[1]))
         monkeypatch.setenv("RANK", "1")
         monkeypatch.setenv("WORLD_SIZE", "2")
-        with pytest.raises(torch.distributed.DistNetworkError, match="answer.* for 0.5 seconds"):
+        with pytest.raises(torch.distributed.DistNetworkError, match=r"answer.* for 0\.5 seconds"):
             World(rank=1, size=2, local_rank=1).join(torch.device("cpu"), 0.5)
 
 
