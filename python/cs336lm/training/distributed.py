@@ -108,9 +108,16 @@ class World:
                 timeout=timeout,
             )
         else:
-            dist.init_process_group(
-                "gloo", store=store, rank=rank, world_size=size, timeout=timeout
+            begin = partial(
+                dist.init_process_group,
+                "gloo",
+                store=store,
+                rank=rank,
+                world_size=size,
+                timeout=timeout,
             )
+            # The first has the store in its own process: there PyTorch's own limits hold.
+            begin() if self.rank == 0 else _in_time(begin, peer_timeout)
 
     def leave(self) -> None:
         """Parts from the others, when all is done."""
@@ -242,8 +249,8 @@ def _wait_for_first(seconds: float) -> None:
 def _in_time(work: Callable[[], Any], seconds: float) -> Any:
     """What ``work`` returns, or ``DistNetworkError`` if it is not done in time.
 
-    PyTorch's client waits without an end for a process that was stopped after it had begun to
-    listen. The thread that waits is then left behind.
+    PyTorch's client of a store waits without an end for a process that was stopped after it had
+    begun to listen. The thread that waits is then left behind.
     """
     ends: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
 
