@@ -7,7 +7,7 @@ A sealed file ends in a line with the SHA-256 of all bytes before that line::
       "checksum": "40e2..."
     }
 
-``cs336lm tokenize`` writes its sidecars so, in Rust (``files/tokens/sidecar.rs``).
+The Rust core does the same (``files/sealed.rs``): sidecars, and a tokenizer's checksums.
 """
 
 from __future__ import annotations

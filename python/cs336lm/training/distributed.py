@@ -88,12 +88,12 @@ class World:
         if self.size == 1 or dist.is_initialized():
             return
         timeout = timedelta(seconds=peer_timeout)
-        if self.rank == 0:
-            store, rank, size = next(_dist.rendezvous("env://", timeout=timeout))
-        else:
+        # The first has the store in its own process: there PyTorch's own limits hold.
+        limit = None if self.rank == 0 else peer_timeout
+        if self.rank != 0:
             _wait_for_first(peer_timeout)
-            meet = partial(_dist.rendezvous, "env://", timeout=timeout)
-            store, rank, size = _in_time(lambda: next(meet()), peer_timeout)
+        meet = partial(_dist.rendezvous, "env://", timeout=timeout)
+        store, rank, size = _in_time(lambda: next(meet()), limit)
         # After a restart torchrun may serve the same store: what the dead left there is stale.
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         store = _dist.PrefixStore(f"attempt-{attempt}", store)
@@ -116,8 +116,7 @@ class World:
                 world_size=size,
                 timeout=timeout,
             )
-            # The first has the store in its own process: there PyTorch's own limits hold.
-            begin() if self.rank == 0 else _in_time(begin, peer_timeout)
+            _in_time(begin, limit)
 
     def leave(self) -> None:
         """Parts from the others, when all is done."""
@@ -246,12 +245,14 @@ def _wait_for_first(seconds: float) -> None:
     raise _dist.DistNetworkError(f"nobody answered at {':'.join(place)} for {seconds:g} seconds")
 
 
-def _in_time(work: Callable[[], Any], seconds: float) -> Any:
+def _in_time(work: Callable[[], Any], seconds: float | None) -> Any:
     """What ``work`` returns, or ``DistNetworkError`` if it is not done in time.
 
     PyTorch's client of a store waits without an end for a process that was stopped after it had
-    begun to listen. The thread that waits is then left behind.
+    begun to listen. The thread that waits is then left behind. Without a limit there is none.
     """
+    if seconds is None:
+        return work()
     ends: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
 
     def run() -> None:

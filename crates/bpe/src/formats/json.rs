@@ -3,9 +3,7 @@
 
 use std::fmt;
 
-use serde::de::{
-    Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor,
-};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::alphabet;
 use crate::store::byte_strings::ByteStrings;
@@ -32,7 +30,7 @@ pub struct Merges {
     /// The part that is being read.
     bytes: Vec<u8>,
     /// The parts of a merge that is written as two strings, kept for the next one.
-    pair: [String; 2],
+    pair: ByteStrings,
 }
 
 impl Merges {
@@ -157,45 +155,16 @@ impl<'de> Visitor<'de> for OneMerge<'_> {
         self.0.push_line(line).map_err(E::custom)
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> Result<(), A::Error> {
-        let mut pair = std::mem::take(&mut self.0.pair);
-        let mut len = 0;
-        while let Some(()) = match pair.get_mut(len) {
-            Some(part) => parts.next_element_seed(Set(part))?,
-            None => parts.next_element::<IgnoredAny>()?.map(drop),
-        } {
-            len += 1;
+    fn visit_seq<A: SeqAccess<'de>>(self, mut pair: A) -> Result<(), A::Error> {
+        let mut parts = std::mem::take(&mut self.0.pair);
+        parts.clear();
+        while pair.next_element_seed(Push(&mut parts))?.is_some() {}
+        if parts.len() != 2 {
+            return Err(A::Error::invalid_length(parts.len(), &"two tokens"));
         }
-        if len != pair.len() {
-            return Err(A::Error::invalid_length(len, &"two tokens"));
-        }
-        let pushed = self.0.push(&pair[0], &pair[1]);
-        self.0.pair = pair;
+        let part = |index| str::from_utf8(parts.get(index)).unwrap_or_default();
+        let pushed = self.0.push(part(0), part(1));
+        self.0.pair = parts;
         pushed.map_err(A::Error::custom)
-    }
-}
-
-/// Takes a string into one that is there.
-struct Set<'a>(&'a mut String);
-
-impl<'de> DeserializeSeed<'de> for Set<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for Set<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("a token")
-    }
-
-    fn visit_str<E: Error>(self, token: &str) -> Result<(), E> {
-        self.0.clear();
-        self.0.push_str(token);
-        Ok(())
     }
 }

@@ -26,6 +26,12 @@ impl ByteStrings {
         self.ends.push(self.bytes.len());
     }
 
+    /// Forgets all of them, and keeps their memory.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.ends.clear();
+    }
+
     /// Adds all strings of another list.
     pub fn append(&mut self, other: &ByteStrings) {
         let start = self.bytes.len();

@@ -87,7 +87,7 @@ pub fn for_each_pair<S: Symbol>(
 fn cell_bits<S: Symbol>(partitions: &[Partition<S>], threshold: u64, budget: &Budget) -> u32 {
     let places: u64 = partitions.par_iter().map(|partition| partition.classes.total_count()).sum();
     let symbols: u64 = partitions.iter().map(|partition| partition.symbols.len() as u64).sum();
-    let cells = (2 * CELLS_PER_PAIR * (places / threshold.max(1))).min(symbols / 2);
+    let cells = (places / threshold.max(1)).saturating_mul(2 * CELLS_PER_PAIR).min(symbols / 2);
     cells.max(1).ilog2().clamp(MIN_CELL_BITS, budget.max_cell_bits())
 }
 
