@@ -276,7 +276,7 @@ def test_generates_the_same_when_compiled(change, monkeypatch):
     check_generates_what_the_loop_does(model, compile=True)
 
 
-def eager_compile(function, *, mode, _compile=torch.compile, **options):
+def eager_compile(function, *, mode=None, _compile=torch.compile, **options):
     return _compile(function, backend="eager", **options)
 
 

@@ -32,6 +32,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import Identity, Module
 
+from cs336lm.generation.kernel_decoder import KernelDecoder, suits
 from cs336lm.model.attention import MultiHeadSelfAttention
 from cs336lm.model.blocks import TransformerBlock
 from cs336lm.model.feed_forward import (
@@ -69,6 +70,9 @@ MOST_SEQUENCES_FOR_REDUCTIONS = {"cpu": 4}
 class Decoder(Protocol):
     """Continues the sequences whose past is in a cache, one token each at a time."""
 
+    is_replayable: bool
+    """Whether a step launches the same work each time and asks for no values (:class:`Replayed`)."""
+
     def step(
         self,
         token_ids: Int[Tensor, " batch"],
@@ -81,7 +85,7 @@ class Decoder(Protocol):
         """
 
     def compiled(self) -> CompiledStep:
-        """:meth:`step` by torch.compile, on a GPU launched as one captured graph."""
+        """:meth:`step` as few kernels."""
 
 
 def make_decoder(model: TransformerLM, cache: KVCache, *, compile: bool = False) -> Decoder:
@@ -89,9 +93,11 @@ def make_decoder(model: TransformerLM, cache: KVCache, *, compile: bool = False)
 
     ``compile`` prepares it for :meth:`Decoder.compiled`.
     """
-    if fits(model):
-        return FastDecoder(model, cache, compile=compile)
-    return ModelDecoder(model, cache)
+    if not fits(model):
+        return ModelDecoder(model, cache)
+    if compile and suits(model, cache):
+        return KernelDecoder(model, cache)
+    return FastDecoder(model, cache, compile=compile)
 
 
 def fits(model: TransformerLM) -> bool:
@@ -141,6 +147,8 @@ def _linears_fit(*linears: Module) -> bool:
 class ModelDecoder:
     """Any model, by its own forward."""
 
+    is_replayable = False  # who knows what stands in the place of a layer
+
     def __init__(self, model: TransformerLM, cache: KVCache) -> None:
         self.model = model
         self.cache = cache
@@ -150,7 +158,7 @@ class ModelDecoder:
         for layer in self.cache:
             torch._dynamo.mark_static_address(layer.keys)
             torch._dynamo.mark_static_address(layer.values)
-        # Not fullgraph: who knows what stands in the place of a layer.
+        # Not fullgraph, for the same reason; a graph for each part of it that can be one.
         step: CompiledStep = torch.compile(self.step, mode="reduce-overhead", dynamic=False)
         return step
 
@@ -232,11 +240,6 @@ class FastForward:
             x = self._add_product(x, self.activation(up), weights.down)
         return self.softcap(self._product(self.normalized(x, self.eps), self.head))
 
-    def constants(self) -> list[Tensor]:
-        """The tensors that stay where they are, for the compiler."""
-        weights = [weight for layer in self.weights for weight in layer]
-        return [*weights, *self.positions.buffers(), self.head, self.eps]
-
     def _product(self, x: Tensor, weight: Tensor) -> Tensor:
         """(batch, in) and (in, out) -> (batch, out)."""
         return (x.unsqueeze(1) * weight.T).sum(-1) if self.by_reductions else x @ weight
@@ -285,6 +288,8 @@ class FastForward:
 class FastDecoder:
     """:class:`FastForward` over a cache. ``compile`` prepares it for :meth:`compiled`."""
 
+    is_replayable = True
+
     def __init__(self, model: TransformerLM, cache: KVCache, *, compile: bool = False) -> None:
         self.cache = cache
         device = model.lm_head.weight.device
@@ -295,14 +300,8 @@ class FastDecoder:
         self.slots = torch.arange(cache.length, device=device)
 
     def compiled(self) -> CompiledStep:
-        """:meth:`step` as few kernels, on a GPU launched together as one captured graph."""
-        # What stays where it is need not be copied for each replay of the graph.
-        caches = [tensor for layer in self.cache for tensor in (layer.keys, layer.values)]
-        for tensor in (*caches, *self.forward.constants(), self.slots):
-            torch._dynamo.mark_static_address(tensor)
-        step: CompiledStep = torch.compile(
-            self.step, mode="reduce-overhead", fullgraph=True, dynamic=False
-        )
+        """:meth:`step` as few kernels."""
+        step: CompiledStep = torch.compile(self.step, fullgraph=True, dynamic=False)
         return step
 
     def step(

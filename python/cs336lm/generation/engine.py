@@ -9,7 +9,7 @@ from at least half a context, the result is the same as without a cache, and the
 about one token's work per token. Of several texts only those are read again whose window moves.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, NamedTuple, overload
 
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from cs336lm.errors import UsageError
 from cs336lm.generation.decoder import make_decoder, unlimited_recompilation
+from cs336lm.generation.launching import Arriving, Replayed
 from cs336lm.generation.sampling import NO_TOKEN, Sampler, SamplingParams
 from cs336lm.generation.text_stream import TextStream
 from cs336lm.model.kv_cache import KVCache
@@ -250,13 +251,13 @@ def _steps(
 ) -> Iterator[list[int | None]]:
     if not prompts or not max_new_tokens:
         return
-    texts = _Continuation(model, prompts, max_new_tokens, compile)
+    texts = _Continuation(model, prompts, max_new_tokens, sampler, compile)
     ended = [False] * len(prompts)
-    ahead = texts.extend(sampler)
+    ahead = Arriving(texts.extend())
     for step in range(max_new_tokens):
         current = ahead
         if step + 1 < max_new_tokens:
-            ahead = texts.extend(sampler)
+            ahead = Arriving(texts.extend())
         ids = current.tolist()  # the one place where the host waits for the device
         ended = [done or token in stop_ids for done, token in zip(ended, ids, strict=True)]
         if all(ended):
@@ -280,11 +281,13 @@ class _Continuation:
         model: TransformerLM,
         prompts: Sequence[Sequence[int]],
         max_new_tokens: int,
+        sampler: Sampler,
         compile: bool,
     ) -> None:
         # Any of them says where the model is and how wide; a replaced head may have no weight.
         weight = next(p for p in model.parameters() if p.is_floating_point())
         self.model = model
+        self.sampler = sampler
         self.dtype = weight.dtype
         self.lengths = [len(prompt) for prompt in prompts]
         capacity = max(self.lengths) + max_new_tokens
@@ -299,30 +302,46 @@ class _Continuation:
         self.cache = KVCache(model.config, len(prompts), context, weight.device, weight.dtype)
         self.decoder = make_decoder(model, self.cache, compile=compile)
         self.compiled_step = self.decoder.compiled() if compile else None
+        self.decode_and_append: Callable[[], Tensor] = self._decode_and_append
+        if compile and self.decoder.is_replayable:
+            self.decode_and_append = Replayed(
+                self._decode_and_append, weight.device, sampler.generator
+            )
         # For the first step, which is where the compiler may have to do with new shapes.
         self.compiling = unlimited_recompilation() if compile else nullcontext()
         self.positions = torch.zeros(len(prompts), dtype=torch.int64, device=weight.device)
         self.starts: list[int] = []
 
     @torch.inference_mode()
-    def extend(self, sampler: Sampler) -> Int[Tensor, " batch"]:
-        """Draws every text's next token and appends it; the host does not wait for it."""
+    def extend(self) -> Int[Tensor, " batch"]:
+        """Draws every text's next token and appends it; the host does not wait for it.
+
+        What it returns is good until it is called again.
+        """
         context = self.model.config.context_length
         starts = [window_start(length, context) for length in self.lengths]
         before = self.starts or [-1] * len(starts)  # at first all move
         moved = [row for row, start in enumerate(starts) if start != before[row]]
         self.starts = starts
         if len(moved) == len(starts):
-            logits = self._prefill(moved, self.cache)
+            next_ids = self._append(self._prefill(moved, self.cache))
         elif moved:
-            logits = self._decode_and_prefill(moved)
+            next_ids = self._append(self._decode_and_prefill(moved))
         else:
-            logits = self._decode()
-        next_ids = sampler(logits)
+            next_ids = self.decode_and_append()
+        self.lengths = [length + 1 for length in self.lengths]
+        return next_ids
+
+    def _decode_and_append(self) -> Int[Tensor, " batch"]:
+        """Reads every text's last token, draws the next, and appends it."""
+        return self._append(self._decode())
+
+    def _append(self, logits: Float[Tensor, "batch vocab"]) -> Int[Tensor, " batch"]:
+        """Draws every text's next token and appends it."""
+        next_ids = self.sampler(logits)
         # Without a token the text goes on with any; nobody will see it.
         self.ids.scatter_(1, self.ends.unsqueeze(1), next_ids.clamp(min=0).unsqueeze(1))
         self.ends += 1
-        self.lengths = [length + 1 for length in self.lengths]
         return next_ids
 
     def _prefill(self, rows: list[int], cache: KVCache) -> Float[Tensor, "rows vocab"]:

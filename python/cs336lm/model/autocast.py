@@ -1,7 +1,7 @@
 """Autocast, as formulas that choose their own dtypes need to know it.
 
-Some devices have none: "meta", on which a model's shapes are computed without its numbers, raises
-an error when asked.
+One device has none: "meta", on which a model's shapes are computed without its numbers, raises an
+error when asked.
 """
 
 from __future__ import annotations
@@ -11,11 +11,15 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
+_WITHOUT_AUTOCAST = {"meta"}
+"""By name: PyTorch 2.11's compiler cannot look into ``torch.amp.is_autocast_available``. It would
+compile each block by itself, and run the loss uncompiled."""
+
 
 def product_dtype(x: Tensor) -> torch.dtype:
     """The dtype in which products of ``x`` are taken here: its own, or autocast's."""
     device = x.device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+    if device not in _WITHOUT_AUTOCAST and torch.is_autocast_enabled(device):
         return torch.get_autocast_dtype(device)
     return x.dtype
 
@@ -23,6 +27,6 @@ def product_dtype(x: Tensor) -> torch.dtype:
 def without_autocast(x: Tensor) -> AbstractContextManager[object]:
     """Inside, products of tensors on the device of ``x`` are taken in their own dtype."""
     device = x.device.type
-    if torch.amp.is_autocast_available(device):
-        return torch.autocast(device, enabled=False)
-    return nullcontext()
+    if device in _WITHOUT_AUTOCAST:
+        return nullcontext()
+    return torch.autocast(device, enabled=False)

@@ -1,5 +1,9 @@
-"""AdamW, in two implementations of one formula: tensor by tensor, and all tensors at once."""
+"""AdamW, in two implementations of one formula: tensor by tensor, and all tensors at once.
 
+The second has a kernel of its own on a GPU (``adamw_kernel.py``).
+"""
+
+import importlib.util
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -28,9 +32,9 @@ class AdamW(GradientDescent):
         betas: how much of the running means of g and g^2 a step keeps.
         eps: keeps the quotient finite.
         weight_decay: share of a parameter, per unit of learning rate, that a step takes off.
-        foreach: work on all tensors of a group at once, in eight launches on a GPU, or on one
-            after the other, in blocks that a core's cache has room for; None is what suits the
-            device of the parameters. The results are the same.
+        foreach: work on all tensors of a group at once, on a GPU in one kernel, or on one after the
+            other, in blocks that a core's cache has room for; None is what suits the device of the
+            parameters. The results are the same.
 
     Examples:
         The first step is the learning rate long, whatever the gradient's size:
@@ -147,10 +151,26 @@ def _adamw_all_at_once(
     steps: list[int],
     group: dict[str, Any],
 ) -> None:
-    """The same with one multi-tensor operation per term of the formula."""
+    """The same on all tensors: by one kernel, or one multi-tensor operation a term."""
     lr, (beta1, beta2) = group["lr"], group["betas"]
     corrections = [_bias_corrections(step, group["betas"]) for step in steps]
-    torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
+    kept = 1 - lr * group["weight_decay"]
+    if len(set(steps)) == 1 and _in_one_kernel(params, grads, exp_avgs, exp_avg_sqs):
+        from cs336lm.optim.adamw_kernel import adamw_in_one_kernel
+
+        factor, correction = corrections[0]
+        adamw_in_one_kernel(
+            params,
+            grads,
+            exp_avgs,
+            exp_avg_sqs,
+            betas=group["betas"],
+            kept=kept,
+            rate=lr * factor,
+            eps=correction * group["eps"],
+        )
+        return
+    torch._foreach_mul_(params, kept)
     torch._foreach_lerp_(exp_avgs, grads, 1 - beta1)
     torch._foreach_mul_(exp_avg_sqs, beta2)
     torch._foreach_addcmul_(exp_avg_sqs, grads, grads, 1 - beta2)
@@ -159,3 +179,12 @@ def _adamw_all_at_once(
     torch._foreach_addcdiv_(
         params, exp_avgs, denominators, [-lr * factor for factor, _ in corrections]
     )
+
+
+def _in_one_kernel(*lists: list[Tensor]) -> bool:
+    """Whether there is a kernel for these tensors, and a compiler for it."""
+    if lists[0][0].device.type != "cuda" or importlib.util.find_spec("triton") is None:
+        return False
+    from cs336lm.optim.adamw_kernel import suits
+
+    return suits(*lists)

@@ -24,8 +24,10 @@ from torch.utils.checkpoint import checkpoint
 from cs336lm.model.autocast import product_dtype, without_autocast
 from cs336lm.model.functional import at_least_float32, cross_entropy, softcap
 
-CHUNK_ELEMENTS = {"cpu": 1 << 21, "cuda": 1 << 27}
-"""Logits held at once: what a core's cache has room for; half a gigabyte on a GPU."""
+CHUNK_ELEMENTS = {"cpu": 1 << 21, "cuda": 1 << 28}
+"""Logits held at once: what a core's cache has room for; half a gigabyte on a GPU (bfloat16)."""
+
+_TILE = 256  # tokens: what the products of a GPU are made of
 
 
 def linear_cross_entropy_formula(
@@ -111,8 +113,8 @@ def _check_shapes(hidden: Tensor, targets: Tensor) -> None:
 
 
 def _tokens_per_chunk(device: str, vocab_size: int) -> int:
-    elements = CHUNK_ELEMENTS.get(device, CHUNK_ELEMENTS["cuda"])
-    return max(1, elements // vocab_size)
+    tokens = max(1, CHUNK_ELEMENTS.get(device, CHUNK_ELEMENTS["cuda"]) // vocab_size)
+    return tokens if device == "cpu" or tokens < _TILE else tokens - tokens % _TILE
 
 
 def _cap_in_place(logits: Tensor, cap: float) -> Tensor:

@@ -1,0 +1,79 @@
+"""Work for a GPU launched at once, and values that come back without holding it up.
+
+A step of decoding is a hundred small kernels, and to launch one from Python takes longer than to
+run it. As none of them depends on anything that the host knows, they can be recorded as a graph and
+launched together. On a CPU both are what they would be without this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+class Replayed:
+    """A function without arguments: from the second call on, a recording of what it launches.
+
+    It must read and write tensors that stay where they are, and ask none for its values; what it
+    returns is overwritten by the next call. ``generator`` is the one that it draws from.
+    """
+
+    def __init__(
+        self, function: Callable[[], Tensor], device: torch.device, generator: torch.Generator
+    ) -> None:
+        self._function = function
+        self._is_recordable = device.type == "cuda"
+        self._generator = generator
+        self._called = False
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._result: Tensor | None = None
+
+    def __call__(self) -> Tensor:
+        """The function's result."""
+        # The first call is where compilers do their work, which cannot be recorded.
+        if not self._is_recordable or not self._called:
+            self._called = True
+            return self._function()
+        if self._graph is None:
+            self._graph, self._result = self._record()
+        self._graph.replay()
+        assert self._result is not None
+        return self._result
+
+    def _record(self) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+        # As ``torch.cuda.graph`` does it, without its collection of garbage, which takes longer
+        # than a short text.
+        graph = torch.cuda.CUDAGraph()
+        graph.register_generator_state(self._generator)
+        current, apart = torch.cuda.current_stream(), torch.cuda.Stream()
+        apart.wait_stream(current)
+        with torch.cuda.stream(apart):
+            graph.capture_begin(capture_error_mode="thread_local")
+            try:
+                result = self._function()
+            finally:
+                graph.capture_end()
+        current.wait_stream(apart)
+        return graph, result
+
+
+class Arriving:
+    """A tensor's values on their way to the host; later work on the device does not delay them."""
+
+    def __init__(self, values: Tensor) -> None:
+        self._values = values
+        self._arrived: torch.cuda.Event | None = None
+        if values.device.type == "cuda":
+            self._values = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+            self._values.copy_(values, non_blocking=True)
+            self._arrived = torch.cuda.Event()
+            self._arrived.record()
+
+    def tolist(self) -> list[int]:
+        """The values; waits for them."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        values: list[int] = self._values.tolist()
+        return values
