@@ -14,8 +14,8 @@ import torch
 from cs336lm.generation.decoder import FastDecoder
 from cs336lm.generation.kernel_decoder import KernelDecoder
 from cs336lm.model import ModelConfig, TransformerLM
-from cs336lm.model.kernels.one_token import attend
 from cs336lm.model.kernels.one_query_attention import attend_formula
+from cs336lm.model.kernels.one_token import Attention
 from cs336lm.model.kv_cache import KVCache
 from cs336lm.optim.adamw_kernel import adamw_in_one_kernel
 
@@ -58,22 +58,26 @@ def decoder_errors(dtype: torch.dtype) -> dict[str, float]:
 def attention_errors() -> dict[str, float]:
     """At positions around the edges of the blocks of keys that the kernel takes."""
     torch.manual_seed(0)
-    heads, kv_heads, d_head, slots = 2, 1, 256, 200
-    block = 16384 // 256
+    heads, kv_heads, d_head, slots = 2, 1, 256, 600
+    attend = Attention(heads, d_head, slots, "cpu")
+    rows, span = attend.rows, attend.rows * attend.blocks
+    assert attend.parts > 2
+    assert attend.blocks > 1
     errors = {}
-    for position in (0, 1, block, block + 1, 2 * block):
+    for position in (0, 1, rows, rows + 1, span, span + 1, 2 * span + rows + 1, slots - 1):
         keys, values = torch.randn(2, 1, kv_heads, slots, d_head)
         qkv = torch.randn((heads + 2 * kv_heads) * d_head)
         q, k, v = qkv.split([heads * d_head, kv_heads * d_head, kv_heads * d_head])
         out = torch.empty(heads * d_head)
         ours = keys.clone(), values.clone()
-        attend(qkv, *ours, torch.tensor([position]), out, heads=heads, tables=None)
+        attend(qkv, *ours, torch.tensor([position]), out, tables=None)
         keys[0, :, position], values[0, :, position] = k.view(1, -1), v.view(1, -1)
         seen = slice(0, position + 1)
         wanted = attend_formula(
             q.view(1, heads, d_head) * d_head**-0.5, keys[:, :, seen], values[:, :, seen], None
         )
-        assert torch.equal(ours[0], keys) and torch.equal(ours[1], values)
+        assert torch.equal(ours[0], keys)
+        assert torch.equal(ours[1], values)
         errors[str(position)] = float((out - wanted.flatten()).abs().max())
     return errors
 

@@ -6,8 +6,9 @@ from typing import get_args, get_type_hints
 import pytest
 import torch
 from cs336lm.errors import UsageError
-from cs336lm.model import ModelConfig, TransformerLM
+from cs336lm.model import ModelConfig, TransformerLM, linear
 from cs336lm.model.accounting import FEED_FORWARD_MATRICES
+from cs336lm.model.attention import MultiHeadSelfAttention
 from cs336lm.model.blocks import BLOCKS
 from cs336lm.model.feed_forward import FEED_FORWARDS
 from cs336lm.model.kv_cache import KVCache
@@ -342,3 +343,46 @@ def test_a_float64_model_turns_by_float64_angles(made):
     for half_precision in (torch.bfloat16, torch.float16):
         model = TransformerLM(CONFIG, dtype=half_precision)
         assert model.layers[0].attn.rope.cos.dtype == torch.float32
+
+
+def test_the_compiler_sees_the_whole_step(monkeypatch):
+    """PyTorch 2.11's cannot look into this one question; it compiled the model in pieces."""
+
+    def refuse(device):
+        raise AssertionError("asked")
+
+    monkeypatch.setattr(torch.amp, "is_autocast_available", refuse)
+    torch._dynamo.reset()
+    model = TransformerLM(ModelConfig(vocab_size=16, context_length=8, d_model=16, num_heads=2))
+    step = torch.compile(model, backend="aot_eager", fullgraph=True)
+    ids = torch.randint(0, 16, (2, 8))
+    with torch.autocast("cpu", torch.bfloat16):
+        compiled, expected = step(ids, ids), model(ids, ids)
+    compiled.backward()
+    torch.testing.assert_close(compiled, expected)
+
+
+@pytest.mark.parametrize("where", [set(), {"cpu"}])
+def test_compiled_projections_are_the_same_together_and_apart(where, monkeypatch):
+    """The second as on a GPU: no weights, and no gradients, are put side by side."""
+    monkeypatch.setattr(linear, "_APART_WHERE_COMPILED", where)
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    attention = MultiHeadSelfAttention(16, 4, num_kv_heads=2)
+    x = torch.randn(2, 5, 16, requires_grad=True)
+    seen = []
+
+    def backend(graph, inputs):
+        seen.extend(node.target for node in graph.graph.nodes)
+        return graph.forward
+
+    inputs = [x, *attention.parameters()]
+    compiled = torch.compile(attention, backend=backend, fullgraph=True)(x)
+    torch.testing.assert_close(compiled, attention(x))
+    for ours, expected in zip(
+        torch.autograd.grad(compiled.square().sum(), inputs),
+        torch.autograd.grad(attention(x).square().sum(), inputs),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, expected)
+    assert (torch.cat in seen) == (not where)

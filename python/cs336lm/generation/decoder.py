@@ -71,7 +71,7 @@ class Decoder(Protocol):
     """Continues the sequences whose past is in a cache, one token each at a time."""
 
     is_replayable: bool
-    """Whether a step launches the same work each time and asks for no values (:class:`Replayed`)."""
+    """Whether a step is the same work each time, and asks for no values of the device's."""
 
     def step(
         self,

@@ -9,7 +9,7 @@ from at least half a context, the result is the same as without a cache, and the
 about one token's work per token. Of several texts only those are read again whose window moves.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, NamedTuple, overload
 
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from cs336lm.errors import UsageError
 from cs336lm.generation.decoder import make_decoder, unlimited_recompilation
-from cs336lm.generation.launching import Arriving, Replayed
+from cs336lm.generation.launching import Arriving, Recording
 from cs336lm.generation.sampling import NO_TOKEN, Sampler, SamplingParams
 from cs336lm.generation.text_stream import TextStream
 from cs336lm.model.kv_cache import KVCache
@@ -109,9 +109,10 @@ def generate(
             ``()`` is nothing.
         parse_special: whether special tokens in a prompt become their own ids, or are text like
             any other, as in a prompt from a stranger they should be.
-        compile: compile the decoding of a token with torch.compile, on CUDA into one graph of
-            kernels: ten seconds or more to start, then more than twice as fast for one prompt on
-            two CPU cores; with more than a few prompts, no faster there.
+        compile: compile the decoding of a token with torch.compile: ten seconds or more to start,
+            then more than twice as fast for one prompt on two CPU cores; with more than a few
+            prompts, no faster there. On CUDA a step is launched as one graph, and for one prompt
+            its kernels are written by hand and start in a few seconds.
 
     Returns:
         The new text, without the prompt and without what ended it: a string for a string, a
@@ -302,11 +303,9 @@ class _Continuation:
         self.cache = KVCache(model.config, len(prompts), context, weight.device, weight.dtype)
         self.decoder = make_decoder(model, self.cache, compile=compile)
         self.compiled_step = self.decoder.compiled() if compile else None
-        self.decode_and_append: Callable[[], Tensor] = self._decode_and_append
+        self.recording: Recording | None = None
         if compile and self.decoder.is_replayable:
-            self.decode_and_append = Replayed(
-                self._decode_and_append, weight.device, sampler.generator
-            )
+            self.recording = Recording(weight.device, sampler.generator)
         # For the first step, which is where the compiler may have to do with new shapes.
         self.compiling = unlimited_recompilation() if compile else nullcontext()
         self.positions = torch.zeros(len(prompts), dtype=torch.int64, device=weight.device)
@@ -327,8 +326,10 @@ class _Continuation:
             next_ids = self._append(self._prefill(moved, self.cache))
         elif moved:
             next_ids = self._append(self._decode_and_prefill(moved))
+        elif self.recording is not None:
+            next_ids = self.recording(self._decode_and_append)
         else:
-            next_ids = self.decode_and_append()
+            next_ids = self._decode_and_append()
         self.lengths = [length + 1 for length in self.lengths]
         return next_ids
 

@@ -34,6 +34,7 @@ def suits(model: TransformerLM, cache: KVCache) -> bool:
     return (
         cache.tensor.device.type == "cuda"
         and cache.batch_size == 1
+        and cache.tensor.dtype in (torch.float32, torch.float16, torch.bfloat16)
         and importlib.util.find_spec("triton") is not None
         and _within_limits(config.d_model, config.ffn_width, config.d_head)
         and all(p.is_contiguous() for p in model.parameters())
@@ -62,7 +63,8 @@ class KernelDecoder:
         device = model.lm_head.weight.device
         self.overlaps = one_token.can_overlap(device)
         self.eps = model.config.rms_norm_eps
-        self.heads = attn.num_heads
+        kv_heads, d_head = attn.num_kv_heads, model.config.d_head
+        self.attend = one_token.Attention(attn.num_heads, d_head, cache.length, device)
         self.activation = one_token.ACTIVATIONS[_ACTIVATIONS[type(ffn)]]
         positions = attn.positions
         self.tables = (
@@ -74,7 +76,7 @@ class KernelDecoder:
         def vector(length: int) -> Tensor:
             return torch.empty(length, device=device, dtype=torch.float32)
 
-        self.qkv = vector((self.heads + 2 * attn.num_kv_heads) * model.config.d_head)
+        self.qkv = vector((attn.num_heads + 2 * kv_heads) * d_head)
         self.attended = vector(model.config.d_model)
         self.inner = vector(ffn.w2.weight.shape[1])
         self.logits = vector(model.lm_head.weight.shape[0])
@@ -95,16 +97,14 @@ class KernelDecoder:
             attn, ffn = block.attn, block.ffn
             qkv = (attn.q_proj.weight, attn.k_proj.weight, attn.v_proj.weight)
             self._project(x, qkv, self.qkv, block.ln1)
-            q_norm, k_norm = attn.q_norm, attn.k_norm
-            self.kernels.attend(
+            self.attend(
                 self.qkv,
                 cache.keys,
                 cache.values,
                 positions,
                 self.attended,
-                heads=self.heads,
                 tables=self.tables,
-                gains=(q_norm.weight, k_norm.weight) if isinstance(q_norm, RMSNorm) else None,
+                gains=_gains(attn.q_norm, attn.k_norm),
                 eps=self.eps,
                 overlaps=self.overlaps,
             )
@@ -136,3 +136,10 @@ class KernelDecoder:
             adds=adds,
             overlaps=self.overlaps,
         )
+
+
+def _gains(q_norm: Module, k_norm: Module) -> tuple[Tensor, Tensor] | None:
+    """Of queries' and keys' norms, if they have any."""
+    if isinstance(q_norm, RMSNorm) and isinstance(k_norm, RMSNorm):
+        return q_norm.weight, k_norm.weight
+    return None

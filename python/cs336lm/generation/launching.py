@@ -13,36 +13,33 @@ import torch
 from torch import Tensor
 
 
-class Replayed:
-    """A function without arguments: from the second call on, a recording of what it launches.
+class Recording:
+    """Calls of one function without arguments: from the second on, a recording of what it launches.
 
-    It must read and write tensors that stay where they are, and ask none for its values; what it
-    returns is overwritten by the next call. ``generator`` is the one that it draws from.
+    The function must read and write tensors that stay where they are, and ask none for its values;
+    what it returns is overwritten by the next call. ``generator`` is the one that it draws from.
     """
 
-    def __init__(
-        self, function: Callable[[], Tensor], device: torch.device, generator: torch.Generator
-    ) -> None:
-        self._function = function
-        self._is_recordable = device.type == "cuda"
+    def __init__(self, device: torch.device, generator: torch.Generator) -> None:
+        self._is_possible = device.type == "cuda"
         self._generator = generator
-        self._called = False
+        self._is_warm = False
         self._graph: torch.cuda.CUDAGraph | None = None
         self._result: Tensor | None = None
 
-    def __call__(self) -> Tensor:
+    def __call__(self, function: Callable[[], Tensor]) -> Tensor:
         """The function's result."""
         # The first call is where compilers do their work, which cannot be recorded.
-        if not self._is_recordable or not self._called:
-            self._called = True
-            return self._function()
+        if not self._is_possible or not self._is_warm:
+            self._is_warm = True
+            return function()
         if self._graph is None:
-            self._graph, self._result = self._record()
+            self._graph, self._result = self._record(function)
         self._graph.replay()
         assert self._result is not None
         return self._result
 
-    def _record(self) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+    def _record(self, function: Callable[[], Tensor]) -> tuple[torch.cuda.CUDAGraph, Tensor]:
         # As ``torch.cuda.graph`` does it, without its collection of garbage, which takes longer
         # than a short text.
         graph = torch.cuda.CUDAGraph()
@@ -52,7 +49,7 @@ class Replayed:
         with torch.cuda.stream(apart):
             graph.capture_begin(capture_error_mode="thread_local")
             try:
-                result = self._function()
+                result = function()
             finally:
                 graph.capture_end()
         current.wait_stream(apart)

@@ -14,7 +14,7 @@ from cs336lm.model.functional import scaled_dot_product_attention
 from cs336lm.model.initial import Device
 from cs336lm.model.kernels.causal_attention import causal_attention
 from cs336lm.model.kv_cache import LayerCache
-from cs336lm.model.linear import Linear, project_together
+from cs336lm.model.linear import Linear, project_apart
 from cs336lm.model.norm import RMSNorm
 from cs336lm.model.positions import NoPositions, RotaryPositionalEmbedding
 from cs336lm.model.unchanged import Unchanged
@@ -133,11 +133,11 @@ class MultiHeadSelfAttention(Module):
         self, x: Tensor, token_positions: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(..., seq, d_model) -> rotated queries and keys, and values, (..., heads, seq, d)."""
-        joined = project_together(x, self.q_proj, self.k_proj, self.v_proj)
+        projected = project_apart(x, (self.q_proj, self.k_proj, self.v_proj), self._widths)
         heads = (self.num_heads, self.num_kv_heads, self.num_kv_heads)
         q, k, v = (
             rearrange(part, "... seq (heads d) -> ... heads seq d", heads=n)
-            for part, n in zip(joined.split(self._widths, dim=-1), heads, strict=True)
+            for part, n in zip(projected, heads, strict=True)
         )
         # One position per token, whatever the head.
         per_head = None if token_positions is None else token_positions.unsqueeze(-2)

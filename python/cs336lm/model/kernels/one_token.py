@@ -1,7 +1,7 @@
 """Kernels for one token of one sequence on a GPU, in Triton: all that lies between two waits.
 
 A token needs every weight once, so reading them decides, and after that the number of kernels:
-each begins with some two microseconds in which nothing is read. Here a block takes five. What an
+each begins with some two microseconds in which nothing is read. Here a block takes six. What an
 operation needs of the whole vector is computed by each program for itself (the vector is a few
 kilobytes, a norm of it costs nothing beside a row of weights), so norms, gains, activations and
 residuals are inside the products, and everything about one head inside attention.
@@ -12,7 +12,6 @@ values, tables), and only then waits for the one before. Vectors between them ar
 """
 
 from __future__ import annotations
-
 
 import torch
 import triton
@@ -25,6 +24,9 @@ ACTIVATIONS = {"none": 0, "silu": 1, "relu2": 2, "swiglu": 3}
 WIDEST = 16384
 """The longest row of a matrix: a program holds whole rows."""
 WIDEST_HEAD = 256
+
+_NUMBERS_AT_ONCE = 8192  # of keys, and of values: what eight warps have registers for
+_MOST_PARTS = 8
 
 _NONE, _SILU, _RELU2, _SWIGLU = (tl.constexpr(number) for number in range(4))
 
@@ -159,7 +161,7 @@ def _attend_kernel(
     position_ptr,
     keys_ptr,
     values_ptr,
-    out_ptr,
+    parts_ptr,
     slots,
     scale,
     eps,
@@ -168,6 +170,7 @@ def _attend_kernel(
     d_head: tl.constexpr,
     columns: tl.constexpr,
     rows: tl.constexpr,
+    blocks: tl.constexpr,
     rotates: tl.constexpr,
     normalizes: tl.constexpr,
     overlaps: tl.constexpr,
@@ -175,19 +178,22 @@ def _attend_kernel(
     if overlaps:
         tl.extra.cuda.gdc_launch_dependents()
     head = tl.program_id(0)
+    part = tl.program_id(1)
     group: tl.constexpr = heads // kv_heads
     kv_head = head // group
     d = tl.arange(0, columns)
     exists = d < d_head
     neighbour = d ^ 1  # the other one of a rotated pair
-    # 64-bit: all slots of all heads may be more than 2^31 numbers.
     position = tl.load(position_ptr)
-    base = kv_head.to(tl.int64) * slots * d_head
+    keys_ptr += kv_head.to(tl.int64) * slots * d_head
+    values_ptr += kv_head.to(tl.int64) * slots * d_head
     slot = tl.arange(0, rows)
-    place = base + slot[:, None] * d_head + d[None, :]
-    seen = (slot < position)[:, None] & exists[None, :]
-    keys = tl.load(keys_ptr + place, mask=seen, other=0.0)
-    values = tl.load(values_ptr + place, mask=seen, other=0.0)
+    place = slot[:, None] * d_head + d[None, :]
+    first = part * (rows * blocks)
+    end = tl.minimum(first + rows * blocks, position)
+    seen = (first + slot < end)[:, None] & exists[None, :]
+    keys = tl.load(keys_ptr + first * d_head + place, mask=seen, other=0.0)
+    values = tl.load(values_ptr + first * d_head + place, mask=seen, other=0.0)
     if rotates:
         cos = tl.load(cos_ptr + position * (d_head // 2) + d // 2, mask=exists, other=0.0)
         sin = tl.load(sin_ptr + position * (d_head // 2) + d // 2, mask=exists, other=0.0)
@@ -209,31 +215,30 @@ def _attend_kernel(
         other_q = tl.load(q_ptr + neighbour, mask=exists, other=0.0)
         other_k = tl.load(k_ptr + neighbour, mask=exists, other=0.0)
         if normalizes:
-            other_q *= q_scale * tl.load(q_gain_ptr + neighbour, mask=exists, other=0.0).to(
-                tl.float32
-            )
-            other_k *= k_scale * tl.load(k_gain_ptr + neighbour, mask=exists, other=0.0).to(
-                tl.float32
-            )
+            q_gain = tl.load(q_gain_ptr + neighbour, mask=exists, other=0.0).to(tl.float32)
+            k_gain = tl.load(k_gain_ptr + neighbour, mask=exists, other=0.0).to(tl.float32)
+            other_q *= q_scale * q_gain
+            other_k *= k_scale * k_gain
         q = q * cos + other_q * sin
         k = k * cos + other_k * sin
     q *= scale
     # What later tokens will read is what this one sees.
     k = k.to(keys.dtype)
     v = v.to(values.dtype)
-    if head % group == 0:
-        tl.store(keys_ptr + base + position * d_head + d, k, mask=exists)
-        tl.store(values_ptr + base + position * d_head + d, v, mask=exists)
+    keeps = (part == 0) & (head % group == 0)
+    if keeps:
+        tl.store(keys_ptr + position * d_head + d, k, mask=exists)
+        tl.store(values_ptr + position * d_head + d, v, mask=exists)
 
-    # Softmax as the scores come (Milakov and Gimelshein 2018), beginning with this token's own.
-    v = v.to(tl.float32)
-    greatest = tl.sum(q * k.to(tl.float32), 0)
-    total = greatest * 0 + 1.0
-    mixed = v
-    first = 0
-    while first < position:
+    # Softmax as the scores come (Milakov and Gimelshein 2018): the first part begins with this
+    # token's own, the others with nothing.
+    is_first = (part == 0).to(tl.float32)
+    greatest = tl.where(part == 0, tl.sum(q * k.to(tl.float32), 0), -float("inf"))
+    total = is_first
+    mixed = v.to(tl.float32) * is_first
+    while first < end:
         scores = tl.sum(keys.to(tl.float32) * q[None, :], 1)
-        scores = tl.where(slot < position, scores, -float("inf"))
+        scores = tl.where(first + slot < end, scores, -float("inf"))
         above = tl.maximum(greatest, tl.max(scores, 0))
         shares = tl.exp(scores - above)
         shrink = tl.exp(greatest - above)
@@ -241,64 +246,120 @@ def _attend_kernel(
         mixed = mixed * shrink + tl.sum(shares[:, None] * values.to(tl.float32), 0)
         greatest = above
         first += rows
-        slot += rows
-        place += rows * d_head
-        seen = (slot < position)[:, None] & exists[None, :]
-        keys = tl.load(keys_ptr + place, mask=seen, other=0.0)
-        values = tl.load(values_ptr + place, mask=seen, other=0.0)
-    tl.store(out_ptr + head * d_head + d, mixed / total, mask=exists)
+        seen = (first + slot < end)[:, None] & exists[None, :]
+        keys = tl.load(keys_ptr + first * d_head + place, mask=seen, other=0.0)
+        values = tl.load(values_ptr + first * d_head + place, mask=seen, other=0.0)
+    part_ptr = parts_ptr + (head * tl.num_programs(1) + part) * (d_head + 2)
+    tl.store(part_ptr + d, mixed, mask=exists)
+    tl.store(part_ptr + d_head, greatest)
+    tl.store(part_ptr + d_head + 1, total)
 
 
-def attend(
-    qkv: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    position: Tensor,
-    out: Tensor,
-    *,
-    heads: int,
-    tables: tuple[Tensor, Tensor] | None,
-    gains: tuple[Tensor, Tensor] | None = None,
-    eps: float = 0.0,
-    overlaps: bool = False,
-) -> None:
-    """``out`` becomes what the heads see of the tokens before and of this one.
+@triton.jit
+def _join_kernel(
+    parts_ptr,
+    out_ptr,
+    parts,
+    d_head: tl.constexpr,
+    columns: tl.constexpr,
+    most: tl.constexpr,
+    overlaps: tl.constexpr,
+):
+    if overlaps:
+        tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
+    head = tl.program_id(0)
+    part = tl.arange(0, most)
+    d = tl.arange(0, columns)
+    exists = part < parts
+    part_ptr = parts_ptr + (head * parts + part) * (d_head + 2)
+    seen = exists[:, None] & (d < d_head)[None, :]
+    mixed = tl.load(part_ptr[:, None] + d[None, :], mask=seen, other=0.0)
+    greatest = tl.load(part_ptr + d_head, mask=exists, other=-float("inf"))
+    total = tl.load(part_ptr + d_head + 1, mask=exists, other=0.0)
+    shares = tl.exp(greatest - tl.max(greatest, 0))
+    whole = tl.sum(shares[:, None] * mixed, 0) / tl.sum(shares * total, 0)
+    tl.store(out_ptr + head * d_head + d, whole, mask=d < d_head)
 
-    Args:
-        qkv: ((heads + 2 kv_heads) d_head,), float32: queries, keys and values of this token.
-        keys, values: (1, kv_heads, slots, d_head), where those of the tokens before are, and where
-            this token's go.
-        position: (1,), this token's; in a slot of this number.
-        out: (heads d_head,), float32.
-        tables: cosines and sines, (positions, d_head / 2) each, that queries and keys are rotated
-            by; None leaves them.
-        gains: (d_head,) each, of RMSNorms of queries and keys before that, with ``eps``.
-        overlaps: see :func:`project`.
+
+class Attention:
+    """One token's attention to those before and to itself, in a cache of so many slots.
+
+    The slots are shared out among up to eight programs a head, whose results are joined then
+    (Flash-Decoding, Dao et al. 2023).
     """
-    _, kv_heads, slots, d_head = keys.shape
-    columns = triton.next_power_of_2(d_head)
-    _attend_kernel[(heads,)](
-        qkv,
-        *((qkv, qkv) if gains is None else gains),
-        *((qkv, qkv) if tables is None else tables),
-        position,
-        keys,
-        values,
-        out,
-        slots,
-        d_head**-0.5,
-        eps,
-        heads=heads,
-        kv_heads=kv_heads,
-        d_head=d_head,
-        columns=columns,
-        rows=max(16, (32768 if keys.element_size() < 4 else 16384) // columns),
-        rotates=tables is not None,
-        normalizes=gains is not None,
-        overlaps=overlaps,
-        num_warps=16,
-        **_launch(overlaps),
-    )
+
+    def __init__(self, heads: int, d_head: int, slots: int, device: torch.device | str) -> None:
+        self.heads, self.d_head = heads, d_head
+        self.columns = triton.next_power_of_2(d_head)
+        self.rows = _NUMBERS_AT_ONCE // self.columns
+        tiles = -(-slots // self.rows)
+        self.blocks = -(-tiles // _MOST_PARTS)
+        self.parts = -(-tiles // self.blocks)
+        size = heads * self.parts * (d_head + 2)
+        self.results = torch.empty(size, device=device, dtype=torch.float32)
+
+    def __call__(
+        self,
+        qkv: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        position: Tensor,
+        out: Tensor,
+        *,
+        tables: tuple[Tensor, Tensor] | None,
+        gains: tuple[Tensor, Tensor] | None = None,
+        eps: float = 0.0,
+        overlaps: bool = False,
+    ) -> None:
+        """``out`` becomes what the heads see.
+
+        Args:
+            qkv: ((heads + 2 kv_heads) d_head,), float32: this token's queries, keys and values.
+            keys, values: (1, kv_heads, slots, d_head), where those of the tokens before are, and
+                where this token's go.
+            position: (1,), this token's; in a slot of this number.
+            out: (heads d_head,), float32.
+            tables: cosines and sines, (positions, d_head / 2) each, that queries and keys are
+                rotated by; None leaves them.
+            gains: (d_head,) each, of RMSNorms of queries and keys before that, with ``eps``.
+            overlaps: see :func:`project`.
+        """
+        _, kv_heads, slots, d_head = keys.shape
+        _attend_kernel[(self.heads, self.parts)](
+            qkv,
+            *((qkv, qkv) if gains is None else gains),
+            *((qkv, qkv) if tables is None else tables),
+            position,
+            keys,
+            values,
+            self.results,
+            slots,
+            d_head**-0.5,
+            eps,
+            heads=self.heads,
+            kv_heads=kv_heads,
+            d_head=d_head,
+            columns=self.columns,
+            rows=self.rows,
+            blocks=self.blocks,
+            rotates=tables is not None,
+            normalizes=gains is not None,
+            overlaps=overlaps,
+            num_warps=8,
+            **_launch(overlaps),
+        )
+        _join_kernel[(self.heads,)](
+            self.results,
+            out,
+            self.parts,
+            d_head=d_head,
+            columns=self.columns,
+            most=_MOST_PARTS,
+            overlaps=overlaps,
+            num_warps=1 if self.columns <= 64 else 4,
+            **_launch(overlaps),
+        )
 
 
 def _launch(overlaps: bool) -> dict[str, bool]:
