@@ -3,12 +3,13 @@
 //!
 //! ```text
 //! cargo run --release --example fuzz_parsers -- --minutes 10
-//! cargo run --release --example fuzz_parsers -- --seed 1234     (one case again)
+//! cargo run --release --example fuzz_parsers -- --seed 1234     (one round again)
 //! ```
 //!
-//! A case takes a good file (a tokenizer in each format, counts, records, compressed text), changes
-//! some bytes, cuts it, or doubles a part, and reads it. It may be read or refused; a panic fails.
-//! Every eighth case trains on a few random words instead, and merges must be the oracle's.
+//! A round takes a good file (a tokenizer in each format, counts, records, compressed text) and, many
+//! times, changes some bytes, cuts it, or doubles a part, and reads it. It may be read or refused; a
+//! panic fails. Every eighth round trains on a few random words instead, and merges must be the
+//! oracle's. Most of the time are files written: `TMPDIR=/dev/shm` keeps them in memory.
 
 use std::error::Error;
 use std::fs;
@@ -36,6 +37,7 @@ type Failure = Box<dyn Error>;
 
 const EOT: &str = "<|endoftext|>";
 const TEXT: &str = "the cat sat on the mat; the dog, 1234 \u{65e5}\u{672c}\u{8a9e}\n";
+const FILES_A_ROUND: u64 = 64;
 const USAGE: &str = "fuzz_parsers [--minutes N | --seed N]";
 
 fn main() -> Result<(), Failure> {
@@ -50,16 +52,19 @@ fn main() -> Result<(), Failure> {
     let folder = tempfile::tempdir()?;
     let good = Good::write(folder.path())?;
     if let Some(seed) = first {
-        return good.case(seed);
+        return good.round(seed).map(drop);
     }
     let (began, limit) = (Instant::now(), Duration::from_secs_f64(60.0 * minutes));
     let mut seed: u64 = std::time::UNIX_EPOCH.elapsed()?.as_secs() << 32;
-    let mut cases = 0u64;
+    let (mut files, mut trainings) = (0, 0);
     while began.elapsed() < limit {
-        good.case(seed).map_err(|error| format!("--seed {seed}: {error}"))?;
-        (seed, cases) = (seed + 1, cases + 1);
+        let read = good.round(seed).map_err(|error| format!("--seed {seed}: {error}"))?;
+        files += read;
+        trainings += u64::from(read == 0);
+        seed += 1;
     }
-    println!("{cases} cases in {:.0} s, nothing panicked", began.elapsed().as_secs_f64());
+    let seconds = began.elapsed().as_secs_f64();
+    println!("{files} files and {trainings} trainings in {seconds:.0} s, nothing panicked");
     Ok(())
 }
 
@@ -111,10 +116,11 @@ impl Good {
         Ok(Self { folder: folder.to_path_buf(), files, tokenizer })
     }
 
-    fn case(&self, seed: u64) -> Result<(), Failure> {
+    /// How many damaged files were read; none, where it was a training.
+    fn round(&self, seed: u64) -> Result<u64, Failure> {
         let mut random = Random(seed);
         let work = AssertUnwindSafe(|| match random.below(8) {
-            0 => training(&mut random),
+            0 => training(&mut random).map(|()| 0),
             _ => self.read_damaged(&mut random),
         });
         panic::catch_unwind(work).unwrap_or_else(|panic| {
@@ -124,15 +130,23 @@ impl Good {
         })
     }
 
-    fn read_damaged(&self, random: &mut Random) -> Result<(), Failure> {
+    fn read_damaged(&self, random: &mut Random) -> Result<u64, Failure> {
         let (name, content) = &self.files[random.below(self.files.len())];
         let path = self.folder.join(name);
-        fs::write(&path, damaged(random, content))?;
+        for _ in 0..FILES_A_ROUND {
+            fs::write(&path, damaged(random, content))?;
+            self.read(name, &path);
+        }
+        fs::write(&path, content)?; // others are read beside it
+        Ok(FILES_A_ROUND)
+    }
+
+    /// Read or refused: both are good.
+    fn read(&self, name: &str, path: &PathBuf) {
         let progress = Progress::new();
-        // Read or refused: both are good.
-        match *name {
+        match name {
             "a.counts" => drop(train_counts(
-                std::slice::from_ref(&path),
+                std::slice::from_ref(path),
                 270,
                 &CountOptions::new(1),
                 &progress,
@@ -141,15 +155,15 @@ impl Good {
                 let fields = TextFields::default();
                 drop(count_tokens(
                     &self.tokenizer,
-                    std::slice::from_ref(&path),
+                    std::slice::from_ref(path),
                     &fields,
                     1,
                     &progress,
                 ));
             }
             _ => {
-                let pattern = (*name == "ranks.tiktoken").then_some(Pattern::Gpt2);
-                if let Ok(parts) = load(&path, pattern.as_ref(), &progress)
+                let pattern = (name == "ranks.tiktoken").then_some(Pattern::Gpt2);
+                if let Ok(parts) = load(path, pattern.as_ref(), &progress)
                     && let Ok(tokenizer) =
                         Tokenizer::new(parts.vocab, &parts.special_tokens, parts.pattern)
                 {
@@ -157,7 +171,6 @@ impl Good {
                 }
             }
         }
-        Ok(fs::write(&path, content)?)
     }
 }
 
