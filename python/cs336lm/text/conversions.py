@@ -154,12 +154,20 @@ def tiktoken_lines(ranks: dict[bytes, int]) -> bytes:
     return b"".join(b"%s %d\n" % (base64.b64encode(token), rank) for token, rank in lines)
 
 
+# What stands between expressions that cut one after the other (``text/custom.rs``).
+_THEN = "(?#then)"
+
 # tiktoken drops what a pattern leaves unmatched; here it is a pretoken like any other.
 _GAP = "|(?s:(?:(?!{}).)+)"
 
 
 def _pattern_for_tiktoken(pattern: str) -> str:
     """The regular expression to give tiktoken for a pattern's name, or for one without a name."""
+    if _THEN in pattern:
+        raise ValueError(
+            "tiktoken takes one regular expression, and this tokenizer's pattern is several that "
+            "cut one after the other: save it in Hugging Face's format"
+        )
     known = dict(_bpe.known_patterns()) | TIKTOKEN_PATTERNS  # these leave nothing unmatched
     return known.get(pattern) or _with_gaps(pattern)
 

@@ -93,7 +93,8 @@ class Tokenizer:
         pattern: how text is split into pretokens: ``"gpt2"``, ``"gpt4"`` (cl100k_base),
             ``"gpt4o"`` (o200k_base), ``"llama3"``, ``"qwen2"``, ``"qwen3.5"``, ``"nanochat"``,
             ``"tekken"`` (Mistral), ``"starcoder"``, or a regular expression; one that spells one of
-            these is that pattern. Those with a name are fast.
+            these is that pattern. Those with a name are fast. Several expressions with
+            ``(?#then)`` between them cut one after the other.
 
     Raises:
         ValueError: the vocabulary, the merges, a special token or the pattern is invalid; the

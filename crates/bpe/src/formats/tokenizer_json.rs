@@ -23,6 +23,7 @@ use super::spelling::unspell_tokens;
 use super::text_file::{in_file, read_text};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
+use crate::text::custom::THEN;
 use crate::text::pattern::Pattern;
 use crate::vocab::{TokenId, Vocab};
 
@@ -310,17 +311,23 @@ fn pattern_of(pre_tokenizer: &Value) -> Result<Pattern> {
                 false => Pattern::parse(r"\p{N}"),
             }
         }
-        [split, bytes] if kind(split) == "Split" && kind(bytes) == "ByteLevel" => {
+        [splits @ .., bytes]
+            if splits.iter().all(|split| kind(split) == "Split") && kind(bytes) == "ByteLevel" =>
+        {
             check_byte_level(bytes)?;
+            let mut patterns = splits.iter().map(pattern_of_split).collect::<Result<Vec<_>>>()?;
             if uses_regex(bytes) {
-                return refuse(
-                    "the pre-tokenizer ByteLevel with use_regex after a Split is not supported",
-                );
+                patterns.push(Pattern::Gpt2);
             }
-            pattern_of_split(split)
+            match patterns.as_slice() {
+                [pattern] => Ok(pattern.clone()),
+                several => Pattern::parse(
+                    &several.iter().map(Pattern::regex).collect::<Vec<_>>().join(THEN),
+                ),
+            }
         }
         _ => refuse(format!(
-            "the pre-tokenizer ({}) is not supported: expected ByteLevel, alone or after a Split or \
+            "the pre-tokenizer ({}) is not supported: expected ByteLevel, alone or after Splits or \
              after Digits, one by one",
             steps.iter().map(kind).collect::<Vec<_>>().join(", ")
         )),

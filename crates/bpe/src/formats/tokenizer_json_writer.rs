@@ -123,35 +123,43 @@ fn added_token(token: &str, extras: &Extras) -> Value {
     })
 }
 
-/// GPT-2's pattern is built into `ByteLevel`; any other is a `Split` before it.
+/// GPT-2's pattern is built into `ByteLevel`; any other is a `Split` before it, or several.
 ///
 /// # Errors
 /// A regular expression that Oniguruma cannot be told.
 pub fn pre_tokenizer(pattern: &Pattern) -> Result<Value> {
-    let regex = match pattern {
+    let mut steps = match pattern {
         Pattern::Gpt2 => return Ok(byte_level(false, true)),
-        Pattern::Custom(_) => {
-            let translated = translate(pattern.regex(), Dialect::Fancy);
-            let named = |error| {
-                Error::invalid(format!(
-                    "pattern {:?}: it cannot be written to a tokenizer.json: {error}",
-                    pattern.regex()
-                ))
-            };
-            translated.map_err(named)?.regex
+        Pattern::Custom(custom) => {
+            custom.expressions().map(translated_split).collect::<Result<Vec<_>>>()?
         }
-        _ => pattern.regex().to_owned(),
+        _ => vec![split(pattern.regex())],
     };
-    let mut split = json!({
+    steps.push(byte_level(false, false));
+    Ok(json!({"type": "Sequence", "pretokenizers": steps}))
+}
+
+/// The step that does in Oniguruma's words what `regex` does in fancy-regex's.
+fn translated_split(regex: &str) -> Result<Value> {
+    let translated = translate(regex, Dialect::Fancy).map_err(|error| {
+        Error::invalid(format!(
+            "pattern {regex:?}: it cannot be written to a tokenizer.json: {error}"
+        ))
+    })?;
+    let mut step = split(&translated.regex);
+    if translated.regex != regex {
+        step[FANCY_REGEX] = regex.into();
+    }
+    Ok(step)
+}
+
+fn split(regex: &str) -> Value {
+    json!({
         "type": "Split",
         "pattern": {"Regex": regex},
         "behavior": "Isolated",
         "invert": false,
-    });
-    if regex != pattern.regex() {
-        split[FANCY_REGEX] = pattern.regex().into();
-    }
-    Ok(json!({"type": "Sequence", "pretokenizers": [split, byte_level(false, false)]}))
+    })
 }
 
 fn byte_level(add_prefix_space: bool, use_regex: bool) -> Value {
