@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from cs336lm.errors import Note
+from cs336lm.model.kernels import triton_trial
 
 TOLERANCES = {
     "decoder float32": 1e-5,
@@ -45,3 +48,20 @@ def test_kernels_compile_for_gpus_that_are_not_here():
         # All but AdamW's begin before the kernel before them is done, where that is possible.
         overlapping = kernels["kernels"] - 1 if target.endswith("sm_90") else 0
         assert kernels["waiting"] == overlapping
+
+
+def test_a_machine_where_triton_cannot_compile_goes_without(monkeypatch):
+    """As where there is no C compiler: told in one line, once."""
+
+    def fail(device):
+        raise RuntimeError("Failed to find C compiler.\nPlease specify it.")
+
+    pytest.importorskip("triton", reason="Triton is part of PyTorch on Linux only")
+    monkeypatch.setattr(triton_trial, "_tried", fail)
+    triton_trial.triton_works.cache_clear()
+    gpu = torch.device("cuda", 0)
+    with pytest.warns(Note, match=r"slower ones used: Triton says Failed to find C compiler\.$"):
+        assert not triton_trial.triton_works(gpu)
+    assert not triton_trial.triton_works(gpu)
+    triton_trial.triton_works.cache_clear()
+    assert not triton_trial.triton_works(torch.device("cpu"))

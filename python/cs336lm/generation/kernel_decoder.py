@@ -5,7 +5,6 @@ It reads the model's own weights where they lie and needs nothing prepared.
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Sequence
 from typing import cast
 
@@ -16,6 +15,7 @@ from torch.nn import Module
 
 from cs336lm.model.blocks import TransformerBlock
 from cs336lm.model.feed_forward import ReLUSquaredFeedForward, SiLUFeedForward, SwiGLU
+from cs336lm.model.kernels.triton_trial import triton_works
 from cs336lm.model.kv_cache import KVCache
 from cs336lm.model.norm import RMSNorm
 from cs336lm.model.positions import RotaryPositionalEmbedding
@@ -35,7 +35,7 @@ def suits(model: TransformerLM, cache: KVCache) -> bool:
         cache.tensor.device.type == "cuda"
         and cache.batch_size == 1
         and cache.tensor.dtype in (torch.float32, torch.float16, torch.bfloat16)
-        and importlib.util.find_spec("triton") is not None
+        and triton_works(cache.tensor.device)
         and _within_limits(config.d_model, config.ffn_width, config.d_head)
         and all(p.is_contiguous() for p in model.parameters())
     )

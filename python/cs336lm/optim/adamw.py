@@ -3,7 +3,6 @@
 The second has a kernel of its own on a GPU (``adamw_kernel.py``).
 """
 
-import importlib.util
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from cs336lm.errors import UsageError
+from cs336lm.model.kernels.triton_trial import triton_works
 from cs336lm.optim.base import GradientDescent, at_least_zero
 
 _BLOCK = 1 << 16  # elements; of four tensors and a temporary, they fill half a core's cache
@@ -183,7 +183,7 @@ def _adamw_all_at_once(
 
 def _in_one_kernel(*lists: list[Tensor]) -> bool:
     """Whether there is a kernel for these tensors, and a compiler for it."""
-    if lists[0][0].device.type != "cuda" or importlib.util.find_spec("triton") is None:
+    if not triton_works(lists[0][0].device):
         return False
     from cs336lm.optim.adamw_kernel import suits
 
