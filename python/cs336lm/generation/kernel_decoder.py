@@ -15,7 +15,7 @@ from torch.nn import Module
 
 from cs336lm.model.blocks import TransformerBlock
 from cs336lm.model.feed_forward import ReLUSquaredFeedForward, SiLUFeedForward, SwiGLU
-from cs336lm.model.kernels.triton_trial import triton_works
+from cs336lm.model.kernels.triton_trial import on_device_of, triton_works
 from cs336lm.model.kv_cache import KVCache
 from cs336lm.model.norm import RMSNorm
 from cs336lm.model.positions import RotaryPositionalEmbedding
@@ -92,6 +92,10 @@ class KernelDecoder:
         common_position: int | None = None,
     ) -> Float[Tensor, "1 vocab"]:
         """See :class:`~cs336lm.generation.decoder.Decoder`; the logits are float32."""
+        with on_device_of(token_ids):
+            return self._step(token_ids, positions)
+
+    def _step(self, token_ids: Tensor, positions: Tensor) -> Tensor:
         x = self.model.token_embeddings(token_ids).float().flatten()
         for block, cache in zip(self.blocks, self.cache, strict=True):
             attn, ffn = block.attn, block.ffn

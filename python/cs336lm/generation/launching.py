@@ -21,6 +21,7 @@ class Recording:
     """
 
     def __init__(self, device: torch.device, generator: torch.Generator) -> None:
+        self._device = device
         self._is_possible = device.type == "cuda"
         self._generator = generator
         self._is_warm = False
@@ -29,13 +30,16 @@ class Recording:
 
     def __call__(self, function: Callable[[], Tensor]) -> Tensor:
         """The function's result."""
-        # The first call is where compilers do their work, which cannot be recorded.
-        if not self._is_possible or not self._is_warm:
-            self._is_warm = True
+        if not self._is_possible:
             return function()
-        if self._graph is None:
-            self._graph, self._result = self._record(function)
-        self._graph.replay()
+        with torch.cuda.device(self._device):
+            # The first call is where compilers do their work, which cannot be recorded.
+            if not self._is_warm:
+                self._is_warm = True
+                return function()
+            if self._graph is None:
+                self._graph, self._result = self._record(function)
+            self._graph.replay()
         assert self._result is not None
         return self._result
 

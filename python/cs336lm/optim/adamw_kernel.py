@@ -15,6 +15,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.nn import Parameter
 
+from cs336lm.model.kernels.triton_trial import on_device_of
+
 _BLOCK = 4096  # elements a program
 _ALIGNMENT = tl.constexpr(16)  # bytes
 
@@ -151,18 +153,19 @@ def adamw_in_one_kernel(
     The tensors must be such that it :func:`suits`.
     """
     blocks = _blocks(tuple(param.numel() for param in params), params[0].device)
-    _adamw_kernel[(len(blocks.tensor_of_block),)](
-        blocks.table_of([*params, *exp_avgs, *exp_avg_sqs, *grads]),
-        blocks.sizes,
-        blocks.tensor_of_block,
-        blocks.number_in_tensor,
-        len(params),
-        kept,
-        1 - betas[0],
-        betas[1],
-        1 - betas[1],
-        rate,
-        eps,
-        block=_BLOCK,
-        num_warps=8,
-    )
+    with on_device_of(params[0]):
+        _adamw_kernel[(len(blocks.tensor_of_block),)](
+            blocks.table_of([*params, *exp_avgs, *exp_avg_sqs, *grads]),
+            blocks.sizes,
+            blocks.tensor_of_block,
+            blocks.number_in_tensor,
+            len(params),
+            kept,
+            1 - betas[0],
+            betas[1],
+            1 - betas[1],
+            rate,
+            eps,
+            block=_BLOCK,
+            num_warps=8,
+        )

@@ -8,11 +8,18 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 
 import torch
+from torch import Tensor
 
 from cs336lm.errors import Note
+
+
+def on_device_of(x: Tensor) -> AbstractContextManager[object]:
+    """Inside, kernels are launched where ``x`` is: Triton asks which GPU is the current one."""
+    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
 
 
 @lru_cache
@@ -42,5 +49,6 @@ def _tried(device: torch.device) -> bool:
         tl.store(x_ptr + i, tl.load(x_ptr + i) + 1)
 
     x = torch.arange(16, device=device)
-    add_one[(1,)](x, 16)
+    with on_device_of(x):
+        add_one[(1,)](x, 16)
     return x.tolist() == list(range(1, 17))
