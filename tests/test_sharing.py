@@ -1,6 +1,7 @@
 """A tokenizer shared by threads, by processes forked from among them, and by spawned ones."""
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -29,3 +30,22 @@ def test_the_core_is_for_python_with_a_global_lock() -> None:
     if not hasattr(sys, "_is_gil_enabled"):
         pytest.skip("before Python 3.13 there is no other")
     assert sys._is_gil_enabled()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_forks_wait_for_what_is_made_once(tmp_path: Path) -> None:
+    """The first array imports NumPy: a process forked meanwhile waited for ever for the thread."""
+    script = """
+import sys
+from pathlib import Path
+import sharing
+tokenizer = sharing.make_tokenizer(Path(sys.argv[1]))
+assert "numpy" not in sys.modules
+cases = sharing.make_cases(tokenizer)
+sharing.round_of_threads_and_forks(tokenizer, cases, sharing.PROCESSES)
+"""
+    here = Path(__file__).parent
+    done = subprocess.run(
+        [sys.executable, "-c", script, tmp_path], cwd=here, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr

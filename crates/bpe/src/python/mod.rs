@@ -4,6 +4,7 @@
 mod arguments;
 mod claim;
 mod errors;
+mod forks;
 mod id_objects;
 mod options;
 mod stream;
@@ -45,8 +46,8 @@ mod _bpe {
     };
 
     #[pymodule_init]
-    fn init(_module: &Bound<'_, PyModule>) -> PyResult<()> {
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         super::quiet_guarded_panics();
-        Ok(())
+        super::forks::register(module)
     }
 }

@@ -2,19 +2,20 @@
 //! for Python.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use numpy::{PyArray1, get_array_module};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString};
 
 use super::arguments::{
     for_each_block, strings, text_bytes, text_of, token_ids, tokens_with_ids, type_name,
 };
 use super::errors::{guard, to_usage_error};
+use super::forks::without_forks;
 use super::id_objects::IdObjects;
 use super::options::{self, Resources, TextSource, threads_or_all};
 use super::stream::EncodeStream;
@@ -411,10 +412,18 @@ impl PyTokenizer {
 /// that keeps ours.
 fn array_of(py: Python<'_>, ids: Vec<TokenId>) -> PyResult<Bound<'_, PyArray1<TokenId>>> {
     const SHORT: usize = 2048;
-    // The first array runs Python code that asks NumPy for its version. If that fails (a signal's
-    // handler may raise there), making the array would panic.
-    static NUMPY_IS_THERE: PyOnceLock<()> = PyOnceLock::new();
-    NUMPY_IS_THERE.get_or_try_init(py, || get_array_module(py).map(drop))?;
+    static IS_READY: AtomicBool = AtomicBool::new(false);
+    if !IS_READY.load(Ordering::Acquire) {
+        // The first arrays run Python code, which imports NumPy and asks for its version. If that
+        // fails (a signal's handler may raise there), making an array would panic.
+        without_forks(py, || {
+            get_array_module(py)?;
+            PyArray1::<TokenId>::from_slice(py, &[]);
+            PyArray1::<TokenId>::from_vec(py, Vec::new());
+            PyResult::Ok(())
+        })?;
+        IS_READY.store(true, Ordering::Release);
+    }
     Ok(match ids.len() {
         ..SHORT => PyArray1::from_slice(py, &ids),
         _ => PyArray1::from_vec(py, ids),

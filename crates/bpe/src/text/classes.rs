@@ -7,7 +7,7 @@
 //!
 //! Source: Unicode Standard Annex 44 (General_Category, White_Space).
 
-use std::sync::LazyLock;
+use std::sync::OnceLock;
 
 use regex_syntax::hir::{Class, HirKind};
 
@@ -46,12 +46,17 @@ pub struct Classes {
     blocks: Vec<[u8; BLOCK]>,
 }
 
-static CLASSES: LazyLock<Classes> = LazyLock::new(Classes::build);
+static CLASSES: OnceLock<Classes> = OnceLock::new();
 
 impl Classes {
     /// The one table there is.
     pub fn get() -> &'static Classes {
-        &CLASSES
+        // Built beside the cell, not in it: a process forked while another thread is in there would
+        // wait for that thread, which it does not have.
+        CLASSES.get().unwrap_or_else(|| {
+            let built = Classes::build();
+            CLASSES.get_or_init(|| built)
+        })
     }
 
     fn build() -> Classes {
