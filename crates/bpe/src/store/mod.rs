@@ -2,6 +2,7 @@
 
 pub(crate) mod byte_strings;
 pub(crate) mod hash;
+pub(crate) mod once;
 pub(crate) mod pages;
 pub(crate) mod pair_table;
 pub(crate) mod short_key;

@@ -11,6 +11,8 @@ use std::sync::OnceLock;
 
 use regex_syntax::hir::{Class, HirKind};
 
+use crate::store::once::filled_beside;
+
 use super::utf8::{char_len, decode, is_continuation};
 
 /// Lu and Lt.
@@ -51,12 +53,7 @@ static CLASSES: OnceLock<Classes> = OnceLock::new();
 impl Classes {
     /// The one table there is.
     pub fn get() -> &'static Classes {
-        // Built beside the cell, not in it: a process forked while another thread is in there would
-        // wait for that thread, which it does not have.
-        CLASSES.get().unwrap_or_else(|| {
-            let built = Classes::build();
-            CLASSES.get_or_init(|| built)
-        })
+        filled_beside(&CLASSES, Classes::build)
     }
 
     fn build() -> Classes {

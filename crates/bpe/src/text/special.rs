@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 use aho_corasick::{AhoCorasick, MatchKind};
 
 use crate::error::{Error, Result};
+use crate::store::once::filled_beside;
 
 /// A list of distinct special tokens, and the automaton that finds them. Cloning is cheap for the
 /// automaton, not for the list.
@@ -115,14 +116,9 @@ impl SpecialTokens {
         // How many occurrences more than at the place before, of those around a place.
         let mut change = vec![0isize; range.len() + 1];
         let at = |place: usize| (place + from).clamp(range.start, range.end) - range.start;
-        // Built beside the cell, not in it: a process forked while another thread is in there would
-        // wait for that thread, which it does not have.
-        let finder = self.overlapping.get().cloned().unwrap_or_else(|| {
-            let built =
-                AhoCorasick::builder().match_kind(MatchKind::Standard).build(&self.tokens).ok();
-            self.overlapping.get_or_init(|| built).clone()
-        });
-        if let Some(finder) = finder {
+        let build =
+            || AhoCorasick::builder().match_kind(MatchKind::Standard).build(&self.tokens).ok();
+        if let Some(finder) = filled_beside(&self.overlapping, build) {
             for found in finder.find_overlapping_iter(window) {
                 change[at(found.start() + 1)] += 1;
                 change[at(found.end())] -= 1;

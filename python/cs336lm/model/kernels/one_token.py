@@ -28,7 +28,7 @@ WIDEST_HEAD = 256
 _NUMBERS_AT_ONCE = 8192  # of keys, and of values: what eight warps have registers for
 _MOST_PARTS = 8
 
-_NONE, _SILU, _RELU2, _SWIGLU = (tl.constexpr(number) for number in range(4))
+_NONE, _SILU, _RELU2, _SWIGLU = map(tl.constexpr, ACTIVATIONS.values())
 
 
 @triton.jit
