@@ -1,6 +1,6 @@
 """One tokenizer, shared by threads and processes: no wrong id, no deadlock, no growth.
 
-    python tests/sharing.py --minutes 60
+    python tests/sharing.py --minutes 60 [--patience 120]
 
 ``test_sharing.py`` does a little of it. Every round: threads encode, decode, stream and encode
 batches, while processes are forked from among them and do the same; and workers of PyTorch's
@@ -140,11 +140,16 @@ def sizes() -> tuple[int, int, int]:
 
 
 def main() -> int:
+    global SECONDS
     import tempfile
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=60.0)
-    minutes = parser.parse_args().minutes
+    parser.add_argument(
+        "--patience", type=int, default=SECONDS, help="more of it beside other work: seconds"
+    )
+    args = parser.parse_args()
+    minutes, SECONDS = args.minutes, args.patience
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = make_tokenizer(Path(folder))
     cases = make_cases(tokenizer)
