@@ -112,8 +112,9 @@ impl<'p, S: Symbol> Merging<'p, S> {
         self.compact()?;
         // Some will be gone before their turn.
         let wanted = (remaining + remaining / 2).max(MIN_WANTED);
+        let (tokens, ceiling) = (self.spans.len(), self.threshold - 1);
         let Self { partitions, pairs, budget, progress, .. } = self;
-        let found = survey(partitions, pairs, self.threshold - 1, wanted, budget, progress)?;
+        let found = survey(partitions, pairs, tokens, ceiling, wanted, budget, progress)?;
         for id in 0..self.pairs.len() {
             self.queue.push(id as u32, &self.pairs, &self.tokens);
         }
@@ -131,6 +132,10 @@ impl<'p, S: Symbol> Merging<'p, S> {
     /// Makes every token a single symbol; nothing is listed afterwards.
     fn compact(&mut self) -> Result<()> {
         let Self { partitions, spans, progress, .. } = self;
+        if spans.iter().all(|&span| span == 1) {
+            partitions.iter_mut().for_each(|partition| partition.positions.clear());
+            return Ok(()); // nothing has been merged
+        }
         partitions.par_iter_mut().try_for_each(|partition| partition.compact(spans, progress))?;
         spans.fill(1);
         Ok(())

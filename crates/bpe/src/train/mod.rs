@@ -7,6 +7,7 @@
 
 mod budget;
 pub mod count;
+mod dense;
 mod listing;
 mod merging;
 mod pairs;

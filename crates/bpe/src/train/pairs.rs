@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 
 use super::partition::{List, NO_LIST};
 use crate::store::byte_strings::ByteStrings;
+use crate::store::pages::prefetch;
 use crate::vocab::TokenId;
 
 /// Key of a pair -> its index in [`Pairs`], by open addressing.
@@ -56,6 +57,14 @@ impl PairIndex {
         *index
     }
 
+    /// Asks for the slot of a key that will be looked up soon.
+    #[inline]
+    pub fn prefetch(&self, key: u64) {
+        if let Some(slot) = self.slots.get(self.home_of(key)) {
+            prefetch(slot);
+        }
+    }
+
     pub fn clear(&mut self) {
         self.slots.clear();
         self.len = 0;
@@ -65,11 +74,16 @@ impl PairIndex {
     #[inline]
     fn slot_of(&self, key: u64) -> usize {
         let mask = self.slots.len() - 1;
-        let mut slot = (hash(key) >> 32) as usize & mask;
+        let mut slot = self.home_of(key);
         while self.slots[slot].1 != EMPTY && self.slots[slot].0 != key {
             slot = (slot + 1) & mask;
         }
         slot
+    }
+
+    #[inline]
+    fn home_of(&self, key: u64) -> usize {
+        (hash(key) >> 32) as usize & self.slots.len().wrapping_sub(1)
     }
 
     fn grow(&mut self) {

@@ -1,4 +1,5 @@
-//! Which pairs are frequent enough to be tracked: two linear passes over all words.
+//! Which pairs are frequent enough to be tracked: two linear passes over all words. Where there are
+//! few tokens, `dense` makes them; else, as here:
 //!
 //! The first pass adds counts into a table of hashed pairs, a sketch, which bounds the count of
 //! every pair from above. From it a threshold is chosen. The second pass counts exactly the pairs
@@ -8,6 +9,7 @@
 use rayon::prelude::*;
 
 use super::budget::{Budget, MIN_CELL_BITS};
+use super::dense;
 use super::pairs::{Pair, PairIndex, Pairs, hash, pair_key};
 use super::partition::{CHECK_EVERY, List, NO_LIST, Partition, Symbol};
 use crate::error::Result;
@@ -23,13 +25,30 @@ const CELLS_PER_PAIR: u64 = 2;
 /// higher one tracks more pairs that are never merged.
 const RATIO: u64 = 64;
 
-/// Finds the most frequent of all pairs, of which none exceeds `ceiling`, and puts them into
-/// `pairs`, with lists in `partitions` if memory is not bounded. `wanted` pairs are enough. Returns
-/// the threshold that all of them reach and no other does, or `None` if no pair is left at all.
+/// Finds the most frequent of all pairs of `tokens` tokens, of which none exceeds `ceiling`, and puts
+/// them into `pairs`, with lists in `partitions` if memory is not bounded. `wanted` pairs are enough.
+/// Returns the threshold that all of them reach and no other does, or `None` if no pair is left at all.
 ///
 /// # Errors
 /// `progress` says stop.
 pub fn survey<S: Symbol>(
+    partitions: &mut [Partition<S>],
+    pairs: &mut Pairs,
+    tokens: usize,
+    ceiling: u64,
+    wanted: usize,
+    budget: &Budget,
+    progress: &Progress,
+) -> Result<Option<u64>> {
+    let symbols: usize = partitions.iter().map(|partition| partition.symbols.len()).sum();
+    if dense::suits(tokens, symbols / partitions.len().max(1), budget) {
+        return dense::survey(partitions, pairs, tokens, wanted, budget.is_unlimited(), progress);
+    }
+    sparse(partitions, pairs, ceiling, wanted, budget, progress)
+}
+
+/// The survey by a sketch.
+pub(super) fn sparse<S: Symbol>(
     partitions: &mut [Partition<S>],
     pairs: &mut Pairs,
     ceiling: u64,
@@ -39,7 +58,8 @@ pub fn survey<S: Symbol>(
 ) -> Result<Option<u64>> {
     let bits = cell_bits(partitions, ceiling / RATIO, budget);
     let sketch = Sketch::new(partitions, bits, progress)?;
-    let Some(threshold) = choose_threshold(&sketch.cells, ceiling, wanted) else {
+    let cells = sketch.cells.iter().map(|&cell| ceiling.min(cell.into()));
+    let Some(threshold) = choose_threshold(cells, wanted) else {
         return Ok(None);
     };
     let mut found = partitions
@@ -136,20 +156,20 @@ impl Sketch {
     }
 }
 
-/// The greatest count that a pair can have, divided by [`RATIO`]; higher if so many pairs may
+/// The greatest of the counts, or bounds of counts, divided by [`RATIO`]; higher if so many of them
 /// reach more that `wanted` are found. `None` if there is no pair.
-fn choose_threshold(cells: &[u32], ceiling: u64, wanted: usize) -> Option<u64> {
-    let greatest = ceiling.min(cells.iter().copied().max().unwrap_or(0).into());
-    if greatest == 0 {
-        return None;
-    }
+pub(super) fn choose_threshold(
+    counts: impl Iterator<Item = u64> + Clone,
+    wanted: usize,
+) -> Option<u64> {
+    let greatest = counts.clone().max().filter(|&greatest| greatest > 0)?;
     // Eight steps an octave are precise enough to estimate how many there are.
-    let step_of = |count: u32| {
+    let step_of = |count: u64| {
         let octave = count.ilog2().max(3);
-        (octave * 8 + (count >> (octave - 3)) % 8) as usize
+        octave as usize * 8 + (count >> (octave - 3)) as usize % 8
     };
-    let mut histogram = vec![0; 32 * 8];
-    cells.iter().filter(|&&cell| cell > 0).for_each(|&cell| histogram[step_of(cell)] += 1);
+    let mut histogram = vec![0; 64 * 8];
+    counts.filter(|&count| count > 0).for_each(|count| histogram[step_of(count)] += 1);
     let mut number = 0;
     let enough = (0..histogram.len()).rev().find(|&step| {
         number += histogram[step];
@@ -177,6 +197,9 @@ struct Candidate {
 }
 
 const BLOCK: usize = 1 << 10;
+
+/// So many candidates before its turn, a pair's slot in the index is asked for.
+const AHEAD: usize = 16;
 
 struct FoundPair {
     left: TokenId,
@@ -215,7 +238,10 @@ impl Found {
     }
 
     fn add(&mut self, candidates: &[Candidate], index: &mut PairIndex) {
-        for &Candidate { left, right, count, at } in candidates {
+        for (number, &Candidate { left, right, count, at }) in candidates.iter().enumerate() {
+            if let Some(soon) = candidates.get(number + AHEAD) {
+                index.prefetch(pair_key(soon.left, soon.right));
+            }
             let next = self.pairs.len() as u32;
             let id = index.get_or_insert(pair_key(left, right), next);
             if id == next {

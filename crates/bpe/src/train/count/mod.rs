@@ -15,9 +15,9 @@ mod sorted_run;
 mod spill;
 mod table;
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
-use rayon::prelude::*;
+use rayon::ThreadPool;
 
 use crate::error::Result;
 use crate::files::input::Source;
@@ -63,7 +63,7 @@ pub fn count_pretokens(
     progress.check()?;
     let Counting { spill, .. } = counting;
     if spill.is_empty() {
-        let mut counts = pool.install(|| sum(&tables, progress))?;
+        let mut counts = sum(tables, &pool, progress)?;
         counts.drop_rare(options.min_count);
         return Ok(Counts::Memory(counts));
     }
@@ -148,38 +148,43 @@ impl Visitor for Counter<'_> {
     }
 }
 
-/// About how many strings of all tables are summed at a time.
-const MAX_PART: usize = 1 << 16;
+/// About how many strings of all tables are summed at a time: in a table that a core's cache holds, and
+/// in moments, so that it can be stopped.
+const MAX_PART: usize = 1 << 14;
 
-/// Sums the tables, a part of all hashes at a time.
-fn sum(tables: &[CountTable], progress: &Progress) -> Result<PretokenCounts> {
-    if let [table] = tables {
-        return Ok(to_counts(table));
+/// Sums the tables, each thread a part of all hashes at a time.
+fn sum(tables: Vec<CountTable>, pool: &ThreadPool, progress: &Progress) -> Result<PretokenCounts> {
+    if let [table] = &tables[..] {
+        return Ok(add(table, PretokenCounts::default()));
     }
-    // More parts than threads, so that none waits long for another in the end; parts that take
-    // moments, so that all can be stopped.
     let strings = tables.iter().map(CountTable::len).sum::<usize>();
+    // More parts than threads, so that none waits long for another in the end.
     let parts = (4 * tables.len()).max(strings / MAX_PART).next_power_of_two();
     let parts = parts.min(CountTable::MAX_PARTS);
-    let sums: Vec<PretokenCounts> = (0..parts)
-        .into_par_iter()
-        .map(|part| {
+    let next = AtomicUsize::new(0);
+    // One list a thread: many small ones, freed, would leave holes that no large one fits into.
+    let sums = pool.broadcast(|_| {
+        let mut sum = PretokenCounts::default();
+        loop {
+            let part = next.fetch_add(1, Relaxed);
+            if part >= parts {
+                return Ok(sum);
+            }
             progress.check()?;
-            Ok(to_counts(&CountTable::sum_part(tables, part, parts)))
-        })
-        .collect::<Result<_>>()?;
-    let strings = sums.iter().map(|sum| sum.counts.len()).sum();
-    let bytes = sums.iter().map(|sum| sum.pretokens.total_bytes()).sum();
-    let mut all = PretokenCounts::with_capacity(strings, bytes);
-    for sum in sums {
-        all.pretokens.append(&sum.pretokens);
-        all.counts.extend(sum.counts);
-    }
-    Ok(all)
+            sum = add(&CountTable::sum_part(&tables, part, parts), sum);
+        }
+    });
+    drop(tables); // before strings are there a third time
+    let mut sums = sums.into_iter();
+    let first = sums.next().unwrap_or_else(|| Ok(PretokenCounts::default()));
+    sums.try_fold(first?, |mut all, sum| {
+        all.append(sum?);
+        Ok(all)
+    })
 }
 
-fn to_counts(table: &CountTable) -> PretokenCounts {
-    let mut counts = PretokenCounts::with_capacity(table.len(), 8 * table.len());
+/// What a table holds, and what was there; nothing may be in both.
+fn add(table: &CountTable, mut counts: PretokenCounts) -> PretokenCounts {
     table.for_each(|pretoken, count| counts.push(pretoken, count));
     counts
 }

@@ -12,18 +12,16 @@ pub struct PretokenCounts {
 }
 
 impl PretokenCounts {
-    /// No counts yet, with space for so many pretokens of so many bytes in all.
-    pub(super) fn with_capacity(pretokens: usize, bytes: usize) -> Self {
-        Self {
-            pretokens: ByteStrings::with_capacity(pretokens, bytes),
-            counts: Vec::with_capacity(pretokens),
-        }
-    }
-
     /// Adds a pretoken that is not there yet.
     pub(super) fn push(&mut self, pretoken: &[u8], count: u64) {
         self.pretokens.push(pretoken);
         self.counts.push(count);
+    }
+
+    /// Adds other pretokens, none of which is there yet.
+    pub(super) fn append(&mut self, other: PretokenCounts) {
+        self.pretokens.append(&other.pretokens);
+        self.counts.extend(other.counts);
     }
 
     /// Drops what occurs less often than `min_count`.

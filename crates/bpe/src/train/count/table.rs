@@ -154,7 +154,7 @@ impl CountTable {
     #[inline]
     fn grow_if_full(&mut self) {
         self.len += 1;
-        if 2 * self.len > self.slots.len() {
+        if self.len > most_strings(self.slots.len()) {
             self.grow();
         }
     }
@@ -259,6 +259,12 @@ impl CountSlot {
     fn is_empty(&self) -> bool {
         self.key.is_none()
     }
+}
+
+/// How many strings so many slots hold. Half full, they are found at once; a large table is fuller, as
+/// its memory then counts for more, and the frequent strings came first and are at their places.
+fn most_strings(slots: usize) -> usize {
+    if slots < 1 << 21 { slots / 2 } else { slots / 16 * 13 }
 }
 
 /// What places a key: a long string's key holds its hash.
