@@ -249,8 +249,10 @@ impl<S: Symbol> Partition<S> {
             classes.extend(to, count);
         }
         self.symbols.truncate(to);
+        self.symbols.shrink_to_fit();
         self.classes = classes;
         self.positions.clear();
+        self.positions.shrink_to(to); // what a survey may list
         Ok(())
     }
 }
