@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::budget::Budget;
 use super::pairs::{Pair, Pairs};
 use super::partition::{List, NO_LIST, Partition, Symbol};
-use super::survey::{choose_threshold, for_each_pair};
+use super::threshold::choose_threshold;
 use crate::error::Result;
 use crate::progress::Progress;
 use crate::store::pages::filled;
@@ -32,7 +32,8 @@ pub fn suits(tokens: usize, symbols: usize, budget: &Budget) -> bool {
     useful && tokens <= MAX_TOKENS && 4 * cells <= 1 << budget.max_cell_bits()
 }
 
-/// As [`survey`](super::survey::survey), with how many tokens there are.
+/// Tracks the most frequent of all pairs of `tokens` tokens: `wanted` are enough. Returns the threshold
+/// that all of them reach and no other does, or `None` if no pair is left at all.
 pub fn survey<S: Symbol>(
     partitions: &mut [Partition<S>],
     pairs: &mut Pairs,
@@ -110,7 +111,7 @@ fn count<S: Symbol>(
     progress: &Progress,
 ) -> Result<Vec<Cell>> {
     let mut table = filled(Cell::default(), grid.cells());
-    for_each_pair(partition, progress, |_, left, right, count| {
+    partition.for_each_pair(progress, |_, left, right, count| {
         let cell = &mut table[grid.cell(left, right)];
         cell.count += count;
         cell.places += 1;
@@ -127,7 +128,7 @@ fn fill_lists<S: Symbol>(
     progress: &Progress,
 ) -> Result<()> {
     let mut positions = std::mem::take(&mut partition.positions);
-    for_each_pair(partition, progress, |at, left, right, _| {
+    partition.for_each_pair(progress, |at, left, right, _| {
         let cursor = &mut cursors[grid.cell(left, right)];
         if *cursor != NO_LIST {
             positions[*cursor as usize] = at as u32;
@@ -136,62 +137,4 @@ fn fill_lists<S: Symbol>(
     })?;
     partition.positions = positions;
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::train::survey::sparse;
-
-    proptest! {
-        #[test]
-        fn finds_what_the_sketch_finds(
-            words in prop::collection::vec((prop::collection::vec(0u8..5, 2..9), 1u64..90), 1..80),
-            wanted in 1usize..30,
-            lists: bool,
-        ) {
-            let mut sorted = words;
-            sorted.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
-            let lay_out = || {
-                let mut partitions = [Partition::<u16>::new(), Partition::<u16>::new()];
-                for (number, (word, count)) in sorted.iter().enumerate() {
-                    partitions[number % 2].push(word, *count);
-                }
-                partitions
-            };
-            let (mut ours, mut theirs) = (lay_out(), lay_out());
-            let (mut our_pairs, mut their_pairs) = (Pairs::default(), Pairs::default());
-            let progress = Progress::new();
-            let threshold = survey(&mut ours, &mut our_pairs, 256, wanted, lists, &progress);
-            let threshold = threshold.expect("nobody says stop").expect("there are pairs");
-            let budget = Budget::new((!lists).then_some(1 << 20), 2);
-            let found = sparse(&mut theirs, &mut their_pairs, u64::MAX, wanted, &budget, &progress);
-            let found = found.expect("nobody says stop").expect("there are pairs");
-
-            // The sketch may want a higher threshold, as its cells hold more than one pair.
-            let of = |partitions: &[Partition<u16>], pairs: &Pairs| {
-                let mut all: Vec<_> = (0..pairs.len() as u32)
-                    .filter(|&id| pairs.get(id).count >= found.max(threshold))
-                    .map(|id| {
-                        let Pair { left, right, count } = pairs.get(id);
-                        let positions: Vec<Option<Vec<u32>>> = (pairs.lists(id).iter())
-                            .zip(partitions)
-                            .map(|(list, partition)| {
-                                let start = list.start as usize;
-                                let end = start + list.len as usize;
-                                lists.then(|| partition.positions[start..end].to_vec())
-                            })
-                            .collect();
-                        (left, right, count, pairs.places(id), positions)
-                    })
-                    .collect();
-                all.sort();
-                all
-            };
-            prop_assert!(our_pairs.len() >= 1);
-            prop_assert_eq!(of(&ours, &our_pairs), of(&theirs, &their_pairs));
-        }
-    }
 }

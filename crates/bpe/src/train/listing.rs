@@ -8,7 +8,6 @@ use rayon::prelude::*;
 
 use super::pairs::{Pairs, pair_key};
 use super::partition::{Partition, Symbol};
-use super::survey::for_each_pair;
 use crate::error::Result;
 use crate::progress::Progress;
 
@@ -75,7 +74,7 @@ fn find<S: Symbol>(
     progress: &Progress,
 ) -> Result<Vec<(u32, u32)>> {
     let mut places = Vec::new();
-    for_each_pair(partition, progress, |at, left, right, count| {
+    partition.for_each_pair(progress, |at, left, right, count| {
         if count > 0
             && let Some(id) = pairs.id_of(pair_key(left, right))
             && rank_of[id as usize] != NOT_CHOSEN

@@ -13,6 +13,7 @@ mod merging;
 mod pairs;
 mod partition;
 mod survey;
+mod threshold;
 
 use std::ops::Range;
 use std::path::PathBuf;

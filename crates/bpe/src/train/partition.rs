@@ -69,7 +69,7 @@ pub const NO_LIST: u32 = u32::MAX;
 const BLOCK: usize = 32;
 
 /// How many symbols are read between two looks at whether to stop: a few milliseconds.
-pub const CHECK_EVERY: usize = 1 << 20;
+const CHECK_EVERY: usize = 1 << 20;
 
 /// The most symbols a partition may have: indices into its lists of positions, which grow to at
 /// most three times as many, must fit into 32 bits.
@@ -253,6 +253,33 @@ impl<S: Symbol> Partition<S> {
         self.classes = classes;
         self.positions.clear();
         self.positions.shrink_to(to); // what a survey may list
+        Ok(())
+    }
+
+    /// Calls `visit` with every two neighbours, after [`compact`](Self::compact), with the
+    /// position of the first and the word's count. Also with those where one is a sentinel: their count
+    /// is 0, which is quicker than leaving them out.
+    ///
+    /// # Errors
+    /// `progress` says stop.
+    #[inline]
+    pub fn for_each_pair(
+        &self,
+        progress: &Progress,
+        mut visit: impl FnMut(usize, TokenId, TokenId, u64),
+    ) -> Result<()> {
+        for (start, end, count) in self.classes.iter() {
+            let mut left = S::SENTINEL;
+            for start in (start..end).step_by(CHECK_EVERY) {
+                let end = end.min(start + CHECK_EVERY);
+                for (at, &right) in (start..end).zip(&self.symbols[start..end]) {
+                    let inside = left != S::SENTINEL && right != S::SENTINEL;
+                    visit(at - 1, left.id(), right.id(), if inside { count } else { 0 });
+                    left = right;
+                }
+                progress.check()?;
+            }
+        }
         Ok(())
     }
 }

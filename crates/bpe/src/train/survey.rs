@@ -11,7 +11,8 @@ use rayon::prelude::*;
 use super::budget::{Budget, MIN_CELL_BITS};
 use super::dense;
 use super::pairs::{Pair, PairIndex, Pairs, hash, pair_key};
-use super::partition::{CHECK_EVERY, List, NO_LIST, Partition, Symbol};
+use super::partition::{List, NO_LIST, Partition, Symbol};
+use super::threshold::{RATIO, choose_threshold};
 use crate::error::Result;
 use crate::progress::Progress;
 use crate::store::pages::filled;
@@ -20,10 +21,6 @@ use crate::vocab::TokenId;
 /// The sketch has this many cells for every pair that could reach the threshold if counts were
 /// evenly spread: what cells hold by chance is then well below it.
 const CELLS_PER_PAIR: u64 = 2;
-
-/// The greatest count, divided by this, is the threshold: a lower ratio takes more surveys, a
-/// higher one tracks more pairs that are never merged.
-const RATIO: u64 = 64;
 
 /// Finds the most frequent of all pairs of `tokens` tokens, of which none exceeds `ceiling`, and puts
 /// them into `pairs`, with lists in `partitions` if memory is not bounded. `wanted` pairs are enough.
@@ -48,7 +45,7 @@ pub fn survey<S: Symbol>(
 }
 
 /// The survey by a sketch.
-pub(super) fn sparse<S: Symbol>(
+fn sparse<S: Symbol>(
     partitions: &mut [Partition<S>],
     pairs: &mut Pairs,
     ceiling: u64,
@@ -73,33 +70,6 @@ pub(super) fn sparse<S: Symbol>(
         .zip(&mut found)
         .for_each(|(partition, found)| found.fill_lists(partition));
     Ok(Some(threshold))
-}
-
-/// Calls `visit` with every two neighbours of a partition after [`Partition::compact`], with the
-/// position of the first and the word's count. Also with those where one is a sentinel: their count
-/// is 0, which is quicker than leaving them out.
-///
-/// # Errors
-/// `progress` says stop.
-#[inline]
-pub fn for_each_pair<S: Symbol>(
-    partition: &Partition<S>,
-    progress: &Progress,
-    mut visit: impl FnMut(usize, TokenId, TokenId, u64),
-) -> Result<()> {
-    for (start, end, count) in partition.classes.iter() {
-        let mut left = S::SENTINEL;
-        for start in (start..end).step_by(CHECK_EVERY) {
-            let end = end.min(start + CHECK_EVERY);
-            for (at, &right) in (start..end).zip(&partition.symbols[start..end]) {
-                let inside = left != S::SENTINEL && right != S::SENTINEL;
-                visit(at - 1, left.id(), right.id(), if inside { count } else { 0 });
-                left = right;
-            }
-            progress.check()?;
-        }
-    }
-    Ok(())
 }
 
 /// The size of a sketch that is about right for `threshold`. There are no more pairs than symbols, and
@@ -137,7 +107,7 @@ impl Sketch {
 
     #[inline(never)] // one name per pass in a profile
     fn add<S: Symbol>(&mut self, partition: &Partition<S>, progress: &Progress) -> Result<()> {
-        for_each_pair(partition, progress, |_, left, right, count| {
+        partition.for_each_pair(progress, |_, left, right, count| {
             let cell = self.cell_of(pair_key(left, right));
             let count = u32::try_from(count).unwrap_or(u32::MAX);
             self.cells[cell] = self.cells[cell].saturating_add(count);
@@ -154,29 +124,6 @@ impl Sketch {
         let cell = self.cells[self.cell_of(key)];
         (cell == u32::MAX) | (u64::from(cell) >= threshold)
     }
-}
-
-/// The greatest of the counts, or bounds of counts, divided by [`RATIO`]; higher if so many of them
-/// reach more that `wanted` are found. `None` if there is no pair.
-pub(super) fn choose_threshold(
-    counts: impl Iterator<Item = u64> + Clone,
-    wanted: usize,
-) -> Option<u64> {
-    let greatest = counts.clone().max().filter(|&greatest| greatest > 0)?;
-    // Eight steps an octave are precise enough to estimate how many there are.
-    let step_of = |count: u64| {
-        let octave = count.ilog2().max(3);
-        octave as usize * 8 + (count >> (octave - 3)) as usize % 8
-    };
-    let mut histogram = vec![0; 64 * 8];
-    counts.filter(|&count| count > 0).for_each(|count| histogram[step_of(count)] += 1);
-    let mut number = 0;
-    let enough = (0..histogram.len()).rev().find(|&step| {
-        number += histogram[step];
-        number >= wanted
-    });
-    let by_number = enough.map_or(1, |step| (8 + step as u64 % 8) << (step / 8 - 3));
-    Some((greatest / RATIO).max(by_number).clamp(1, greatest))
 }
 
 /// The pairs of one partition that may reach the threshold.
@@ -225,7 +172,7 @@ impl Found {
         // are written to a block, and the next overwrites what did not pass.
         let mut block = vec![Candidate::default(); BLOCK];
         let mut len = 0;
-        for_each_pair(partition, progress, |at, left, right, count| {
+        partition.for_each_pair(progress, |at, left, right, count| {
             block[len] = Candidate { left, right, count, at: at as u32 };
             len += usize::from((count > 0) & sketch.may_reach(threshold, pair_key(left, right)));
             if len == BLOCK {
@@ -309,5 +256,62 @@ fn track<S: Symbol>(
                 }
             }),
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_table_finds_what_the_sketch_finds(
+            words in prop::collection::vec((prop::collection::vec(0u8..5, 2..9), 1u64..90), 1..80),
+            wanted in 1usize..30,
+            lists: bool,
+        ) {
+            let mut sorted = words;
+            sorted.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
+            let lay_out = || {
+                let mut partitions = [Partition::<u16>::new(), Partition::<u16>::new()];
+                for (number, (word, count)) in sorted.iter().enumerate() {
+                    partitions[number % 2].push(word, *count);
+                }
+                partitions
+            };
+            let (mut ours, mut theirs) = (lay_out(), lay_out());
+            let (mut our_pairs, mut their_pairs) = (Pairs::default(), Pairs::default());
+            let progress = Progress::new();
+            let threshold = dense::survey(&mut ours, &mut our_pairs, 256, wanted, lists, &progress);
+            let threshold = threshold.expect("nobody says stop").expect("there are pairs");
+            let budget = Budget::new((!lists).then_some(1 << 20), 2);
+            let found = sparse(&mut theirs, &mut their_pairs, u64::MAX, wanted, &budget, &progress);
+            let found = found.expect("nobody says stop").expect("there are pairs");
+
+            // The sketch may want a higher threshold, as its cells hold more than one pair.
+            let of = |partitions: &[Partition<u16>], pairs: &Pairs| {
+                let mut all: Vec<_> = (0..pairs.len() as u32)
+                    .filter(|&id| pairs.get(id).count >= found.max(threshold))
+                    .map(|id| {
+                        let Pair { left, right, count } = pairs.get(id);
+                        let positions: Vec<Option<Vec<u32>>> = (pairs.lists(id).iter())
+                            .zip(partitions)
+                            .map(|(list, partition)| {
+                                let start = list.start as usize;
+                                let end = start + list.len as usize;
+                                lists.then(|| partition.positions[start..end].to_vec())
+                            })
+                            .collect();
+                        (left, right, count, pairs.places(id), positions)
+                    })
+                    .collect();
+                all.sort();
+                all
+            };
+            prop_assert!(our_pairs.len() >= 1);
+            prop_assert_eq!(of(&ours, &our_pairs), of(&theirs, &their_pairs));
+        }
     }
 }
