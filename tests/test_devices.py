@@ -1,6 +1,7 @@
 """Which device and precision a run gets, on machines that are only told of."""
 
 import dataclasses
+import os
 import platform
 import subprocess
 import sys
@@ -11,6 +12,8 @@ import torch
 from cs336lm import evaluation
 from cs336lm.cli.main import main
 from cs336lm.errors import UsageError
+from cs336lm.model import processor
+from cs336lm.serving.loading import load_model
 from cs336lm.training import devices
 from cs336lm.training.devices import choose_device, choose_dtype, keep_freed_memory
 from cs336lm.training.trainer import Trainer
@@ -95,6 +98,27 @@ def test_auto_is_bfloat16_where_a_processor_has_it(monkeypatch, unit, expected, 
     assert choose_dtype("auto", cpu, 63) == torch.float32
     assert choose_dtype("auto", torch.device("mps"), 64) == torch.float32
     assert choose_dtype("float32", cpu, 64) == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("vendor", "before", "after"),
+    [
+        ("GenuineIntel", None, "AUTO,STRICT"),
+        ("GenuineIntel", "COMPATIBLE", "COMPATIBLE"),
+        ("AuthenticAMD", None, None),
+    ],
+)
+def test_products_of_a_server_round_alike_in_any_batch(
+    monkeypatch, tmp_path, vendor, before, after
+):
+    monkeypatch.setattr(processor, "_CPU_INFO", tmp_path / "cpuinfo")
+    (tmp_path / "cpuinfo").write_text(f"vendor_id\t: {vendor}\n")
+    monkeypatch.setenv("MKL_CBWR", before or "")
+    if before is None:
+        monkeypatch.delenv("MKL_CBWR")
+    with pytest.raises(ValueError, match="nothing"):
+        load_model(tmp_path / "nothing")
+    assert os.environ.get("MKL_CBWR") == after
 
 
 RESIDENT_ONCE_FREED = """

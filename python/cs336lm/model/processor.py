@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import platform
+from pathlib import Path
+
 import torch
 
+_CPU_INFO = Path("/proc/cpuinfo")
 _BFLOAT16_UNITS = ("avx512_bf16", "amx_bf16")
 _LEAST_WIDTH = 64  # on a CPU: for narrower matrices the conversions cost what the products gain
 
@@ -28,3 +33,23 @@ def _cpu_multiplies_bfloat16() -> bool:
     # Older versions of PyTorch do not say it in public. Tiles and bfloat16 for them came together.
     asked = (f"_is_{unit}_supported" for unit in ("avx512_bf16", "amx_tile"))
     return any(getattr(torch.cpu, name, lambda: False)() for name in asked)
+
+
+def multiply_alike() -> None:
+    """Has a row of a product round alike, whatever rows are beside it, on Intel's processors too.
+
+    There PyTorch's products are oneMKL's, which takes kernels that round in another way for other
+    numbers of rows, unless it is asked for "strict" reproducibility (oneMKL Developer Guide,
+    Obtaining Numerically Reproducible Results). It reads that from the environment before the first
+    product of a process: later, this changes nothing. What is set already stays.
+    """
+    if _is_intel():
+        os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
+
+
+def _is_intel() -> bool:
+    try:
+        said = _CPU_INFO.read_text()
+    except OSError:  # not Linux
+        said = platform.processor()
+    return "GenuineIntel" in said

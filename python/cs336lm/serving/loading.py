@@ -47,8 +47,10 @@ def load_model(
         OSError: a file cannot be read.
     """
     from cs336lm.generation.engine import check_vocabularies
+    from cs336lm.model.processor import multiply_alike
     from cs336lm.training.devices import choose_device, choose_dtype
 
+    multiply_alike()  # nobody's text depends on who else is in the batch
     where = choose_device(device)
     is_hugging_face = (path / "config.json").is_file()
     load = _load_hugging_face if is_hugging_face else _load_run

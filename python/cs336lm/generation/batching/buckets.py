@@ -2,8 +2,9 @@
 
 What a row of a tensor becomes must not depend on how many rows there are. A library's product
 rounds as its kernel does, and which kernel that is depends on the rows: of a multiple of 8 all are
-computed alike, wherever they stand (a test says so). A function like the exponential is computed
-for 32 numbers at once, and for the few at a tensor's end in another way: so there must be none. And
+computed alike, wherever they stand (a test says so; on Intel's processors after the library has
+been asked for it, ``model/processor.py``). A function like the exponential is computed for 32
+numbers at once, and for the few at a tensor's end in another way: so there must be none. And
 attention sums over all slots of a cache: how many those are is decided by the sequence's own
 length.
 

@@ -36,7 +36,9 @@ class BatchEngine:
     """Continues many prompts at once, with one model; for one thread.
 
     The text of a sequence is a function of its request alone, seed included, whoever else is in
-    the batch: on a CPU bit for bit, elsewhere and compiled but for the rounding of logits.
+    the batch: on a CPU bit for bit, elsewhere and compiled but for the rounding of logits. (On
+    Intel's CPUs, where :func:`~cs336lm.model.processor.multiply_alike` came before all products, as
+    it does in ``cs336lm serve``.)
 
     Args:
         model: where it is, there it runs; it must not change while sequences are running.
